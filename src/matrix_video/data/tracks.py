@@ -1,0 +1,181 @@
+"""Mask tracks: one boolean mask a frame for one instance, stored as COCO RLE.
+
+Shapes: T frames, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypedDict, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco
+
+
+class State(StrEnum):
+    """What is known of an instance in one frame (three states, our choice)."""
+
+    VISIBLE = "visible"
+    ABSENT = "absent"  # occluded or out of frame: an all-zero target
+    UNKNOWN = "unknown"  # not annotated: never supervised, never scored
+
+
+class Rle(TypedDict):
+    """COCO run-length encoding as pycocotools takes it; we store its counts as a string."""
+
+    size: list[int]
+    counts: str | bytes
+
+
+class TrackJson(TypedDict):
+    """One instance of ``tracks/<id>.json``; the size stands once in the file, beside them."""
+
+    states: list[str]
+    rles: list[str | None]
+
+
+@dataclass(frozen=True)
+class MaskTrack:
+    """Masks of one instance over a clip.
+
+    ``rles[t]`` is the COCO RLE counts string of frame t, or None where the state is not visible.
+    Raises ``ValueError`` when built from parts that contradict each other: lists of different
+    length, a mask in a frame that is not visible or none in one that is, an RLE that is broken,
+    empty, or of another size.
+    """
+
+    height: int
+    width: int
+    states: tuple[State, ...]
+    rles: tuple[str | None, ...]
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise ValueError(f"masks of {self.height}x{self.width} pixels")
+        if len(self.states) != len(self.rles):
+            raise ValueError(f"{len(self.states)} states but {len(self.rles)} masks")
+        for t, (state, counts) in enumerate(zip(self.states, self.rles, strict=True)):
+            if (counts is not None) != (state is State.VISIBLE):
+                raise ValueError(f"frame {t} is {state.value} but mask is {counts!r}")
+            if counts is None:
+                continue
+            runs = run_lengths(counts, t)
+            if sum(runs) != self.height * self.width:
+                raise ValueError(
+                    f"frame {t}: RLE covers {sum(runs)} pixels, not "
+                    f"{self.height}x{self.width} = {self.height * self.width}"
+                )
+            if not sum(runs[1::2]):
+                raise ValueError(f"frame {t} is visible but its mask is empty")
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.height, self.width
+
+    @classmethod
+    def from_masks(cls, masks_THW: NDArray[np.bool_], unknown: Sequence[int] = ()) -> MaskTrack:
+        """Encode dense masks; an empty frame is absent, frames listed in ``unknown`` unknown."""
+        if masks_THW.ndim != 3 or masks_THW.dtype != np.bool_:
+            raise ValueError(f"expected bool [T,H,W], got {masks_THW.dtype} {masks_THW.shape}")
+        _, height, width = masks_THW.shape
+        hidden = set(unknown)
+        states: list[State] = []
+        rles: list[str | None] = []
+        for t, mask_HW in enumerate(masks_THW):
+            if t in hidden:
+                states.append(State.UNKNOWN)
+                rles.append(None)
+            elif not mask_HW.any():
+                states.append(State.ABSENT)
+                rles.append(None)
+            else:
+                states.append(State.VISIBLE)
+                rles.append(_encode(mask_HW))
+        return cls(height, width, tuple(states), tuple(rles))
+
+    def mask(self, t: int) -> NDArray[np.bool_]:
+        """Dense mask [H,W] of frame t; all false unless visible."""
+        counts = self.rles[t]
+        if counts is None:
+            return np.zeros((self.height, self.width), dtype=bool)
+        return coco.decode(_rle(self, counts)).astype(bool)
+
+    def masks(self) -> NDArray[np.bool_]:
+        """Dense masks [T,H,W]."""
+        masks_THW = np.zeros((len(self), self.height, self.width), dtype=bool)
+        for t in range(len(self)):
+            masks_THW[t] = self.mask(t)
+        return masks_THW
+
+    def area(self, t: int) -> int:
+        """Pixels covered in frame t; 0 unless visible."""
+        counts = self.rles[t]
+        return 0 if counts is None else int(coco.area(_rle(self, counts)))
+
+    def take(self, frames: Sequence[int]) -> MaskTrack:
+        """The track of these frames, in this order, repeats allowed."""
+        return MaskTrack(
+            self.height,
+            self.width,
+            tuple(self.states[t] for t in frames),
+            tuple(self.rles[t] for t in frames),
+        )
+
+    def to_json(self) -> TrackJson:
+        return {"states": [state.value for state in self.states], "rles": list(self.rles)}
+
+    @classmethod
+    def from_json(cls, value: TrackJson, size: tuple[int, int]) -> MaskTrack:
+        """Inverse of ``to_json``; ``ValueError`` as for the class, or for an unknown state."""
+        return cls(
+            size[0], size[1], tuple(State(s) for s in value["states"]), tuple(value["rles"])
+        )
+
+
+def run_lengths(counts: str, t: int = 0) -> list[int]:
+    """Runs of a COCO RLE counts string, starting with background.
+
+    The string holds base-32 digits of six bits, least significant first: bit 5 says that more
+    digits follow, bit 4 of the last digit is the sign, and from the fourth run on each run is
+    stored as the difference from the run two before it. We read it ourselves because the C decoder
+    trusts the string to fit the size. ``ValueError`` (naming frame ``t``) where it is malformed.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    more = False
+    for letter in counts:
+        digit = ord(letter) - 48
+        if not 0 <= digit < 64:
+            raise ValueError(f"frame {t}: RLE holds the character {letter!r}")
+        value |= (digit & 31) << shift
+        shift += 5
+        more = bool(digit & 32)
+        if more:
+            continue
+        if digit & 16:
+            value -= 1 << shift
+        if len(runs) > 2:
+            value += runs[-2]
+        if value < 0:
+            raise ValueError(f"frame {t}: RLE holds a run of {value} pixels")
+        runs.append(value)
+        value = shift = 0
+    if more:
+        raise ValueError(f"frame {t}: RLE ends in the middle of a number")
+    return runs
+
+
+def _encode(mask_HW: NDArray[np.bool_]) -> str:
+    encoded = coco.encode(np.asfortranarray(mask_HW.astype(np.uint8)))
+    return cast(bytes, encoded["counts"]).decode("ascii")  # typed str, is bytes
+
+
+def _rle(track: MaskTrack, counts: str) -> Rle:
+    return {"size": [track.height, track.width], "counts": counts}
