@@ -38,6 +38,11 @@ class WorldClip:
         }
 
 
+def clip_id(seed: int, split: Split, index: int) -> str:
+    """The id of a clip, known before it is rendered."""
+    return f"{split}-{seed}-{index:06d}"
+
+
 def make_clip(seed: int, split: Split, index: int) -> WorldClip:
     """Clip ``index`` of a split; the same arguments give the same clip everywhere."""
     rng = clip_generator(seed, split, index)
@@ -48,7 +53,7 @@ def make_clip(seed: int, split: Split, index: int) -> WorldClip:
     full = bool(scene.events) and (split != "base" or rng.random() < FULL_SHARE)
     caption = full_caption(scene, rng) if full else vague_caption(scene, rng)
     frames_THWC, masks_RTHW = render(scene)
-    name = f"{split}-{seed}-{index:06d}"
+    name = clip_id(seed, split, index)
     sample = Sample(
         id=name,
         file_name=f"videos/{name}.mp4",

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from matrix_video.data.dataset import DatasetWriter
-from matrix_video.world.clips import make_clip
+from matrix_video.services.errors import MatrixError
+from matrix_video.world.clips import clip_id, make_clip
 from matrix_video.world.palette import FPS
 from matrix_video.world.splits import Split
 
@@ -20,11 +21,20 @@ def write_split(
 ) -> None:
     """Write clips 0 … ``clips`` − 1 of a split with lossless video and exact tracks.
 
-    ``progress`` is called with the number of clips done. A killed run goes on where it stopped;
-    clips that are already there are not rendered again.
+    ``progress`` is called with 1 after each clip. A killed run goes on where it stopped: files
+    that are whole are kept.
     """
     with DatasetWriter(out) as writer:
+        if len(writer) and not writer.has(clip_id(seed, split, 0)):
+            raise MatrixError(
+                f"the folder holds another data set than split {split!r} of seed {seed}",
+                remedy="Choose another output folder",
+                file=out,
+            )
         for index in range(clips):
+            if writer.has(clip_id(seed, split, index)):
+                progress(1)
+                continue
             clip = make_clip(seed, split, index)
             writer.add(clip.sample, clip.frames_THWC, FPS, clip.tracks(), lossless=True)
-            progress(index + 1)
+            progress(1)

@@ -1,0 +1,40 @@
+# `make demo` and `make test` are the whole set-up: each makes .venv when it is missing.
+PYTHON ?= python3.11
+BIN := .venv/bin
+export HF_HUB_OFFLINE := 1
+
+.PHONY: demo test test-real check bench clean
+
+demo: .venv/.package
+	$(BIN)/matrix demo --out out/demo
+
+test: .venv/.dev
+	$(BIN)/python -m pytest
+
+# Optional packages and Chromium; the last result is in docs/skips.md.
+test-real: .venv/.dev
+	$(BIN)/python -m pytest -m real
+
+check: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/pyright
+
+bench: .venv/.dev
+	mkdir -p out/bench
+	$(BIN)/python benchmarks/world.py --out out/bench/world.json
+
+clean:
+	rm -rf .venv out build dist
+
+# One pip call each, so that the exact versions of constraints.txt hold for everything.
+.venv/.package: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/.dev: .venv/.package
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
