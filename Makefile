@@ -1,5 +1,5 @@
 # `make demo` and `make test` are the whole set-up: each makes .venv when it is missing.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 export HF_HUB_OFFLINE := 1
 

@@ -7,18 +7,20 @@ terminated.
 from __future__ import annotations
 
 import importlib
+import inspect
 import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
-from typing import Annotated, Any, NoReturn, Protocol, cast
+from typing import Annotated, Any, Final, NoReturn, Protocol, cast
 
 import tyro
+from pydantic import ValidationError
 from rich.console import Console
 
 from matrix_video.services.errors import MatrixError
 
-COMMANDS: dict[str, tuple[str, str]] = {
+COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "demo": ("matrix_video.recipes.demo", "DemoCommand"),
     "world": ("matrix_video.recipes.world", "WorldCommand"),
     "check": ("matrix_video.recipes.check", "CheckCommand"),
@@ -29,8 +31,17 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("matrix_video.recipes.evaluate", "EvaluateCommand"),
     "report": ("matrix_video.recipes.report", "ReportCommand"),
 }
-"""Command → module and configuration class. A module has one frozen dataclass, whose fields are
+"""Command → module and configuration class. A module has one frozen configuration, whose fields are
 the options, and ``run(config) -> exit code``; it imports torch only when it runs."""
+
+_DESCRIPTION: Final = (
+    "Make video diffusion transformers follow who does what to whom: measure their attention "
+    "against mask tracks, align the layers that matter, score the result."
+)
+EXIT_PROBLEM: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_INTERRUPTED: Final = 130
+EXIT_TERMINATED: Final = 143
 
 
 class _Recipe(Protocol):
@@ -48,35 +59,59 @@ def _config_class(name: str) -> type:
 
 def parse(arguments: Sequence[str]) -> tuple[str, Any]:
     """Command name and its configuration; exits with 2 and a usage text when they do not parse."""
-    classes = {name: _config_class(name) for name in COMMANDS}
+    name = arguments[0] if arguments else ""
+    if name in COMMANDS:  # the usual way: only this command's module is loaded
+        cls = _config_class(name)
+        options = list(arguments[1:])
+        # Commands without subcommands of their own: an option is its field's bare name.
+        flat = (tyro.conf.OmitArgPrefixes,)
+        return name, tyro.cli(cls, prog=f"matrix {name}", args=options, config=flat)
     union: Any = None
-    for name, cls in classes.items():
-        one: Any = Annotated[cls, tyro.conf.subcommand(name=name)]
+    for command in COMMANDS:
+        cls = _config_class(command)
+        summary = (inspect.getdoc(cls) or "").partition("\n\n")[0]
+        one: Any = Annotated[cls, tyro.conf.subcommand(name=command, description=summary)]
         union = one if union is None else union | one
-    config = tyro.cli(
-        union,
-        prog="matrix",
-        description="Make video diffusion transformers follow who does what to whom: measure "
-        "their attention against mask tracks, align the layers that matter, score the result.",
-        args=list(arguments),
-        config=(tyro.conf.OmitArgPrefixes,),
+    # --help, no command or an unknown one: tyro prints and exits.
+    config = tyro.cli(union, prog="matrix", description=_DESCRIPTION, args=list(arguments))
+    raise AssertionError(f"{arguments} parsed to {config} without naming a command first")
+
+
+def _say(name: str, message: str) -> None:
+    # soft_wrap: a path broken over two lines can be neither copied nor searched for.
+    console = Console(stderr=True, soft_wrap=True)
+    console.print(f"matrix {name}: {message}", style="red", highlight=False, markup=False)
+
+
+def _refused(error: ValidationError) -> str:
+    """A value that an option's type allows but its configuration does not."""
+    problems = (
+        f"{'.'.join(map(str, one['loc'])) or error.title}: {one['msg']}, not {one['input']!r}"
+        for one in error.errors()
     )
-    return next(name for name, cls in classes.items() if isinstance(config, cls)), config
+    return "; ".join(problems)
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise SystemExit(143)
+    raise SystemExit(EXIT_TERMINATED)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point; never returns."""
+    # An exception, so that temporary files and locks go as after any other error.
     signal.signal(signal.SIGTERM, _terminate)
-    name, config = parse(sys.argv[1:] if arguments is None else arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    name = given[0] if given else ""
     try:
+        name, config = parse(given)
         code = _recipe(name).run(config)
     except MatrixError as error:
-        Console(stderr=True).print(f"matrix {name}: {error}", style="red", highlight=False, markup=False)
-        code = 1
+        _say(name, str(error))
+        code = EXIT_PROBLEM
+    except ValidationError as error:
+        _say(name, f"{_refused(error)}. See matrix {name} --help.")
+        code = EXIT_USAGE
     except KeyboardInterrupt:
-        code = 130
+        _say(name, "interrupted")
+        code = EXIT_INTERRUPTED
     raise SystemExit(code)

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import tyro
 from rich.console import Console
-
-if TYPE_CHECKING:
-    from matrix_video.data.check.report import Finding
 
 
 @dataclass(frozen=True)
@@ -22,29 +18,20 @@ class CheckCommand:
     and object they have in common.
     """
 
-    paths: tyro.conf.Positional[tuple[Path, ...]]
-    """Data set folders."""
-
-
-def _show(console: Console, kind: str, finding: Finding) -> None:
-    field = f" [{finding.field}]" if finding.field else ""
-    console.print(
-        f"{kind}: {finding.file}{field}: {finding.problem} → {finding.remedy}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    path: tyro.conf.Positional[Path]
+    """Data set folder."""
+    others: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """More data set folders, checked as well and against the first and one another."""
 
 
 def run(config: CheckCommand) -> int:
     from matrix_video.data.check import check_datasets
 
-    report = check_datasets(config.paths)
-    console = Console()
-    for finding in report.problems:
-        _show(console, "problem", finding)
-    for finding in report.notes:
-        _show(console, "note", finding)
-    for line in report.summary:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    report = check_datasets((config.path, *config.others))
+    lines = [
+        *(f"problem: {finding}" for finding in report.problems),
+        *(f"note: {finding}" for finding in report.notes),
+        *report.summary,
+    ]
+    Console(soft_wrap=True).print("\n".join(lines), markup=False, highlight=False)
     return 1 if report.problems else 0

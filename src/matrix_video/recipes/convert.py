@@ -20,14 +20,20 @@ class ConvertCommand:
     source: tyro.conf.Positional[Path]
     """Folder to read, in either layout."""
     target: tyro.conf.Positional[Path]
-    """Folder to write; must not exist, or be empty."""
-    to: Literal["matrix", "authors"] = "matrix"
-    """Layout of the target."""
+    """Folder to write; must not exist, or be empty. It appears when it is complete."""
+    to: Literal["matrix", "authors"] | None = None
+    """Layout of the target; None: the one that the source is not in."""
 
 
 def run(config: ConvertCommand) -> int:
     from matrix_video.data.convert import convert
 
     summary = convert(config.source, config.target, config.to)
-    Console().print(str(summary), markup=False, highlight=False, soft_wrap=True)
+    lines = [
+        f"{config.target}: {summary.clips} clips and {summary.masks} mask images, "
+        f"layout {summary.to}",
+        *(f"carried along: {name}" for name in summary.extra),
+        *(f"note: {note}" for note in summary.notes),
+    ]
+    Console(soft_wrap=True).print("\n".join(lines), markup=False, highlight=False)
     return 0

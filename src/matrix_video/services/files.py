@@ -11,28 +11,44 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from matrix_video.services.errors import MatrixError
 
-TEMPORARY = ".partial-"
+TEMPORARY: Final = ".partial-"
 """Prefix of temporary names; anything that starts so may be deleted."""
 
-
-def _out_of_disk(error: OSError, path: Path) -> MatrixError:
-    return MatrixError(
-        f"no space is left on the device ({error.strerror})",
-        remedy="free some space or choose another output folder, then run the same command again: "
-        "it goes on where it stopped",
-        file=path,
-    )
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
+_OCCUPIED: Final = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 
 
-def _is_full(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+def _unwritable(error: OSError, path: Path) -> MatrixError | None:
+    """What to tell the user about a failed write to ``path``; None if it is no such failure."""
+    if error.errno in _FULL:
+        return MatrixError(
+            f"no space is left on the device ({error.strerror})",
+            remedy="free some space or choose another output folder, then run the same command "
+            "again: it goes on where it stopped",
+            file=path,
+        )
+    if error.errno in _FORBIDDEN:
+        return MatrixError(
+            f"it cannot be written ({error.strerror})",
+            remedy="choose another output folder, or change the permissions of this one",
+            file=path,
+        )
+    if error.errno in _OCCUPIED:
+        return MatrixError(
+            f"a file stands where a folder belongs, or a folder where a file belongs "
+            f"({error.strerror}: {error.filename})",
+            remedy="move it away, or choose another output folder",
+            file=path,
+        )
+    return None
 
 
 def _temporary(path: Path) -> Path:
@@ -41,44 +57,85 @@ def _temporary(path: Path) -> Path:
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` (same suffix); rename it there on success.
+def writing(path: Path, temporary: Path | None = None) -> Generator[None]:
+    """Turn failed writes to ``path`` within into a ``MatrixError`` about it.
 
-    On any error the temporary file is removed. A full disk becomes a ``MatrixError``.
+    With ``temporary``, the name under which it is written, the body may read other files too: of
+    their errors only a full disk is told as one of ours.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if _is_full(error):
-            assert isinstance(error, OSError)
-            raise _out_of_disk(error, path) from error
-        raise
+        yield
+    except OSError as error:
+        if temporary is None or error.errno in _FULL:
+            ours = True
+        else:
+            named = isinstance(error.filename, str | os.PathLike)
+            place = Path(error.filename) if named else None
+            ours = place is not None and (place == temporary or path.is_relative_to(place))
+        problem = _unwritable(error, path) if ours else None
+        if problem is None:
+            raise
+        raise problem from error
 
 
 @contextmanager
-def atomic_dir(path: Path) -> Iterator[Path]:
-    """The same for a whole folder; an existing folder of that name is replaced on success."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def atomic_path(path: Path) -> Generator[Path]:
+    """Yield a temporary path beside ``path`` (same suffix); rename it there on success.
+
+    On any error the temporary file is removed. A full disk and a place that cannot be written
+    raise ``MatrixError``.
+    """
     temporary = _temporary(path)
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
-    except BaseException as error:
+    with writing(path, temporary):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def atomic_dir(path: Path) -> Generator[Path]:
+    """The same for a whole folder; an existing folder of that name is replaced on success."""
+    temporary = _temporary(path)
+    with writing(path, temporary):
+        path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
-        if _is_full(error):
-            assert isinstance(error, OSError)
-            raise _out_of_disk(error, path) from error
-        raise
+        temporary.mkdir()
+        try:
+            yield temporary
+            if path.exists():
+                shutil.rmtree(path)
+            os.replace(temporary, path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def clear_temporary(folder: Path) -> None:
+    """Remove what killed processes left under temporary names, in ``folder`` and below."""
+    for path in list(folder.rglob(f"{TEMPORARY}*")):
+        owner = path.name.removeprefix(TEMPORARY).partition("-")[0]
+        if owner.isdigit() and int(owner) != os.getpid() and _is_alive(int(owner)):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

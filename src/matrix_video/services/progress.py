@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-_EVERY_SECONDS = 30.0
+_EVERY_SECONDS: Final = 30.0
 
 
 @contextmanager
-def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yield ``advance(count)``. Nothing is printed for a stage of no work."""
+def progress(title: str, total: int) -> Generator[Callable[[int], None]]:
+    """Yield ``advance(count)``, to be called after ``count`` more units of ``total`` are done.
+
+    Written to stderr, so that a command's result can be piped. Without a terminal: one line every
+    half minute and one at the end; none for a stage of no work.
+    """
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _plain(console, title, total)

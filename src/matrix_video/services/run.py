@@ -1,27 +1,36 @@
 """A run folder: what was asked, where it ran, what was measured, which stages are done.
 
-    config.yaml        the resolved settings        environment.json   versions and machine
-    metrics.jsonl      one line a measurement       done/<stage>.json  facts of finished stages
+config.yaml        the resolved settings        environment.json   versions and machine
+metrics.jsonl      one line a measurement       done/<stage>.json  facts of finished stages
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, cast
 
 import yaml
 from pydantic import BaseModel
 
 from matrix_video.services.errors import MatrixError
-from matrix_video.services.files import read_json, write_atomic, write_json
+from matrix_video.services.files import (
+    clear_temporary,
+    read_json,
+    write_atomic,
+    write_json,
+    writing,
+)
 
-_PACKAGES = (
+LOCK: Final = ".lock"
+_PACKAGES: Final = (
     "matrix-video",
     "torch",
     "diffusers",
@@ -51,30 +60,50 @@ def environment() -> dict[str, Any]:
 
 
 class RunFolder:
-    """A folder opened for one run; a second process is refused while the first one lives."""
+    """A folder of one run; opened, a second process is refused as long as this one lives.
+
+    The constructor only names a folder, to read it; ``open`` is for the process that writes.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = path / ".lock"
+        self._lock: int | None = None
 
     @classmethod
     def open(cls, path: Path, config: BaseModel, *, command: str) -> RunFolder:
-        """Start a new run, or resume the one that is there if its settings are equal."""
-        path.mkdir(parents=True, exist_ok=True)
-        folder = cls(path)
-        stored = path / "config.yaml"
-        wanted = {"command": command, **config.model_dump(mode="json")}
-        if stored.exists():
-            folder._compare(yaml.safe_load(stored.read_text(encoding="utf-8")), wanted)
-        folder._take_lock()
-        if not stored.exists():
-            write_atomic(stored, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
-            write_json(path / "environment.json", environment())
+        """Start a new run, or resume the one that is there if its settings are equal.
+
+        Raises ``MatrixError`` when the stored settings differ (names the first one), when another
+        process has the folder open, and when it cannot be written.
+        """
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+            folder = cls(path)
+            folder._take_lock()
+        try:
+            folder._settle({"command": command, **config.model_dump(mode="json")})
+        except BaseException:
+            folder.close()
+            raise
         return folder
 
-    def _compare(self, stored: Any, wanted: dict[str, Any]) -> None:
-        known: dict[str, Any] = stored if isinstance(stored, dict) else {}
-        for key in sorted({*known, *wanted}):
+    def _settle(self, wanted: dict[str, Any]) -> None:
+        """Compare or store the settings, and clear away what a killed run left half done."""
+        stored = self.path / "config.yaml"
+        if stored.exists():
+            self._compare(_read_yaml(stored), wanted)
+        clear_temporary(self.path)
+        self._drop_torn_line()
+        if not stored.exists():
+            write_json(self.path / "environment.json", environment())
+            # Last: its presence is what makes the folder a run.
+            write_atomic(stored, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
+
+    def _compare(self, stored: object, wanted: dict[str, Any]) -> None:
+        known = cast("dict[str, Any]", stored) if isinstance(stored, dict) else {}
+        for key in dict.fromkeys([*wanted, *known]):
+            if key == "out":  # the folder itself, which may have been moved or spelled otherwise
+                continue
             if known.get(key) != wanted.get(key):
                 raise MatrixError(
                     f"the folder holds a run with {key} = {known.get(key)!r}, "
@@ -85,20 +114,33 @@ class RunFolder:
                 )
 
     def _take_lock(self) -> None:
-        if self._lock.exists():
-            owner = self._lock.read_text().strip()
-            alive = owner.isdigit() and int(owner) != os.getpid() and _is_alive(int(owner))
-            if alive:
+        """An advisory lock on ``.lock``: the system drops it when its holder dies, however."""
+        lock = self.path / LOCK
+        while True:
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                owner = os.read(descriptor, 32).decode(errors="replace").strip()
+                os.close(descriptor)
                 raise MatrixError(
-                    f"process {owner} is using this folder",
+                    f"{f'process {owner}' if owner else 'another process'} is using this folder",
                     remedy="wait for it to end, or choose another output folder",
                     file=self.path,
-                )
-        write_atomic(self._lock, str(os.getpid()))
+                ) from None
+            if _is_file(descriptor, lock):
+                break
+            os.close(descriptor)  # its last holder removed it between our open and our lock
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
+        self._lock = descriptor
 
     def close(self) -> None:
         """Give the folder free; safe to call twice."""
-        self._lock.unlink(missing_ok=True)
+        if self._lock is not None:
+            (self.path / LOCK).unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = None
 
     def __enter__(self) -> RunFolder:
         return self
@@ -111,21 +153,39 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     def log(self, **values: float | int | str | bool) -> None:
-        """Append one line to ``metrics.jsonl``."""
-        with self.metrics_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+        """Append one line to ``metrics.jsonl``; it is in the file when this returns."""
+        size = self.metrics_path.stat().st_size if self.metrics_path.exists() else 0
+        with writing(self.metrics_path):
+            try:
+                with self.metrics_path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(values) + "\n")
+            except OSError:
+                with suppress(OSError):
+                    os.truncate(self.metrics_path, size)
+                raise
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All lines so far; a last line cut off by a kill is left out."""
+        """All lines so far; a last line that a kill cut off, or is being written, is left out."""
         if not self.metrics_path.exists():
             return []
+        whole, _, _ = self.metrics_path.read_text(encoding="utf-8").rpartition("\n")
         lines: list[dict[str, Any]] = []
-        for line in self.metrics_path.read_text(encoding="utf-8").splitlines():
+        for number, line in enumerate(whole.splitlines(), start=1):
             try:
                 lines.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
+            except json.JSONDecodeError as error:
+                raise MatrixError(
+                    f"line {number} is not valid JSON ({error})",
+                    remedy="mend or remove the line",
+                    file=self.metrics_path,
+                ) from error
         return lines
+
+    def _drop_torn_line(self) -> None:
+        if self.metrics_path.exists():
+            whole, newline, torn = self.metrics_path.read_bytes().rpartition(b"\n")
+            if torn:
+                write_atomic(self.metrics_path, whole + newline)
 
     def truncate_metrics(self, keep: Callable[[dict[str, Any]], bool]) -> None:
         """Drop the lines that a resumed run will write again."""
@@ -143,11 +203,20 @@ class RunFolder:
         return read_json(self.path / "done" / f"{stage}.json")
 
 
-def _is_alive(pid: int) -> bool:
+def _is_file(descriptor: int, path: Path) -> bool:
+    """Whether the open file is still the one that has this name."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
         return False
-    except PermissionError:
-        return True
-    return True
+
+
+def _read_yaml(path: Path) -> object:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise MatrixError(
+            f"this is not valid YAML ({' '.join(str(error).split())})",
+            remedy="restore the file, or choose another output folder",
+            file=path,
+        ) from error

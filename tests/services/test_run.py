@@ -1,0 +1,147 @@
+"""Run folders: settings, metrics, stages, resume, one process at a time."""
+
+import errno
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from matrix_video.services.errors import MatrixError
+from matrix_video.services.run import RunFolder
+
+
+class Config(BaseModel):
+    steps: int = 3
+    name: str = "ä"
+    out: Path = Path("run")
+
+
+def test_a_new_run_writes_settings_and_environment(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path / "run", Config(), command="train") as run:
+        stored = yaml.safe_load((run.path / "config.yaml").read_text())
+        assert stored == {"command": "train", "steps": 3, "name": "ä", "out": "run"}
+        environment = json.loads((run.path / "environment.json").read_text())
+        assert environment["packages"]["torch"].startswith("2.")
+
+
+def test_equal_settings_resume_and_others_are_refused(tmp_path: Path) -> None:
+    RunFolder.open(tmp_path, Config(), command="train").close()
+    RunFolder.open(tmp_path, Config(out=tmp_path), command="train").close()
+    with pytest.raises(MatrixError, match=r"config\.yaml: steps: .*steps = 3, this one has 4"):
+        RunFolder.open(tmp_path, Config(steps=4), command="train")
+    with pytest.raises(MatrixError, match=r"command = 'train', this one has 'analyze'\. use the"):
+        RunFolder.open(tmp_path, Config(), command="analyze")
+    RunFolder.open(tmp_path, Config(), command="train").close()  # a refusal keeps no lock
+
+
+def test_broken_settings_name_the_file(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("a: [")
+    with pytest.raises(MatrixError, match=r"config\.yaml: this is not valid YAML"):
+        RunFolder.open(tmp_path, Config(), command="train")
+
+
+def test_a_file_in_the_folders_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(MatrixError, match=r"taken: a file stands where a folder belongs"):
+        RunFolder.open(tmp_path / "taken", Config(), command="train")
+
+
+def test_metrics_are_cut_back(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path, Config(), command="train") as run:
+        for step in range(5):
+            run.log(step=step, loss=step / 2)
+        with run.metrics_path.open("a") as file:
+            file.write('{"step": 5, "lo')  # a kill in the middle of a line
+        assert [line["step"] for line in run.metrics()] == [0, 1, 2, 3, 4]
+        run.truncate_metrics(lambda line: line["step"] < 3)
+        run.log(step=3, loss=9.0)
+        assert [line["loss"] for line in run.metrics()] == [0, 0.5, 1, 9.0]
+
+
+def test_resuming_drops_half_lines_and_half_files(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path, Config(), command="train") as run:
+        run.log(step=0)
+    with run.metrics_path.open("a") as file:
+        file.write('{"step": 1')
+    command = [sys.executable, "-c", "import os; print(os.getpid())"]
+    dead = subprocess.run(command, capture_output=True, text=True, check=True)
+    (tmp_path / "deep").mkdir()
+    (tmp_path / f"deep/.partial-{dead.stdout.strip()}-x.safetensors").write_text("half")
+    living = tmp_path / ".partial-1-x.json"
+    living.write_text("half")  # process 1 is always alive
+    with RunFolder.open(tmp_path, Config(), command="train") as run:
+        run.log(step=7)
+        assert [line["step"] for line in run.metrics()] == [0, 7]
+    assert [path.name for path in tmp_path.rglob(".partial-*")] == [living.name]
+
+
+def test_a_broken_line_in_the_middle_is_no_end(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.log(step=0)
+    with run.metrics_path.open("a") as file:
+        file.write("oops\n")
+    run.log(step=1)
+    with pytest.raises(MatrixError, match=r"metrics\.jsonl: line 2 is not valid JSON"):
+        run.metrics()
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder(tmp_path)
+    run.log(step=0)
+
+    def half_written(values: object) -> str:
+        with run.metrics_path.open("a") as file:
+            file.write('{"st')
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("matrix_video.services.run.json.dumps", half_written)
+    with pytest.raises(MatrixError, match=r"metrics\.jsonl: no space is left"):
+        run.log(step=1)
+    assert run.metrics_path.read_text() == '{"step": 0}\n'
+
+
+def test_stages_keep_their_facts(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path, Config(), command="demo") as run:
+        assert not run.done("render")
+        run.mark_done("render", seconds=1.5)
+        assert run.done("render")
+        assert run.facts("render") == {"seconds": 1.5}
+
+
+_HOLDER = """
+import sys
+from pathlib import Path
+from pydantic import BaseModel
+from matrix_video.services.run import RunFolder
+
+class Config(BaseModel):
+    steps: int = 3
+    name: str = "ä"
+    out: Path = Path("run")
+
+with RunFolder.open(Path(sys.argv[1]), Config(), command="train"):
+    print("open", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_one_process_at_a_time_and_a_kill_frees_the_folder(tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", _HOLDER, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "open\n"
+        with pytest.raises(MatrixError, match=rf"process {holder.pid} is using this folder"):
+            RunFolder.open(tmp_path, Config(), command="train")
+        holder.kill()
+    assert (tmp_path / ".lock").exists()  # left behind, and no hindrance
+    RunFolder.open(tmp_path, Config(), command="train").close()
+    assert not (tmp_path / ".lock").exists()
