@@ -134,9 +134,7 @@ class MaskTrack:
     @classmethod
     def from_json(cls, value: TrackJson, size: tuple[int, int]) -> MaskTrack:
         """Inverse of ``to_json``; ``ValueError`` as for the class, or for an unknown state."""
-        return cls(
-            size[0], size[1], tuple(State(s) for s in value["states"]), tuple(value["rles"])
-        )
+        return cls(size[0], size[1], tuple(State(s) for s in value["states"]), tuple(value["rles"]))
 
 
 def run_lengths(counts: str, t: int = 0) -> list[int]:

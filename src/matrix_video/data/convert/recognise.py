@@ -1,0 +1,59 @@
+"""Which layout a folder is in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from matrix_video.data.metadata import FILE_NAME
+from matrix_video.services.errors import MatrixError
+
+Layout = Literal["matrix", "authors"]
+
+VIDEOS = "videos"
+MASKS = "mask_annotation"
+TABLES = ("metadata.csv", "metadata.json", "metadata.jsonl")
+"""The authors' metadata files; where there are several, the first is read."""
+
+
+def recognise(source: Path) -> Layout:
+    """The layout of a folder; ``MatrixError`` says what was looked for where it is neither.
+
+    The first line of ``metadata.jsonl`` decides (``file_name``: ours, ``video``: the authors');
+    without one, or where it is broken, the files and folders that only one layout has.
+    """
+    if not source.is_dir():
+        raise MatrixError(
+            "there is no such folder", remedy="Give the folder of a data set", file=source
+        )
+    fields = _first_fields(source / FILE_NAME)
+    if "file_name" in fields:
+        return "matrix"
+    if "video" in fields:
+        return "authors"
+    if (source / MASKS).is_dir() or any((source / name).is_file() for name in TABLES[:2]):
+        return "authors"
+    if (source / FILE_NAME).is_file():
+        return "matrix"
+    raise MatrixError(
+        f"the folder is in no layout that is known: looked for {FILE_NAME} (matrix), and for "
+        f"{MASKS}/ or {', '.join(TABLES)} with 'video' and 'prompt' (authors)",
+        remedy="Give the folder that holds these files",
+        file=source,
+    )
+
+
+def _first_fields(path: Path) -> set[str]:
+    try:
+        raw = path.read_bytes()
+    except OSError:
+        return set()
+    for line in raw.split(b"\n"):
+        if line.strip():
+            try:
+                value: Any = json.loads(line)
+            except ValueError:
+                return set()
+            return set(cast("dict[str, Any]", value)) if isinstance(value, dict) else set()
+    return set()

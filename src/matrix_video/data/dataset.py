@@ -1,0 +1,167 @@
+"""A data set on disk: ``metadata.jsonl``, ``videos/<id>.mp4``, ``tracks/<id>.json``.
+
+The layout is our choice; ``file_name`` follows the VideoFolder convention of Hugging Face.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from copy import copy
+from pathlib import Path
+from typing import Self, TypeVar, overload
+
+from matrix_video.data.clip import Clip
+from matrix_video.data.metadata import FILE_NAME, JOURNAL, scan_metadata
+from matrix_video.data.sample import Sample
+from matrix_video.data.trackfile import read_tracks, track_path
+from matrix_video.data.tracks import MaskTrack
+from matrix_video.data.transform import ClipTransform
+from matrix_video.data.video import Video, probe_video, read_video
+from matrix_video.data.writer import DatasetWriter
+from matrix_video.services.errors import MatrixError
+
+__all__ = ["Clip", "Dataset", "DatasetWriter"]
+
+_T = TypeVar("_T")
+_UNCHANGED = ClipTransform()
+
+
+class Dataset(Sequence[Clip]):
+    """Clips of a folder. Metadata is read at once, pixels and masks when asked for.
+
+    Every clip passes through ``transform``. Raises ``MatrixError`` naming file, line and field
+    for broken metadata; broken videos and tracks are found when they are loaded.
+    """
+
+    def __init__(self, path: Path, transform: ClipTransform = _UNCHANGED) -> None:
+        self.path = path
+        self.transform = transform
+        self.samples: tuple[Sample, ...] = _load(path)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @overload
+    def __getitem__(self, index: int) -> Clip: ...
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: int | slice) -> Clip | Self:
+        if isinstance(index, slice):
+            return self._with(self.samples[index])
+        sample = self.samples[index]
+        video = read_video(self.video_path(index))
+        tracks = self._stored(index, None, video.size, len(video))
+        clip = Clip(sample, video, tracks)
+        return self._transformed(index, lambda: self.transform.clip(clip))
+
+    def sample(self, index: int) -> Sample:
+        return self.samples[index]
+
+    def video(self, index: int) -> Video:
+        """The transformed video alone."""
+        video = read_video(self.video_path(index))
+        return self._transformed(index, lambda: self.transform.video(video))
+
+    def tracks(self, index: int, ids: Iterable[str] | None = None) -> dict[str, MaskTrack]:
+        """The transformed tracks alone, by instance id; of all instances unless ``ids`` are given.
+
+        ``MatrixError`` where one has no track, or where its masks do not fit the video.
+        """
+        info = probe_video(self.video_path(index))
+        stored = self._stored(index, ids, (info.height, info.width), len(info.times))
+        return self._transformed(
+            index,
+            lambda: {name: self.transform.track(t, info.times) for name, t in stored.items()},
+        )
+
+    def video_path(self, index: int) -> Path:
+        return self.path / self.samples[index].file_name
+
+    def track_path(self, index: int) -> Path:
+        return track_path(self.path, self.samples[index].id)
+
+    def subset(self, ids: Iterable[str]) -> Self:
+        """The clips with these ids, in the order given; ``MatrixError`` for an unknown id."""
+        by_id = {sample.id: sample for sample in self.samples}
+        chosen: list[Sample] = []
+        for wanted in ids:
+            if wanted not in by_id:
+                raise MatrixError(
+                    f"the data set has no clip {wanted!r} among its {len(by_id)}",
+                    remedy="Give ids that stand in its metadata",
+                    file=self.path / FILE_NAME,
+                )
+            chosen.append(by_id[wanted])
+        return self._with(tuple(chosen))
+
+    def _with(self, samples: tuple[Sample, ...]) -> Self:
+        other = copy(self)
+        other.samples = samples
+        return other
+
+    def _stored(
+        self, index: int, ids: Iterable[str] | None, size: tuple[int, int], num_frames: int
+    ) -> dict[str, MaskTrack]:
+        sample, path = self.samples[index], self.track_path(index)
+        wanted = [instance.id for instance in sample.instances] if ids is None else list(ids)
+        if not wanted:
+            return {}
+        file = read_tracks(path)
+        for field, found, right in (
+            ("size", _by(file.size), _by(size)),
+            ("num_frames", str(file.num_frames), str(num_frames)),
+        ):
+            if found != right:
+                raise MatrixError(
+                    f"the masks have {found}, but the video {self.video_path(index)} has {right}",
+                    remedy="Make the masks from this very video",
+                    file=path,
+                    field=field,
+                )
+        for name in wanted:
+            if name not in file.tracks:
+                raise MatrixError(
+                    f"instance {name!r} of clip {sample.id!r} has no track; the file has "
+                    f"{sorted(file.tracks)}",
+                    remedy="Track this instance, or remove it from the sample",
+                    file=path,
+                    field=f"instances.{name}",
+                )
+        return {name: file.tracks[name] for name in wanted}
+
+    def _transformed(self, index: int, make: Callable[[], _T]) -> _T:
+        """Let the transform's errors name the video that it could not be applied to."""
+        try:
+            return make()
+        except MatrixError as error:
+            raise MatrixError(
+                error.problem,
+                remedy=error.remedy,
+                file=self.video_path(index),
+                field=error.field,
+            ) from error
+
+
+def _load(path: Path) -> tuple[Sample, ...]:
+    file = path / FILE_NAME
+    if not file.is_file():
+        if (path / JOURNAL).is_file():
+            raise MatrixError(
+                f"the data set is unfinished: it has {JOURNAL} but no {FILE_NAME}",
+                remedy="Run the command that writes it again; it goes on where it stopped",
+                file=path,
+            )
+        raise MatrixError(
+            f"the folder has no {FILE_NAME}" if path.is_dir() else "there is no such folder",
+            remedy="Give the folder of a data set, or make one with 'matrix world' or "
+            "'matrix convert'",
+            file=path,
+        )
+    scan = scan_metadata(file)
+    if scan.problems:
+        raise scan.problems[0]
+    return tuple(scan.samples)
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]} (height x width)"

@@ -1,0 +1,120 @@
+"""``tracks/<id>.json``: the mask tracks of one clip.
+
+``{"size": [H, W], "num_frames": T, "instances": {"id1": {"states": [...], "rles": [...]}}}``:
+states are "visible", "absent" or "unknown", one a frame; rles are COCO counts strings, null where
+the state is not visible.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+
+from matrix_video.data.tracks import MaskTrack, State
+from matrix_video.services.errors import MatrixError
+from matrix_video.services.files import write_atomic
+
+
+def track_path(dataset: Path, id: str) -> Path:
+    """Where the tracks of a clip lie in a data set."""
+    return dataset / "tracks" / f"{id}.json"
+
+
+_REMEDY = "Correct the entry, or track the clip again"
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    states: tuple[Literal["visible", "absent", "unknown"], ...]
+    rles: tuple[str | None, ...]
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    size: tuple[PositiveInt, PositiveInt]
+    num_frames: PositiveInt
+    instances: dict[str, _Entry]
+
+
+@dataclass(frozen=True)
+class TrackFile:
+    """Contents of one file. ``size`` is (height, width); every track has it and this length."""
+
+    size: tuple[int, int]
+    num_frames: int
+    tracks: dict[str, MaskTrack]
+
+    def __post_init__(self) -> None:
+        for name, track in self.tracks.items():
+            if track.size != self.size or len(track) != self.num_frames:
+                raise ValueError(
+                    f"{name}: masks are {len(track)} frames of {_by(track.size)}, not "
+                    f"{self.num_frames} of {_by(self.size)}"
+                )
+
+
+def write_tracks(
+    path: Path, tracks: Mapping[str, MaskTrack], size: tuple[int, int], num_frames: int
+) -> None:
+    """Write atomically; ``ValueError`` where a track has another size or length."""
+    file = TrackFile(size, num_frames, dict(tracks))
+    value = {
+        "size": list(size),
+        "num_frames": num_frames,
+        "instances": {name: track.to_json() for name, track in file.tracks.items()},
+    }
+    write_atomic(path, json.dumps(value, separators=(",", ":")) + "\n")
+
+
+def read_tracks(path: Path) -> TrackFile:
+    """Read and validate. ``MatrixError`` names the file and the first field that is wrong."""
+    file, problems = scan_tracks(path)
+    if file is None or problems:
+        raise problems[0]
+    return file
+
+
+def scan_tracks(path: Path) -> tuple[TrackFile | None, list[MatrixError]]:
+    """The good tracks and every problem; no file at all where its outer shape is wrong."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        remedy = "Track the clip, or restore the file"
+        return None, [MatrixError("there is no such track file", remedy=remedy, file=path)]
+    except (OSError, UnicodeDecodeError) as error:
+        return None, [MatrixError(f"cannot be read ({error})", remedy=_REMEDY, file=path)]
+    try:
+        stored = _File.model_validate_json(text)
+    except ValidationError as error:
+        return None, [
+            MatrixError(
+                item["msg"],
+                remedy=_REMEDY,
+                file=path,
+                field=".".join(str(part) for part in item["loc"]) or None,
+            )
+            for item in error.errors()
+        ]
+    tracks: dict[str, MaskTrack] = {}
+    problems: list[MatrixError] = []
+    for name, entry in stored.instances.items():
+        try:
+            track = MaskTrack(*stored.size, tuple(map(State, entry.states)), entry.rles)
+            if len(track) != stored.num_frames:
+                raise ValueError(f"{len(track)} frames, not {stored.num_frames}")
+        except ValueError as error:
+            problems.append(
+                MatrixError(str(error), remedy=_REMEDY, file=path, field=f"instances.{name}")
+            )
+        else:
+            tracks[name] = track
+    return TrackFile(stored.size, stored.num_frames, tracks), problems
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"

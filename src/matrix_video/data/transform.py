@@ -1,0 +1,180 @@
+"""The one transform of a clip: frame rate, window, crop, size, on video and masks together.
+
+Shapes: T frames, H W pixels, C colours. Source: paper section 6 resizes clips to the model's size;
+the rules for masks (by area, cut at one half) are our choice, since label interpolation loses thin
+instances.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import isfinite
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from matrix_video.data.area import coverage, cut
+from matrix_video.data.clip import Clip
+from matrix_video.data.tracks import MaskTrack, State
+from matrix_video.data.video import Video
+from matrix_video.services.errors import MatrixError
+
+_TIE = 1e-6
+"""Seconds: differences below it are rounding of time stamps, not time."""
+
+
+@dataclass(frozen=True)
+class ClipTransform:
+    """What happens to a clip between disk and model; None leaves that part as it is.
+
+    fps: frames per second, taken from the frames nearest in presentation time.
+    start: seconds after the first frame. num_frames: frames of the window.
+    crop: (top, left, height, width) in source pixels. size: (height, width) after the crop.
+
+    Raises ``MatrixError`` for values that no clip can satisfy.
+    """
+
+    fps: float | None = None
+    start: float = 0.0
+    num_frames: int | None = None
+    crop: tuple[int, int, int, int] | None = None
+    size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.fps is not None and not (isfinite(self.fps) and self.fps > 0):
+            raise _refused("fps", self.fps, "a number above 0")
+        if not (isfinite(self.start) and self.start >= 0):
+            raise _refused("start", self.start, "seconds from 0 up")
+        if self.num_frames is not None and self.num_frames < 1:
+            raise _refused("num_frames", self.num_frames, "at least 1")
+        if self.crop is not None and (min(self.crop[:2]) < 0 or min(self.crop[2:]) < 1):
+            raise _refused("crop", self.crop, "top, left from 0 up and height, width from 1 up")
+        if self.size is not None and min(self.size) < 1:
+            raise _refused("size", self.size, "height and width from 1 up")
+
+    def frame_indices(self, times: NDArray[np.float64] | Sequence[float]) -> list[int]:
+        """Indices of the frames to take, given presentation times in seconds, ascending.
+
+        With ``fps``, output frame k is the one nearest to start + k / fps (the earlier of two
+        equally near), up to half a frame past the last time stamp. ``MatrixError`` where the clip
+        is too short for the window.
+        """
+        seconds = np.asarray(times, dtype=np.float64) - (times[0] if len(times) else 0.0)
+        if self.fps is None:
+            first = int(np.searchsorted(seconds, self.start - _TIE))
+            found = list(range(first, len(seconds)))
+        else:
+            half = float(np.median(np.diff(seconds))) / 2 if len(seconds) > 1 else 2 * _TIE
+            end = float(seconds[-1]) + half - self.start if len(seconds) else 0.0
+            count = max(0, int(np.ceil((end - _TIE) * self.fps)))
+            if self.num_frames is not None:
+                count = min(count, self.num_frames)
+            wanted = self.start + np.arange(count) / self.fps
+            after = np.searchsorted(seconds, wanted).clip(1, max(1, len(seconds) - 1))
+            before = after - 1
+            after = np.minimum(after, len(seconds) - 1)
+            later = np.abs(seconds[after] - wanted) < np.abs(seconds[before] - wanted) - _TIE
+            found = [int(i) for i in np.where(later, after, before)]
+        if len(found) < (self.num_frames or 1):
+            raise MatrixError(
+                f"the clip gives {len(found)} frames"
+                + (f" at {self.fps:g} fps" if self.fps else "")
+                + f" from {self.start:g} s on, but {self.num_frames or 1} are wanted",
+                remedy="Ask for fewer frames, another frame rate or an earlier start, or leave "
+                "this clip out",
+                field="num_frames",
+            )
+        return found if self.num_frames is None else found[: self.num_frames]
+
+    def video(self, video: Video) -> Video:
+        """The transformed video; frames keep the presentation times that they had.
+
+        Frames are resized with Pillow's antialiased bilinear filter. The same object comes back
+        where nothing changes.
+        """
+        indices = self.frame_indices(video.times)
+        crop = self._crop(video.size)
+        size = self._size(video.size)
+        if indices == list(range(len(video))) and crop is None and size is None:
+            return video
+        frames_THWC = video.frames_THWC[indices]
+        if crop is not None:
+            top, left, height, width = crop
+            frames_THWC = frames_THWC[:, top : top + height, left : left + width]
+        if size is not None:
+            frames_THWC = _resize(frames_THWC, size)
+        return Video(frames_THWC, video.times[indices], self.fps or video.fps)
+
+    def track(self, track: MaskTrack, times: NDArray[np.float64] | Sequence[float]) -> MaskTrack:
+        """The same window, crop and size for a mask track; ``times`` as for ``frame_indices``.
+
+        Masks are resized by area and positive from half coverage on; a visible mask that reaches
+        it nowhere keeps its best-covered pixel. A visible mask that lies wholly outside the crop
+        becomes absent (out of frame); absent and unknown frames stay what they are.
+        """
+        indices = self.frame_indices(times)
+        crop = self._crop(track.size)
+        size = self._size(track.size)
+        taken = track if indices == list(range(len(track))) else track.take(indices)
+        if crop is None and size is None:
+            return taken
+        masks_THW = taken.masks()
+        if crop is not None:
+            top, left, height, width = crop
+            masks_THW = masks_THW[:, top : top + height, left : left + width]
+        if size is not None:
+            _, height, width = masks_THW.shape
+            visible_T = np.array([state is State.VISIBLE for state in taken.states], dtype=bool)
+            masks_THW = cut(coverage(masks_THW, size), height * width, keep_best=visible_T)
+        unknown = [t for t, state in enumerate(taken.states) if state is State.UNKNOWN]
+        return MaskTrack.from_masks(masks_THW, unknown)
+
+    def clip(self, clip: Clip) -> Clip:
+        """Video and tracks together; the same object where nothing changes."""
+        video = self.video(clip.video)
+        if video is clip.video:
+            return clip
+        tracks = {name: self.track(track, clip.video.times) for name, track in clip.tracks.items()}
+        return Clip(clip.sample, video, tracks)
+
+    def key(self) -> str:
+        """Canonical text: equal for equal transforms only. Part of every cache key."""
+        values = asdict(self)
+        values["fps"] = None if self.fps is None else float(self.fps)
+        values["start"] = float(self.start) + 0.0  # -0.0 becomes 0.0
+        return "clip-transform-1:" + json.dumps(values, sort_keys=True, separators=(",", ":"))
+
+    def _crop(self, size: tuple[int, int]) -> tuple[int, int, int, int] | None:
+        if self.crop is None or self.crop == (0, 0, *size):
+            return None
+        top, left, height, width = self.crop
+        if top + height > size[0] or left + width > size[1]:
+            raise MatrixError(
+                f"the crop (top {top}, left {left}, {height}x{width}) leaves the frame of "
+                f"{size[0]}x{size[1]} (height x width)",
+                remedy="Choose a crop inside the frame, or leave this clip out",
+                field="crop",
+            )
+        return self.crop
+
+    def _size(self, size: tuple[int, int]) -> tuple[int, int] | None:
+        now = size if self.crop is None else self.crop[2:]
+        return None if self.size == now else self.size
+
+
+def _resize(frames_THWC: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    shape = (size[1], size[0])
+    resized = [
+        np.asarray(Image.fromarray(frame).resize(shape, Image.Resampling.BILINEAR))
+        for frame in np.ascontiguousarray(frames_THWC)
+    ]
+    return np.stack(resized)
+
+
+def _refused(field: str, value: object, wanted: str) -> MatrixError:
+    return MatrixError(
+        f"{value!r} is not possible", remedy=f"Give {wanted}", field=f"clip transform {field}"
+    )

@@ -1,0 +1,314 @@
+"""The authors' layout → ours → the authors', compared file by file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from matrix_video.data.check import check_datasets
+from matrix_video.data.convert import convert
+from matrix_video.data.dataset import Dataset
+from matrix_video.data.tracks import MaskTrack, State
+
+T, H, W = 5, 8, 10
+
+
+def test_authors_round_trip(tmp_path: Path, video: Path, authors: Path, kit: Any) -> None:
+    middle, back = kit.there_and_back(authors, tmp_path)
+    assert kit.contents(back) == kit.contents(authors)
+    kept = middle / "authors" / "masks"  # there merged shows an id whose mask is missing
+    assert [p.relative_to(kept).as_posix() for p in kept.rglob("*.png")] == [
+        "000001/merged/003.png"
+    ]
+    assert not check_datasets([middle]).problems
+    dataset = Dataset(middle)
+    one, two = dataset.samples
+    assert (one.id, one.file_name) == ("000001", "videos/000001.mp4")
+    assert one.caption == "a woman, in red, hands “a cup” to a man"
+    assert [instance.id for instance in one.instances] == ["id1", "id3"]
+    assert [instance.noun for instance in one.instances] == ["woman", "man"]
+    assert two.caption == 'a "tall" Frau gibt\nder Katze Wasser'
+    assert (middle / "videos/000001.mp4").read_bytes() == video.read_bytes()
+    tracks = dataset.tracks(0)
+    assert tracks["id3"].states == (
+        State.VISIBLE,
+        State.VISIBLE,
+        State.ABSENT,
+        State.UNKNOWN,
+        State.VISIBLE,
+    )
+    assert np.array_equal(tracks["id3"].mask(4), kit.box(4, 2, 3, 4))
+    assert all(np.array_equal(dataset.tracks(1)["id2"].mask(t), kit.box(t, 4, 4)) for t in range(T))
+
+
+def test_every_pixel_survives_without_the_plans(tmp_path: Path, authors: Path, kit: Any) -> None:
+    """The tracks themselves carry the masks: plans only say how the files looked."""
+    convert(authors, tmp_path / "middle")
+    shutil.rmtree(tmp_path / "middle" / "authors")
+    (tmp_path / "middle" / "authors.json").unlink()
+    convert(tmp_path / "middle", tmp_path / "back")
+    folder = tmp_path / "back" / "mask_annotation" / "000001"
+    for t in (0, 1, 4):
+        image = np.asarray(Image.open(folder / "<id3>" / f"{t:03d}.png"))
+        assert np.array_equal(image, kit.box(t, 2, 3, 4) * np.uint8(255))
+    assert not (folder / "<id3>" / "003.png").exists()
+    assert not np.asarray(Image.open(folder / "<id3>" / "002.png")).any()
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl"])
+def test_metadata_of_other_kinds(tmp_path: Path, kind: str, authors: Path, kit: Any) -> None:
+    (authors / "metadata.csv").unlink()
+    rows = [
+        {"prompt": "ein <id1> Mäuschen \u2028 tanzt", "fps": 16.5, "video": "000001.mp4"},
+        {"video": "videos/000002.mp4", "prompt": "<id1><id2> two people", "tags": ["x", None]},
+    ]
+    if kind == "json":
+        text = json.dumps(rows, indent=7)
+    else:
+        text = json.dumps(rows[0]) + "\r\n\r\n" + json.dumps(rows[1], ensure_ascii=False)
+    (authors / f"metadata.{kind}").write_bytes(text.encode())
+    middle, back = kit.there_and_back(authors, tmp_path)
+    assert kit.contents(back) == kit.contents(authors)
+    assert Dataset(middle).samples[0].caption == "ein Mäuschen \u2028 tanzt"
+
+
+def test_csv_quoting_byte_order_mark_and_extra_columns(
+    tmp_path: Path, authors: Path, kit: Any
+) -> None:
+    text = '\ufeff"fps",prompt,"video"\r\n16,"a <id1> man, ""so to say""\n runs",000001.mp4\r\n\r\n'
+    (authors / "metadata.csv").write_bytes(text.encode())
+    middle, back = kit.there_and_back(authors, tmp_path)
+    assert kit.contents(back) == kit.contents(authors)
+    assert Dataset(middle).samples[0].caption == 'a man, "so to say"\n runs'
+
+
+def test_an_edited_caption_changes_its_row_alone(tmp_path: Path, authors: Path) -> None:
+    table = "fps,video,prompt\r\n16,000001.mp4,a <id1> man runs\r\n8,000002.mp4,a  <id2>  cat\r\n"
+    (authors / "metadata.csv").write_bytes(table.encode())
+    convert(authors, tmp_path / "middle")
+    metadata = tmp_path / "middle" / "metadata.jsonl"
+    metadata.write_text(metadata.read_text().replace("a man runs", "a man walks"))
+    convert(tmp_path / "middle", tmp_path / "back")
+    assert (tmp_path / "back" / "metadata.csv").read_text() == (
+        "fps,video,prompt\n16,000001.mp4,a <id1> man walks\n8,000002.mp4,a  <id2>  cat\n"
+    )
+
+
+def test_an_edited_track_changes_its_images_alone(tmp_path: Path, authors: Path, kit: Any) -> None:
+    grey = np.asarray(kit.mask_image(kit.box(0, 1, 1, 4))).copy()
+    grey[grey > 0] = np.arange(1, 1 + (grey > 0).sum())
+    folder = authors / "mask_annotation" / "000001"
+    kit.save(folder / "<id1>" / "000.png", Image.fromarray(grey))
+    convert(authors, tmp_path / "middle")
+    path = tmp_path / "middle" / "tracks" / "000001.json"
+    tracks = Dataset(tmp_path / "middle").tracks(0)
+    masks = tracks["id1"].masks()
+    masks[0] = kit.box(0, 5, 5)
+    value = json.loads(path.read_text())
+    value["instances"]["id1"] = MaskTrack.from_masks(masks).to_json()
+    path.write_text(json.dumps(value))
+    convert(tmp_path / "middle", tmp_path / "back")
+    before, after = kit.contents(authors), kit.contents(tmp_path / "back")
+    changed = {name for name in before | after if before.get(name) != after.get(name)}
+    clip = "mask_annotation/000001"
+    assert changed == {f"{clip}/<id1>/000.png", f"{clip}/merged/000.png"}
+    image = Image.open(tmp_path / "back" / clip / "<id1>" / "000.png")
+    assert np.array_equal(np.asarray(image), kit.box(0, 5, 5) * np.uint8(255))
+    merged = np.asarray(Image.open(tmp_path / "back" / clip / "merged" / "000.png"))
+    expected = kit.painted({"id1": kit.box(0, 5, 5), "id3": kit.box(0, 2, 3, 4)}, ["id3", "id1"])
+    assert np.array_equal(merged, np.asarray(expected))
+
+
+ODD = (
+    "soft",
+    "rgba",
+    "grey with alpha",
+    "16 bit",
+    "index 1 is black",
+    "two blacks",
+    "transparent",
+    "2 bits",
+    "colour",
+    "full",
+    "full palette",
+    "empty palette",
+    "empty",
+    "note inside",
+)
+
+
+def odd_images(kit: Any) -> dict[str, Callable[[Path], None]]:
+    mask = kit.box(0, 2, 2)
+    soft = (mask * np.arange(W, dtype=np.uint8)).astype(np.uint8)
+    rgba = np.dstack([soft, soft, soft, 255 - soft])
+    bright_back = Image.frombytes("P", (W, H), mask.astype(np.uint8).tobytes())
+    bright_back.putpalette(bytes([9, 9, 9, 0, 0, 0]))
+    two_blacks = Image.frombytes("P", (W, H), soft.tobytes())
+    two_blacks.putpalette(bytes([0, 0, 0] * 4 + [0, 99, 0] * 20))
+    return {
+        "soft": lambda p: kit.save(p, Image.fromarray(soft)),
+        "rgba": lambda p: kit.save(p, Image.fromarray(rgba)),
+        "grey with alpha": lambda p: kit.save(p, Image.fromarray(rgba[..., [0, 3]])),
+        "16 bit": lambda p: kit.save(p, Image.fromarray(soft.astype(np.uint16) * 257)),
+        "index 1 is black": lambda p: kit.save(p, bright_back),
+        "two blacks": lambda p: kit.save(p, two_blacks),
+        "transparent": lambda p: kit.save(p, kit.mask_image(mask, "P", 2), transparency=0),
+        "2 bits": lambda p: p.write_bytes(two_bit_grey(mask)),
+        "colour": lambda p: kit.save(p, Image.fromarray(rgba[..., :3] * np.uint8([1, 0, 3]))),
+        "full": lambda p: kit.save(p, kit.mask_image(np.ones((H, W), bool), "RGB", 3)),
+        "full palette": lambda p: kit.save(p, kit.mask_image(np.ones((H, W), bool), "P", 3)),
+        "empty palette": lambda p: kit.save(p, kit.mask_image(np.zeros((H, W), bool), "P", 3)),
+        "empty": lambda p: kit.save(p, kit.mask_image(np.zeros((H, W), bool), "1")),
+        "note inside": lambda p: kit.save(p, kit.mask_image(mask), dpi=(70, 70)),
+    }
+
+
+def two_bit_grey(mask: np.ndarray) -> bytes:
+    """A PNG of 2 bits a pixel, which Pillow reads but does not write."""
+    wide = np.zeros((H, 12), dtype=np.uint8)
+    wide[:, :W] = mask * 2
+    packed = (wide.reshape(H, 3, 4) << np.array([6, 4, 2, 0], dtype=np.uint8)).sum(axis=2)
+    rows = np.hstack([np.zeros((H, 1), np.uint8), packed.astype(np.uint8)]).tobytes()
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    head = struct.pack(">IIBBBBB", W, H, 2, 0, 0, 0, 0)
+    body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("folder", ["<id1>", "merged"])
+def test_odd_images_come_back(
+    tmp_path: Path, kind: str, folder: str, authors: Path, kit: Any
+) -> None:
+    odd_images(kit)[kind](authors / "mask_annotation" / "000001" / folder / "000.png")
+    _, back = kit.there_and_back(authors, tmp_path)
+    assert kit.contents(back) == kit.contents(authors)
+
+
+def test_all_odd_images_are_tried(kit: Any) -> None:
+    assert set(ODD) == set(odd_images(kit))
+
+
+def test_black_is_outside_whatever_its_index(tmp_path: Path, authors: Path, kit: Any) -> None:
+    odd_images(kit)["index 1 is black"](
+        authors / "mask_annotation" / "000001" / "<id1>" / "000.png"
+    )
+    convert(authors, tmp_path / "middle")
+    assert np.array_equal(Dataset(tmp_path / "middle").tracks(0)["id1"].mask(0), ~kit.box(0, 2, 2))
+
+
+def test_folders_and_files_that_neither_layout_knows(
+    tmp_path: Path, authors: Path, kit: Any
+) -> None:
+    (authors / "mask_annotation" / "000001" / "<id4>").mkdir()
+    (authors / "mask_annotation" / "000002" / "merged").mkdir()
+    (authors / "mask_annotation" / "000001" / "<id1>" / "notes.txt").write_text("x")
+    (authors / "mask_annotation" / "000001" / "background").mkdir()
+    kit.save(
+        authors / "mask_annotation" / "000001" / "background" / "000.png", Image.new("L", (3, 3))
+    )
+    (authors / "README.md").write_text("mine")
+    (authors / "videos" / "unused.avi").write_bytes(b"\0\1")
+    middle, back = kit.there_and_back(authors, tmp_path)
+    assert kit.contents(back) == kit.contents(authors)
+    assert convert(authors, tmp_path / "again").extra == (
+        "README.md",
+        "mask_annotation/000001/<id1>/notes.txt",
+        "mask_annotation/000001/background/000.png",
+        "videos/unused.avi",
+    )
+    assert set(Dataset(middle).tracks(0)["id4"].states) == {State.UNKNOWN}
+
+
+def test_rows_that_share_a_video_and_videos_in_folders(
+    tmp_path: Path, video: Path, authors: Path, kit: Any
+) -> None:
+    (authors / "videos" / "part 1").mkdir()
+    shutil.copyfile(video, authors / "videos" / "part 1" / "größe.mp4")
+    kit.save(
+        authors / "mask_annotation/part 1/größe/<id12>/000.png", kit.mask_image(kit.box(0, 1, 1))
+    )
+    with (authors / "metadata.csv").open("a", encoding="utf-8") as file:
+        file.write("000001.mp4,another <id1> wording for <id9> it\n")
+        file.write("part 1/größe.mp4,\n")
+    middle, back = kit.there_and_back(authors, tmp_path)
+    assert kit.contents(back) == kit.contents(authors)
+    samples = Dataset(middle).samples
+    assert [sample.id for sample in samples] == ["000001", "000002", "000001-2", "part-1-gr-e"]
+    assert samples[2].file_name == "videos/000001-2.mp4"
+    assert [instance.id for instance in samples[2].instances] == ["id1", "id3", "id9"]
+
+
+def test_a_tag_without_masks_is_a_note_and_then_a_problem(
+    tmp_path: Path, authors: Path, kit: Any
+) -> None:
+    (authors / "metadata.csv").write_text("video,prompt\n000001.mp4,a <id2> dog runs\n")
+    summary = convert(authors, tmp_path / "middle")
+    assert summary.notes == ("000001.mp4: the prompt names id2, which has no masks",)
+    problems = check_datasets([tmp_path / "middle"]).problems
+    assert [p.field for p in problems] == ["instances.id2"]
+    convert(tmp_path / "middle", tmp_path / "back")
+    assert kit.contents(tmp_path / "back") == kit.contents(authors)
+
+
+def test_what_was_added_here_survives_a_visit_there(
+    tmp_path: Path, authors: Path, kit: Any
+) -> None:
+    """Authors' data, annotated here, taken there and back: nothing of either side is lost."""
+    convert(authors, tmp_path / "middle")
+    metadata = tmp_path / "middle" / "metadata.jsonl"
+    lines = metadata.read_text().splitlines()
+    sample = json.loads(lines[0])
+    act = {"subject": "id1", "verb": "hand", "object": "id3", "contact": 4}
+    sample.update(interactions=[act], source="hoigen", scores={"sharp": 0.25})
+    metadata.write_text(json.dumps(sample) + "\n" + lines[1] + "\n")
+    there, here = tmp_path / "there", tmp_path / "here"
+    convert(tmp_path / "middle", there)
+    convert(there, here)
+    beside = kit.contents(there)
+    assert b'"verb":"hand"' in beside.pop("matrix.jsonl")
+    assert beside == kit.contents(authors)
+    assert Dataset(here).samples == Dataset(tmp_path / "middle").samples
+    again = kit.contents(here)
+    before = kit.contents(tmp_path / "middle")
+    assert again.pop("metadata.jsonl") != before.pop("metadata.jsonl")  # our own formatting now
+    assert again == before
+
+
+def test_an_id_added_here_is_painted_in_its_own_colour(
+    tmp_path: Path, authors: Path, kit: Any
+) -> None:
+    convert(authors, tmp_path / "middle")
+    tracks = tmp_path / "middle" / "tracks" / "000001.json"
+    value = json.loads(tracks.read_text())
+    masks = np.zeros((T, H, W), dtype=bool)
+    masks[1, 7, 9] = True
+    value["instances"]["id4"] = MaskTrack.from_masks(masks).to_json()
+    tracks.write_text(json.dumps(value))
+    metadata = tmp_path / "middle" / "metadata.jsonl"
+    lines = metadata.read_text().splitlines()
+    sample = json.loads(lines[0])
+    sample["instances"].append({"id": "id4", "noun": "cup", "phrase": "cup"})
+    metadata.write_text(json.dumps(sample) + "\n" + lines[1] + "\n")
+    convert(tmp_path / "middle", tmp_path / "back")
+    merged = tmp_path / "back" / "mask_annotation" / "000001" / "merged"
+    first = np.asarray(Image.open(merged / "000.png"))
+    old = np.asarray(Image.open(authors / "mask_annotation/000001/merged/000.png"))
+    assert np.array_equal(first, old)
+    second = np.asarray(Image.open(merged / "001.png"))
+    assert tuple(second[7, 9]) == (255, 255, 0)
+    assert len(list((merged.parent / "<id4>").iterdir())) == T

@@ -1,0 +1,355 @@
+"""``matrix check`` of one data set: every mistake is named, none hides another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from matrix_video.data.check import Finding, Report, check_datasets
+from matrix_video.data.dataset import Dataset
+from matrix_video.data.tracks import MaskTrack
+
+LINE = "metadata.jsonl: line 2: "
+TRACK = "tracks/0002.json: "
+
+
+def edit(path: Path, change: Callable[[Any], object], line: int = 2) -> None:
+    """Change one line of the metadata, as JSON."""
+    lines = path.read_text().split("\n")
+    value = json.loads(lines[line - 1])
+    change(value)
+    lines[line - 1] = json.dumps(value)
+    path.write_text("\n".join(lines))
+
+
+def edit_tracks(path: Path, change: Callable[[Any], object]) -> None:
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+
+
+def texts(findings: tuple[Finding, ...], root: Path) -> list[str]:
+    return [str(finding).removeprefix(f"{root}/") for finding in findings]
+
+
+def test_a_good_data_set_has_notes_alone(dataset_path: Path) -> None:
+    report = check_datasets([dataset_path])
+    assert report.ok
+    assert report.summary == ("dataset: 3 samples, 3 interactions, 6 instances",)
+    assert texts(report.notes, dataset_path)[0] == (
+        "tracks/0001.json: instances.id2.states[0]: instance 'id2' is absent in the first frame. "
+        "SPA has no query for it, and the first-frame id map leaves it out."
+    )
+    assert len(report.notes) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "problems"),
+    [
+        (
+            lambda v: v.update(colour=1),
+            [LINE + "colour: unknown field. Remove it, or correct its name."],
+        ),
+        (lambda v: v.pop("caption"), [LINE + "caption: Field required. Correct this line"]),
+        (
+            lambda v: v["instances"][0]["mentions"][0].update(start=3),
+            [
+                LINE + "instances.id1.mentions[0]: span [3, 18) reads ' small red ball', "
+                "which is not whole words. Let the span begin and end with a word."
+            ],
+        ),
+        (
+            lambda v: v["instances"][0]["mentions"][0].update(start=5),
+            [LINE + "instances.id1.mentions[0]: span [5, 18) reads 'mall red ball', which is not"],
+        ),
+        (
+            lambda v: v["instances"][0]["mentions"][0].update(start=4, end=9),
+            [
+                LINE + "instances.id1.mentions[0]: the span reads 'small', which is neither the "
+                "phrase 'small red ball' nor a phrase around the noun 'ball'. Move the span"
+            ],
+        ),
+        (
+            lambda v: v["instances"][1].update(noun="crate", phrase="blue crate"),
+            [LINE + "instances.id2.noun_spans[0]: the span reads 'box', but the noun is 'crate'"],
+        ),
+        (
+            lambda v: v["instances"][1]["noun_spans"][0].update(end=999),
+            [LINE + "instances.id2.noun_spans[0]: span [35, 999) ends after the caption's 62"],
+        ),
+        (
+            lambda v: v["interactions"][0]["verb_span"].update(end=998),
+            [LINE + "interactions[0].verb_span: span [19, 998) ends after the caption's 62"],
+        ),
+        (
+            lambda v: v["interactions"][0]["verb_span"].update(start=20),
+            [LINE + "interactions[0].verb_span: span [20, 25) reads 'ushes', which is not whole"],
+        ),
+        (
+            lambda v: v["interactions"][0].update(subject="id7", object="id8"),
+            [
+                LINE + "interactions[0].subject: 'id7' is not among the instances ['id1', 'id2']. "
+                "Name an instance of this sample, or remove the interaction.",
+                LINE + "interactions[0].object: 'id8' is not among the instances",
+            ],
+        ),
+        (
+            lambda v: v["interactions"][0].update(contact=9),
+            [LINE + "interactions.0.contact: Input should be less than or equal to 5"],
+        ),
+        (
+            lambda v: v["instances"][1].update(id="id1"),
+            [
+                LINE + "instances.id1: 2 instances have the id 'id1'. Give every instance",
+                LINE + "interactions[0].object: 'id2' is not among the instances ['id1', 'id1']",
+                TRACK + "instances.id2: sample '0002' has no instance 'id2'; it has ['id1']",
+            ],
+        ),
+        (
+            lambda v: v.update(id="0001"),
+            [LINE + "id: '0001' is already the id of line 1. Give every sample an id of its own"],
+        ),
+        (
+            lambda v: v.update(file_name="videos/0001.mp4"),
+            [LINE + "file_name: 'videos/0001.mp4' is already the video of line 1. Give every"],
+        ),
+        (
+            lambda v: v.update(file_name="../../etc/passwd"),
+            [LINE + "file_name: '../../etc/passwd' is no path inside the data set; expected one"],
+        ),
+        (
+            lambda v: v.update(id="../0002"),
+            [LINE + "id: String should match pattern"],
+        ),
+    ],
+)
+def test_mistakes_in_a_line(
+    dataset_path: Path, change: Callable[[Any], object], problems: list[str]
+) -> None:
+    edit(dataset_path / "metadata.jsonl", change)
+    found = texts(check_datasets([dataset_path]).problems, dataset_path)
+    assert len(found) == len(problems), found
+    for text, start in zip(found, problems, strict=True):
+        assert text.startswith(start)
+
+
+def test_lines_that_are_no_json(dataset_path: Path) -> None:
+    path = dataset_path / "metadata.jsonl"
+    path.write_bytes(path.read_bytes() + b'{"id": \n\n[1]\n"x"\n3\nnull\n{"id": "\xff"}\n')
+    found = texts(check_datasets([dataset_path]).problems, dataset_path)
+    assert [text.split(" (")[0] for text in found] == [
+        "metadata.jsonl: line 4: this is not a line of JSON",
+        "metadata.jsonl: line 6: expected a JSON object, found a list. Correct this line, or "
+        "remove it.",
+        "metadata.jsonl: line 7: expected a JSON object, found a string. Correct this line, or "
+        "remove it.",
+        "metadata.jsonl: line 8: expected a JSON object, found a number. Correct this line, or "
+        "remove it.",
+        "metadata.jsonl: line 9: expected a JSON object, found null. Correct this line, or "
+        "remove it.",
+        "metadata.jsonl: line 10: this is not a line of JSON",
+    ]
+
+
+def test_paraphrases_and_plurals_are_mentions(dataset_path: Path) -> None:
+    def change(value: Any) -> None:
+        value["caption"] = "the round Balls hit a bluish box that is blue"
+        value["instances"][0]["mentions"] = [{"start": 4, "end": 15}]
+        value["instances"][0]["noun_spans"] = []
+        value["instances"][1]["mentions"] = [{"start": 22, "end": 45}]
+        value["instances"][1]["noun_spans"] = [{"start": 29, "end": 32}]
+        value["interactions"][0]["verb_span"] = {"start": 16, "end": 19}
+
+    edit(dataset_path / "metadata.jsonl", change)
+    assert check_datasets([dataset_path]).problems == ()
+
+
+def set_states(id: str, state: str) -> Callable[[Any], object]:
+    return lambda v: v["instances"][id].update(states=[state] * 5, rles=[None] * 5)
+
+
+@pytest.mark.parametrize(
+    ("change", "problems"),
+    [
+        (
+            lambda v: v.update(size=[10, 8]),
+            [
+                TRACK + "size: the masks are 10x8, but the video videos/0002.mp4 is 8x10 (height x "
+                "width). Make the masks from this very video."
+            ],
+        ),
+        (
+            lambda v: (
+                [v.update(num_frames=4)]
+                + [i[k].pop() for i in v["instances"].values() for k in ("states", "rles")]
+            ),
+            [TRACK + "num_frames: the masks have 4 frames, but the video videos/0002.mp4 has 5."],
+        ),
+        (
+            lambda v: v["instances"].pop("id1"),
+            [
+                TRACK + "instances.id1: instance 'id1' of sample '0002' has no track, but the "
+                "caption mentions it. Track this instance, or remove it from the sample."
+            ],
+        ),
+        (
+            lambda v: v["instances"].update(id9=v["instances"]["id1"]),
+            [TRACK + "instances.id9: sample '0002' has no instance 'id9'; it has ['id1', 'id2']"],
+        ),
+        (
+            lambda v: v["instances"]["id1"]["rles"].__setitem__(0, "00"),
+            [TRACK + "instances.id1: frame 0: RLE covers 0 pixels, not 8x10 = 80."],
+        ),
+        (
+            lambda v: [v["instances"][i]["rles"].__setitem__(1, "~") for i in ("id1", "id2")],
+            [
+                TRACK + "instances.id1: frame 1: RLE holds the character '~'",
+                TRACK + "instances.id2: frame 1: RLE holds the character '~'",
+            ],
+        ),
+        (
+            lambda v: v["instances"]["id1"]["states"].pop(),
+            [TRACK + "instances.id1: 4 states but 5 masks"],
+        ),
+        (
+            lambda v: v.update(extra=1),
+            [TRACK + "extra: Extra inputs are not permitted"],
+        ),
+        (
+            set_states("id2", "absent"),
+            [
+                TRACK + "instances.id2: instance 'id2' is visible in no frame. Track it again, or "
+                "remove it from the sample."
+            ],
+        ),
+    ],
+)
+def test_mistakes_in_tracks(
+    dataset_path: Path, change: Callable[[Any], object], problems: list[str]
+) -> None:
+    edit_tracks(dataset_path / "tracks" / "0002.json", change)
+    found = texts(check_datasets([dataset_path]).problems, dataset_path)
+    assert len(found) == len(problems), found
+    for text, start in zip(found, problems, strict=True):
+        assert text.startswith(start)
+
+
+def notes_of(report: Report, root: Path, before: int = 3) -> list[str]:
+    """What is noted beside the absent first frames of the fixture."""
+    usual = "is absent in the first frame"
+    return [text for text in texts(report.notes, root) if usual not in text]
+
+
+def test_notes_are_no_problems(dataset_path: Path) -> None:
+    edit_tracks(dataset_path / "tracks" / "0001.json", set_states("id1", "unknown"))
+    edit_tracks(dataset_path / "tracks" / "0002.json", lambda v: v["instances"].pop("id2"))
+
+    def quiet(value: Any) -> None:
+        value["interactions"] = []
+        value["instances"][1].update(mentions=[], noun_spans=[])
+
+    edit(dataset_path / "metadata.jsonl", quiet)
+    (dataset_path / "videos" / "other.mp4").write_bytes(b"")
+    (dataset_path / "tracks" / "other.json").write_bytes(b"")
+    (dataset_path / ".partial-7-metadata.jsonl").write_bytes(b"")
+    (dataset_path / "videos" / ".partial-7-x").mkdir()
+    (dataset_path / "videos" / ".partial-7-x" / "y.mp4").write_bytes(b"")
+    (dataset_path / "metadata.partial.jsonl").write_bytes(b"")
+    report = check_datasets([dataset_path])
+    assert report.ok
+    assert notes_of(report, dataset_path) == [
+        "tracks/0001.json: instances.id1: instance 'id1' is annotated in no frame. It is never "
+        "supervised and never scored; track it to change that.",
+        "metadata.jsonl: line 2: interactions: sample '0002' has no interaction. Commands that "
+        "need one will refuse this sample.",
+        "tracks/0002.json: instances.id2: instance 'id2' of sample '0002' has no track. It is "
+        "neither mentioned nor acting, so only its mask is missed.",
+        "videos/other.mp4: no sample uses this video. Remove it, or add its line.",
+        "tracks/other.json: no sample uses this track file. Remove it, or add its line.",
+        ".partial-7-metadata.jsonl: a temporary file that an interrupted run left. Remove it "
+        "unless a run is at work.",
+        "videos/.partial-7-x: a temporary file that an interrupted run left. Remove it unless a "
+        "run is at work.",
+        "metadata.partial.jsonl: the journal of a writer that is at work or was interrupted. Let "
+        "the command that writes this data set finish.",
+    ]
+
+
+def test_an_actor_that_nobody_mentions_needs_a_track(dataset_path: Path) -> None:
+    def silent(value: Any) -> None:
+        value["instances"][1].update(mentions=[], noun_spans=[])
+
+    edit(dataset_path / "metadata.jsonl", silent)
+    edit_tracks(dataset_path / "tracks" / "0002.json", lambda v: v["instances"].pop("id2"))
+    (problem,) = texts(check_datasets([dataset_path]).problems, dataset_path)
+    assert "has no track, but an interaction names it" in problem
+
+
+def test_everything_at_once(dataset_path: Path) -> None:
+    video = dataset_path / "videos" / "0001.mp4"
+    video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+    (dataset_path / "videos" / "0002.mp4").unlink()
+    (dataset_path / "tracks" / "0003.json").unlink()
+
+    def worst(value: Any) -> None:
+        value["colour"] = "red"
+        value["interactions"][0]["object"] = "id4"
+        value["instances"][0]["noun_spans"][0]["end"] = 99
+        value["instances"][1]["mentions"][0]["end"] = 98
+
+    edit(dataset_path / "metadata.jsonl", worst)
+    found = texts(check_datasets([dataset_path]).problems, dataset_path)
+    expected = [
+        LINE + "colour: unknown field",
+        LINE + "interactions[0].object: 'id4' is not among",
+        LINE + "instances.id1.noun_spans[0]: span [14, 99) ends after",
+        LINE + "instances.id2.mentions[0]: span [30, 98) ends after",
+        "videos/0001.mp4: the video is damaged or truncated",
+        "videos/0002.mp4: there is no such video file",
+        "tracks/0003.json: there is no such track file",
+    ]
+    assert len(found) == len(expected), found
+    for text, start in zip(found, expected, strict=True):
+        assert text.startswith(start)
+
+
+def test_a_sample_without_instances_needs_no_track_file(dataset_path: Path) -> None:
+    edit(dataset_path / "metadata.jsonl", lambda v: v.update(instances=[], interactions=[]))
+    (dataset_path / "tracks" / "0002.json").unlink()
+    assert check_datasets([dataset_path]).ok
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda path: None, "there is no such folder. Give the folder of a data set."),
+        (lambda path: path.mkdir(), "the folder has no metadata.jsonl. Give the folder of a data"),
+        (
+            lambda path: (path.mkdir(), (path / "metadata.partial.jsonl").write_text("")),
+            "the data set is unfinished: it has metadata.partial.jsonl but no metadata.jsonl. Run",
+        ),
+    ],
+)
+def test_no_data_set(tmp_path: Path, make: Callable[[Path], object], text: str) -> None:
+    path = tmp_path / "set"
+    make(path)
+    report = check_datasets([path])
+    assert not report.ok
+    assert str(report.problems[0]).startswith(f"{path}: {text}")
+
+
+def test_an_empty_data_set_is_good(tmp_path: Path) -> None:
+    (tmp_path / "metadata.jsonl").write_text("\n")
+    assert check_datasets([tmp_path]).ok
+
+
+def test_what_loads_is_what_passes(dataset_path: Path) -> None:
+    """A sample that the check calls good loads, tracks and all."""
+    assert check_datasets([dataset_path]).ok
+    assert all(isinstance(t, MaskTrack) for c in Dataset(dataset_path) for t in c.tracks.values())
+    assert np.all([len(clip.video) == 5 for clip in Dataset(dataset_path)])

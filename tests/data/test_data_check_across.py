@@ -1,0 +1,167 @@
+"""``matrix check`` of several data sets: scenes, pixels and triples that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from matrix_video.data.check import check_datasets
+from matrix_video.data.check.across import participant_key, triple
+from matrix_video.data.dataset import DatasetWriter
+from matrix_video.data.sample import Instance, Interaction, Sample
+from matrix_video.data.tracks import MaskTrack
+
+Act = tuple[str, str, str]
+"""Subject phrase, verb, object phrase; the last word of a phrase is the noun."""
+
+
+def write(
+    path: Path, acts: Sequence[Act], *, seed: int, scenes: Sequence[str | None], both: bool = False
+) -> Path:
+    with DatasetWriter(path) as writer:
+        for number, ((subject, verb, object_), scene) in enumerate(zip(acts, scenes, strict=True)):
+            rng = np.random.default_rng([seed, number])
+            frames = rng.integers(0, 256, (1, 4, 4, 3), dtype=np.uint8)
+            instances = tuple(
+                Instance(id=f"id{k}", noun=phrase.split()[-1], phrase=phrase)
+                for k, phrase in enumerate((subject, object_), start=1)
+            )
+            sample = Sample(
+                id=f"c{number}",
+                file_name=f"videos/c{number}.mp4",
+                caption="",
+                instances=instances,
+                interactions=(
+                    Interaction(subject="id1", verb=verb, object="id2", bidirectional=both),
+                ),
+                scene=scene,
+            )
+            full = MaskTrack.from_masks(np.ones((1, 4, 4), dtype=bool))
+            writer.add(sample, frames, 8.0, {"id1": full, "id2": full}, lossless=True)
+    return path
+
+
+PUSH = ("small red ball", "push", "blue box")
+PULL = ("red ball", "pull", "large blue box")
+HIT = ("grey cone", "hit", "star")
+
+
+def test_disjoint_sets_are_proved_disjoint(tmp_path: Path) -> None:
+    a = write(tmp_path / "train", [PUSH, PULL], seed=1, scenes=["s1", "s2"])
+    b = write(tmp_path / "test", [HIT], seed=2, scenes=["s3"])
+    report = check_datasets([a, b])
+    assert report.ok
+    assert report.notes == ()
+    assert report.summary == (
+        "train: 2 samples, 2 interactions, 4 instances",
+        "test: 1 samples, 1 interactions, 2 instances",
+        "train and test have disjoint scenes (2 and 1 scene keys)",
+        "train and test share no video (2 and 1 compared byte for byte)",
+        "0 of the 1 triples of test occur in train (2 triples): test's triples are disjoint from "
+        "train's",
+    )
+
+
+def test_size_words_make_no_new_triple(tmp_path: Path) -> None:
+    a = write(tmp_path / "train", [PUSH, PULL], seed=1, scenes=["s1", "s2"])
+    b = write(tmp_path / "iid", [("large red ball", "push", "blue box")], seed=2, scenes=["s3"])
+    report = check_datasets([a, b])
+    assert report.summary[-1] == (
+        "1 of the 1 triples of iid occur in train (2 triples): shared, all of iid's among them"
+    )
+    assert report.notes == ()
+
+
+def test_sets_that_share_some_triples_are_noted(tmp_path: Path) -> None:
+    a = write(tmp_path / "train", [PUSH, PULL], seed=1, scenes=["s1", "s2"])
+    b = write(tmp_path / "test", [PUSH, HIT], seed=2, scenes=["s3", "s4"])
+    report = check_datasets([a, b])
+    assert report.ok
+    assert report.summary[-1].endswith("occur in train (2 triples): partly shared")
+    (note,) = report.notes
+    assert str(note) == (
+        f"{b}/metadata.jsonl: interactions: 1 of the 2 triples of test occur in train, 1 of 2 the "
+        "other way round: the data sets share some triples only (red ball push blue box). For a "
+        "test of composition none may be shared; for a test on seen triples, all."
+    )
+
+
+def test_shared_scenes_and_videos_are_problems(tmp_path: Path) -> None:
+    a = write(tmp_path / "train", [PUSH, PULL], seed=1, scenes=["s1", "s2"])
+    b = write(tmp_path / "test", [HIT, PULL], seed=1, scenes=["s9", "s1"])
+    report = check_datasets([a, b])
+    assert [str(problem) for problem in report.problems] == [
+        f"{b}/metadata.jsonl: line 2: scene: sample 'c1' of test and sample 'c0' of train share "
+        "the scene 's1'. Make the splits from disjoint scenes.",
+        f"{b}/videos/c0.mp4: the video of sample 'c0' of test has the same bytes as that of "
+        "sample 'c0' of train. Make the splits from disjoint videos.",
+        f"{b}/videos/c1.mp4: the video of sample 'c1' of test has the same bytes as that of "
+        "sample 'c1' of train. Make the splits from disjoint videos.",
+    ]
+    assert "train and test share 1 scenes (2 and 2 scene keys)" in report.summary
+    assert "train and test share 2 videos (2 and 2 compared byte for byte)" in report.summary
+
+
+def test_every_pair_of_three_is_compared(tmp_path: Path) -> None:
+    paths = [
+        write(tmp_path / name, [PUSH], seed=seed, scenes=[scene])
+        for seed, (name, scene) in enumerate([("a", "s1"), ("b", None), ("c", "s1")])
+    ]
+    report = check_datasets(paths)
+    assert len(report.summary) == 3 + 3 * 3
+    assert [problem.field for problem in report.problems] == ["line 1: scene"]
+    text = "a and b: scenes cannot be compared by key; b has 1 samples without a scene key"
+    assert text in report.summary
+
+
+def test_sets_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> None:
+    paths = [
+        write(tmp_path / name / "data", [PUSH], seed=seed, scenes=["s1"])
+        for seed, name in enumerate("ab")
+    ]
+    (problem,) = check_datasets(paths).problems
+    assert f"of {paths[1]} and sample 'c0' of {paths[0]} share" in problem.problem
+
+
+def test_a_broken_set_does_not_stop_the_comparison(tmp_path: Path) -> None:
+    a = write(tmp_path / "train", [PUSH], seed=1, scenes=["s1"])
+    report = check_datasets([a, tmp_path / "nothing", a])
+    fields = [(problem.file.name, problem.field) for problem in report.problems]
+    assert ("nothing", None) in fields
+    assert ("metadata.jsonl", "line 1: scene") in fields
+    empty = "0 of the 0 triples of"
+    assert sum(line.startswith(empty) for line in report.summary) == 1
+
+
+@pytest.mark.parametrize(
+    ("phrase", "noun", "key"),
+    [
+        ("small red ball", "ball", "red ball"),
+        ("Large RED Ball", "Ball", "red ball"),
+        ("gray-and-white cat", "cat", "grey white cat"),
+        ("man in a grey shirt", "man", "grey man"),
+        ("redwood box", "box", "box"),
+        ("white and black white dog", "dog", "black white dog"),
+    ],
+)
+def test_participant_key(phrase: str, noun: str, key: str) -> None:
+    assert participant_key(Instance(id="id1", noun=noun, phrase=phrase)) == key
+
+
+@given(
+    st.lists(st.sampled_from(["red ball", "blue box", "star"]), min_size=2, max_size=2),
+    st.booleans(),
+)
+def test_order_matters_unless_bidirectional(phrases: list[str], both: bool) -> None:
+    one, two = (
+        Instance(id=f"id{k}", noun=p.split()[-1], phrase=p) for k, p in enumerate(phrases, 1)
+    )
+    act = Interaction(subject="id1", verb="Push", object="id2", bidirectional=both)
+    forwards, backwards = triple(act, one, two), triple(act, two, one)
+    assert forwards[0] == "push"
+    assert (forwards == backwards) == (both or phrases[0] == phrases[1])

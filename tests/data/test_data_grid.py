@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from matrix_video.data.grid import (
+    GridMask,
+    TokenGrid,
+    causal_frames,
+    masks_on_grid,
+    masks_per_frame,
+    union,
+)
+from matrix_video.data.tracks import State
+
+V, A, U = State.VISIBLE, State.ABSENT, State.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        ((3, 4), ((0,), (1, 2, 3, 4), (5, 6, 7, 8))),
+        ((2, 8), ((0,), tuple(range(1, 9)))),
+        ((4, 1, 2), ((0, 1), (2, 3))),
+        ((4, 2, 2), ((0, 1, 2), (3, 4, 5, 6))),
+        ((3, 4, 2, 1), ((), tuple(range(1, 9)))),
+        ((3, 4, 1, 2), ((), (), (0,), (1, 2, 3, 4), (5, 6, 7, 8))),
+        ((4, 4, 3, 2), ((), tuple(range(1, 13)))),
+    ],
+)
+def test_causal_frames(arguments: tuple[int, ...], wanted: tuple[tuple[int, ...], ...]) -> None:
+    assert causal_frames(*arguments) == wanted
+
+
+@given(st.integers(1, 9), st.integers(1, 8), st.integers(1, 3), st.integers(0, 3))
+def test_causal_frames_share_out_every_frame_once(
+    latents: int, ratio: int, patch_t: int, prepend: int
+) -> None:
+    if (latents + prepend) % patch_t:
+        with pytest.raises(ValueError, match="do not divide into groups"):
+            causal_frames(latents, ratio, patch_t, prepend)
+        return
+    groups = causal_frames(latents, ratio, patch_t, prepend)
+    assert len(groups) == (latents + prepend) // patch_t
+    padded = -(-prepend // patch_t)  # groups that hold one of the model's own
+    assert all(group == () for group in groups[:padded])
+    frames = [frame for group in groups for frame in group]
+    hidden = padded * patch_t - prepend  # real latents inside those groups
+    first = 0 if hidden == 0 else 1 + ratio * (hidden - 1)
+    assert frames == list(range(first, 1 + ratio * (latents - 1)))
+
+
+def slow_on_grid(
+    masks_THW: np.ndarray, states: list[State], frames: list[tuple[int, ...]], size: tuple[int, int]
+) -> tuple[np.ndarray, list[State]]:
+    """Token by token: every pixel cut into size[0] x size[1] equal parts, parts counted."""
+    rows, cols = size
+    found = np.zeros((len(frames), rows, cols), dtype=bool)
+    found_states = []
+    for k, group in enumerate(frames):
+        members = [states[t] for t in group]
+        if U in members or not members:
+            found_states.append(U)
+            continue
+        if V not in members:
+            found_states.append(A)
+            continue
+        found_states.append(V)
+        seen = np.zeros(masks_THW.shape[1:], dtype=bool)
+        for t in group:
+            if states[t] is V:
+                seen |= masks_THW[t]
+        parts = np.repeat(np.repeat(seen, rows, axis=0), cols, axis=1)
+        high, wide = masks_THW.shape[1:]
+        best, where = 0, None
+        for y in range(rows):
+            for x in range(cols):
+                count = int(parts[y * high : (y + 1) * high, x * wide : (x + 1) * wide].sum())
+                found[k, y, x] = 2 * count >= high * wide
+                if count > best:
+                    best, where = count, (y, x)
+        if not found[k].any() and where is not None:
+            found[k][where] = True
+    return found, found_states
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[np.ndarray, list[State]]:
+    shape = draw(st.tuples(st.integers(1, 9), st.integers(1, 8), st.integers(1, 8)))
+    masks_THW = draw(arrays(np.bool_, shape))
+    if draw(st.booleans()):  # sparse: instances smaller than half a token
+        masks_THW &= draw(arrays(np.bool_, shape)) & draw(arrays(np.bool_, shape))
+    states = draw(st.lists(st.sampled_from([V, V, V, A, U]), min_size=shape[0], max_size=shape[0]))
+    return masks_THW, states
+
+
+sizes = st.tuples(st.integers(1, 5), st.integers(1, 5))
+
+
+@given(cases(), sizes, st.data())
+def test_masks_on_grid_against_the_slow_reference(
+    case: tuple[np.ndarray, list[State]], size: tuple[int, int], data: st.DataObject
+) -> None:
+    masks_THW, states = case
+    group = st.lists(st.integers(0, len(states) - 1), max_size=4, unique=True).map(tuple)
+    frames = data.draw(st.lists(group, min_size=1, max_size=4))
+    result = masks_on_grid(masks_THW, states, TokenGrid(tuple(frames), *size))
+    wanted, wanted_states = slow_on_grid(masks_THW, states, frames, size)
+    assert list(result.states) == wanted_states
+    assert np.array_equal(result.mask_Fhw, wanted)
+
+
+@given(cases(), sizes)
+def test_masks_per_frame_unites_nothing(
+    case: tuple[np.ndarray, list[State]], size: tuple[int, int]
+) -> None:
+    masks_THW, states = case
+    result = masks_per_frame(masks_THW, states, size)
+    wanted, _ = slow_on_grid(masks_THW, states, [(t,) for t in range(len(states))], size)
+    assert result.states == tuple(states)
+    assert np.array_equal(result.mask_Fhw, wanted)
+
+
+def test_union_comes_before_area() -> None:
+    # A pixel a frame: no frame alone covers half of the 2x2 token, two together do.
+    masks_THW = np.zeros((2, 2, 4), dtype=bool)
+    masks_THW[0, 0, 0] = masks_THW[1, 1, 1] = True
+    masks_THW[0, 0, 2] = True  # a quarter of the second token: not kept, the first has half
+    result = masks_on_grid(masks_THW, [V, V], TokenGrid(((0, 1),), 1, 2))
+    assert result.mask_Fhw.tolist() == [[[True, False]]]
+
+
+def test_small_visible_instance_keeps_its_best_token() -> None:
+    masks_THW = np.zeros((1, 4, 8), dtype=bool)
+    masks_THW[0, 0, 3] = True
+    masks_THW[0, 0:2, 4] = True
+    result = masks_on_grid(masks_THW, [V], TokenGrid(((0,),), 1, 2))
+    assert result.mask_Fhw.tolist() == [[[False, True]]]
+
+
+def test_masks_of_frames_that_are_not_visible_do_not_count() -> None:
+    masks_THW = np.ones((3, 2, 2), dtype=bool)
+    masks_THW[0] = False
+    masks_THW[0, 0, 0] = True
+    result = masks_on_grid(masks_THW, [V, A, U], TokenGrid(((0, 1), (1,), (0, 2), ()), 2, 2))
+    assert result.states == (V, A, U, U)
+    assert result.mask_Fhw.sum() == 1
+    assert result.mask_Fhw[0, 0, 0]
+    assert result.known_F.tolist() == [True, True, False, False]
+    assert result.visible_F.tolist() == [True, False, False, False]
+
+
+def test_union_of_participants() -> None:
+    def grid_mask(columns: list[int], states: list[State]) -> GridMask:
+        mask_Fhw = np.zeros((4, 1, 3), dtype=bool)
+        for k, state in enumerate(states):
+            mask_Fhw[k, 0, columns] = state is V
+        return GridMask(mask_Fhw, tuple(states))
+
+    both = union([grid_mask([0], [V, V, V, A]), grid_mask([2], [V, A, U, A])])
+    assert both.states == (V, V, U, A)
+    assert both.mask_Fhw[:, 0].astype(int).tolist() == [[1, 0, 1], [1, 0, 0], [0, 0, 0], [0, 0, 0]]
+
+
+def test_grid_counts() -> None:
+    grid = TokenGrid(causal_frames(5, 4), 8, 6)
+    assert grid.shape == (5, 8, 6)
+    assert grid.num_frames == 5
+    assert grid.num_tokens == 240
+
+
+def test_refusals() -> None:
+    grid = TokenGrid(((0,), (1, 2)), 2, 2)
+    with pytest.raises(ValueError, match="reaches past 2 frames"):
+        masks_on_grid(np.ones((2, 4, 4), dtype=bool), [V, V], grid)
+    with pytest.raises(ValueError, match=r"expected bool \[3,H,W\], got bool \(2, 4, 4\)"):
+        masks_on_grid(np.ones((2, 4, 4), dtype=bool), [V, V, V], grid)
+    with pytest.raises(ValueError, match=r"got uint8"):
+        masks_per_frame(np.ones((1, 4, 4), dtype=np.uint8), [V], (2, 2))
+    with pytest.raises(ValueError, match="empty token grid"):
+        TokenGrid((), 2, 2)
+    with pytest.raises(ValueError, match="cannot unite"):
+        union([])
+    with pytest.raises(ValueError, match="cannot unite"):
+        union([GridMask(np.ones((1, 1, n), dtype=bool), (V,)) for n in (1, 2)])
+    with pytest.raises(ValueError, match="2 states for a mask"):
+        GridMask(np.ones((1, 1, 1), dtype=bool), (V, V))
+    with pytest.raises(ValueError, match="num_latent=0"):
+        causal_frames(0, 4)

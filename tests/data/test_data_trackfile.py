@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from matrix_video.data.trackfile import read_tracks, scan_tracks, track_path, write_tracks
+from matrix_video.data.tracks import MaskTrack
+from matrix_video.services.errors import MatrixError
+
+Json = dict[str, Any]
+
+
+def test_round_trip(tmp_path: Path, tracks: dict[str, MaskTrack]) -> None:
+    path = track_path(tmp_path, "0001")
+    assert path == tmp_path / "tracks" / "0001.json"
+    write_tracks(path, tracks, (8, 10), 5)
+    file = read_tracks(path)
+    assert file.tracks == tracks
+    assert (file.size, file.num_frames) == ((8, 10), 5)
+    stored = json.loads(path.read_text())
+    assert stored["size"] == [8, 10]
+    assert stored["num_frames"] == 5
+    assert stored["instances"]["id2"]["states"][:2] == ["absent", "visible"]
+    assert stored["instances"]["id2"]["rles"][0] is None
+
+
+def test_no_instances(tmp_path: Path) -> None:
+    write_tracks(tmp_path / "a.json", {}, (8, 10), 5)
+    assert read_tracks(tmp_path / "a.json").tracks == {}
+
+
+def test_tracks_must_fit_the_file(tmp_path: Path, tracks: dict[str, MaskTrack]) -> None:
+    with pytest.raises(ValueError, match="id1: masks are 5 frames of 8x10, not 5 of 8x9"):
+        write_tracks(tmp_path / "a.json", tracks, (8, 9), 5)
+    with pytest.raises(ValueError, match="id1: masks are 5 frames of 8x10, not 6 of 8x10"):
+        write_tracks(tmp_path / "a.json", tracks, (8, 10), 6)
+    assert not list(tmp_path.iterdir())
+
+
+def change(name: str, value: object) -> Callable[[Json], None]:
+    def edit(stored: Json) -> None:
+        stored[name] = value
+
+    return edit
+
+
+def change_id1(name: str, value: object) -> Callable[[Json], None]:
+    def edit(stored: Json) -> None:
+        stored["instances"]["id1"][name] = value
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (change("size", [8, 11]), r"instances\.id1: frame 0: RLE covers 80 pixels, not 8x11"),
+        (change("size", [0, 10]), r"size\.0: Input should be greater than 0"),
+        (change("num_frames", 6), r"instances\.id1: 5 frames, not 6"),
+        (change("masks", []), r"masks: Extra inputs are not permitted"),
+        (change_id1("states", ["visible"]), r"instances\.id1: 1 states but 5 masks"),
+        (change_id1("states", ["seen"] * 5), r"instances\.id1\.states\.0: Input should be 'vis"),
+        (change_id1("rles", [None] * 5), r"instances\.id1: frame 0 is visible but mask is None"),
+    ],
+)
+def test_problems_name_file_and_field(
+    tmp_path: Path, tracks: dict[str, MaskTrack], edit: Callable[[Json], None], message: str
+) -> None:
+    path = tmp_path / "0001.json"
+    write_tracks(path, tracks, (8, 10), 5)
+    stored = json.loads(path.read_text())
+    edit(stored)
+    path.write_text(json.dumps(stored))
+    with pytest.raises(MatrixError, match=rf"0001\.json: {message}.*\. Correct the entry"):
+        read_tracks(path)
+
+
+def test_missing_and_broken_files(tmp_path: Path) -> None:
+    with pytest.raises(MatrixError, match=r"a\.json: there is no such track file\. Track the"):
+        read_tracks(tmp_path / "a.json")
+    (tmp_path / "a.json").write_text('{"size": [8,')
+    with pytest.raises(MatrixError, match=r"a\.json: Invalid JSON"):
+        read_tracks(tmp_path / "a.json")
+    (tmp_path / "a.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(MatrixError, match=r"a\.json: cannot be read"):
+        read_tracks(tmp_path / "a.json")
+
+
+def test_scan_reports_every_bad_instance_and_keeps_the_good(
+    tmp_path: Path, tracks: dict[str, MaskTrack]
+) -> None:
+    path = tmp_path / "a.json"
+    more = tracks | {"id3": MaskTrack.from_masks(np.ones((5, 8, 10), dtype=bool))}
+    write_tracks(path, more, (8, 10), 5)
+    stored = json.loads(path.read_text())
+    for name in ("id1", "id3"):
+        stored["instances"][name]["states"].pop()
+    path.write_text(json.dumps(stored))
+    file, problems = scan_tracks(path)
+    assert file is not None
+    assert file.tracks == {"id2": tracks["id2"]}
+    assert [problem.field for problem in problems] == ["instances.id1", "instances.id3"]

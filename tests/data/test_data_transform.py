@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from matrix_video.data.clip import Clip
+from matrix_video.data.sample import Sample
+from matrix_video.data.tracks import MaskTrack, State
+from matrix_video.data.transform import ClipTransform
+from matrix_video.data.video import Video
+from matrix_video.services.errors import MatrixError
+
+
+def times_of(count: int, fps: float) -> np.ndarray:
+    return np.arange(count) / fps
+
+
+@pytest.mark.parametrize(
+    ("transform", "times", "wanted"),
+    [
+        (ClipTransform(), times_of(4, 8), [0, 1, 2, 3]),
+        (ClipTransform(num_frames=3), times_of(4, 8), [0, 1, 2]),
+        (ClipTransform(start=0.25), times_of(4, 8), [2, 3]),
+        (ClipTransform(start=0.2, num_frames=1), times_of(4, 8), [2]),
+        (ClipTransform(fps=8), times_of(9, 24), [0, 3, 6]),
+        (ClipTransform(fps=8, num_frames=2), times_of(9, 24), [0, 3]),
+        (ClipTransform(fps=8, start=1 / 24), times_of(9, 24), [1, 4, 7]),
+        (ClipTransform(fps=16), times_of(3, 8), [0, 0, 1, 1, 2]),  # ties go to the earlier
+        (ClipTransform(fps=24), times_of(2, 8), [0, 0, 1, 1, 1]),
+        (ClipTransform(fps=12), times_of(5, 8), [0, 1, 1, 2, 3, 3, 4]),
+        # Neighbouring rates: half a frame past the last time stamp is still that frame.
+        (ClipTransform(fps=24000 / 1001), times_of(25, 24), list(range(25))),
+        # Time stamps rounded to milliseconds, as Matroska does.
+        (ClipTransform(fps=10), np.round(times_of(31, 30), 3), list(range(0, 31, 3))),
+        # Uneven frames: 0, 0.1, 0.5, 0.55, 1.0 s at 4 fps.
+        (ClipTransform(fps=4), [0.0, 0.1, 0.5, 0.55, 1.0], [0, 1, 2, 3, 4]),
+        # A stream that starts late: start counts from its first frame.
+        (ClipTransform(fps=8, start=0.125), times_of(4, 8) + 1.4, [1, 2, 3]),
+        (ClipTransform(fps=8), [0.7], [0]),
+        (ClipTransform(fps=8, num_frames=1), [0.7], [0]),
+    ],
+)
+def test_frame_indices(transform: ClipTransform, times: np.ndarray, wanted: list[int]) -> None:
+    assert transform.frame_indices(times) == wanted
+
+
+@given(
+    st.lists(st.integers(1, 200), min_size=0, max_size=20),
+    st.integers(1, 60),
+    st.integers(0, 1500),
+)
+def test_every_frame_taken_is_the_nearest(gaps: list[int], fps: int, start: int) -> None:
+    # Milliseconds as exact fractions: the reference does not round.
+    stamps = [Fraction(sum(gaps[:k]), 1000) for k in range(len(gaps) + 1)]
+    transform = ClipTransform(fps=fps, start=start / 1000)
+    steps = sorted(b - a for a, b in pairwise(stamps))
+    middle = len(steps) // 2
+    half = (
+        (steps[middle] + steps[-1 - middle]) / 4
+        if steps
+        else Fraction(0)  # one frame: shown at its own time alone
+    )
+    wanted: list[int] = []
+    k = 0
+    while (at := Fraction(start, 1000) + Fraction(k, fps)) < stamps[-1] + half or (
+        not steps and at == 0
+    ):
+        distances = [abs(stamp - at) for stamp in stamps]
+        wanted.append(distances.index(min(distances)))
+        k += 1
+    if wanted:
+        assert transform.frame_indices([float(stamp) for stamp in stamps]) == wanted
+    else:
+        with pytest.raises(MatrixError, match="the clip gives 0 frames"):
+            transform.frame_indices([float(stamp) for stamp in stamps])
+
+
+@pytest.mark.parametrize(
+    ("transform", "message"),
+    [
+        (ClipTransform(num_frames=9), "gives 8 frames from 0 s on, but 9 are wanted"),
+        (ClipTransform(fps=4, num_frames=5), "gives 4 frames at 4 fps from 0 s on, but 5"),
+        (ClipTransform(start=0.5, num_frames=5), "gives 4 frames from 0.5 s on, but 5"),
+        (ClipTransform(start=7.0), "gives 0 frames from 7 s on, but 1 are wanted"),
+    ],
+)
+def test_clip_too_short(transform: ClipTransform, message: str) -> None:
+    with pytest.raises(MatrixError, match=message):
+        transform.frame_indices(times_of(8, 8))
+
+
+def blocks(size: tuple[int, int], count: int = 4) -> Video:
+    frames = np.random.default_rng(1).integers(0, 256, (count, *size, 3), dtype=np.uint8)
+    return Video(frames, times_of(count, 8), 8.0)
+
+
+def test_video_window_crop_and_size() -> None:
+    video = blocks((6, 8))
+    cropped = ClipTransform(start=0.125, num_frames=2, crop=(1, 2, 4, 5)).video(video)
+    assert np.array_equal(cropped.frames_THWC, video.frames_THWC[1:3, 1:5, 2:7])
+    assert cropped.times.tolist() == [0.125, 0.25]
+    assert cropped.fps == 8.0
+    assert ClipTransform(fps=4).video(video).fps == 4.0
+    flat = Video(np.full((1, 6, 8, 3), 77, dtype=np.uint8), times_of(1, 8), 8.0)
+    small = ClipTransform(size=(3, 5)).video(flat)
+    assert small.frames_THWC.shape == (1, 3, 5, 3)
+    assert (small.frames_THWC == 77).all()
+
+
+def test_shrinking_averages_instead_of_skipping() -> None:
+    frames_THWC = np.zeros((1, 64, 64, 3), dtype=np.uint8)
+    frames_THWC[:, ::2] = 200
+    small = ClipTransform(size=(8, 8)).video(Video(frames_THWC, times_of(1, 8), 8.0))
+    assert np.abs(small.frames_THWC[0, 1:-1].astype(int) - 100).max() <= 4
+
+
+def test_frames_and_masks_keep_their_place_together() -> None:
+    masks_THW = np.zeros((1, 60, 80), dtype=bool)
+    masks_THW[0, 12:33, 41:70] = True
+    frames_THWC = np.where(masks_THW[..., None], 255, 0).astype(np.uint8).repeat(3, axis=3)
+    times = times_of(1, 8)
+    for size in ((20, 16), (45, 61), (90, 100)):
+        transform = ClipTransform(crop=(3, 5, 50, 70), size=size)
+        seen = transform.video(Video(frames_THWC, times, 8.0)).frames_THWC[0, ..., 0]
+        mask = transform.track(MaskTrack.from_masks(masks_THW), times).mask(0)
+        assert (seen[mask] >= 100).all()
+        assert (seen[~mask] <= 155).all()
+
+
+@st.composite
+def tracks(draw: st.DrawFn) -> MaskTrack:
+    shape = draw(st.tuples(st.integers(1, 4), st.integers(1, 8), st.integers(1, 8)))
+    masks_THW = draw(arrays(np.bool_, shape)) & draw(arrays(np.bool_, shape))
+    unknown = draw(st.sets(st.integers(0, shape[0] - 1)))
+    return MaskTrack.from_masks(masks_THW, sorted(unknown))
+
+
+def slow_resize(mask_HW: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Each pixel cut into size[0] x size[1] parts, parts counted: at least half, or the best."""
+    high, wide = mask_HW.shape
+    parts = mask_HW.repeat(size[0], axis=0).repeat(size[1], axis=1)
+    counts = parts.reshape(size[0], high, size[1], wide).sum(axis=(1, 3))
+    result = 2 * counts >= high * wide
+    if not result.any() and counts.any():
+        result.flat[counts.argmax()] = True
+    return result
+
+
+@given(tracks(), st.tuples(st.integers(1, 9), st.integers(1, 9)))
+def test_masks_by_area_with_states_kept(track: MaskTrack, size: tuple[int, int]) -> None:
+    result = ClipTransform(size=size).track(track, times_of(len(track), 8))
+    assert result.size == size
+    assert result.states == track.states
+    for t in range(len(track)):
+        assert np.array_equal(result.mask(t), slow_resize(track.mask(t), size))
+
+
+@given(tracks(), st.data())
+def test_cropped_tracks(track: MaskTrack, data: st.DataObject) -> None:
+    high, wide = track.size
+    top, left = data.draw(st.integers(0, high - 1)), data.draw(st.integers(0, wide - 1))
+    height = data.draw(st.integers(1, high - top))
+    width = data.draw(st.integers(1, wide - left))
+    transform = ClipTransform(crop=(top, left, height, width))
+    result = transform.track(track, times_of(len(track), 8))
+    for t, state in enumerate(track.states):
+        mask = track.mask(t)[top : top + height, left : left + width]
+        assert np.array_equal(result.mask(t), mask)
+        if state is State.VISIBLE and not mask.any():
+            assert result.states[t] is State.ABSENT  # out of frame
+        else:
+            assert result.states[t] is state
+
+
+def clip_of(sample: Sample, frames_THWC: np.ndarray, tracks: dict[str, MaskTrack]) -> Clip:
+    return Clip(sample, Video(frames_THWC, times_of(len(frames_THWC), 8), 8.0), tracks)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        ClipTransform(),
+        ClipTransform(fps=8, num_frames=5, crop=(0, 0, 8, 10), size=(8, 10)),
+    ],
+)
+def test_identity_gives_the_same_objects(
+    sample: Sample,
+    frames_THWC: np.ndarray,
+    tracks: dict[str, MaskTrack],
+    transform: ClipTransform,
+) -> None:
+    clip = clip_of(sample, frames_THWC, tracks)
+    assert transform.clip(clip) is clip
+    assert transform.video(clip.video) is clip.video
+    assert transform.track(tracks["id1"], clip.video.times) is tracks["id1"]
+
+
+def test_clip_transforms_all_parts(
+    sample: Sample, frames_THWC: np.ndarray, tracks: dict[str, MaskTrack]
+) -> None:
+    clip = clip_of(sample, frames_THWC, tracks)
+    transform = ClipTransform(fps=4, size=(4, 5))
+    result = transform.clip(clip)
+    assert result.sample is sample
+    assert result.video.frames_THWC.shape == (3, 4, 5, 3)
+    assert result.video.times.tolist() == [0.0, 0.25, 0.5]
+    assert result.tracks == {
+        name: transform.track(track, clip.video.times) for name, track in tracks.items()
+    }
+    assert [s.value for s in result.tracks["id1"].states] == ["visible", "visible", "unknown"]
+
+
+def test_clip_refuses_tracks_that_do_not_fit(
+    sample: Sample, frames_THWC: np.ndarray, tracks: dict[str, MaskTrack]
+) -> None:
+    with pytest.raises(ValueError, match=r"'id1' of 0001: 5 frames of .*but the video has 4"):
+        clip_of(sample, frames_THWC[:4], tracks)
+    with pytest.raises(ValueError, match=r"but the video has 5 of \(8, 9\)"):
+        clip_of(sample, frames_THWC[:, :, :9], tracks)
+    with pytest.raises(ValueError, match="track 'id7' of 0001 names no instance"):
+        clip_of(sample, frames_THWC, {"id7": tracks["id1"]})
+
+
+def test_crop_outside_the_frame() -> None:
+    transform = ClipTransform(crop=(2, 0, 5, 4))
+    message = r"crop: the crop \(top 2, left 0, 5x4\) leaves the frame of 6x8 .* Choose a crop"
+    with pytest.raises(MatrixError, match=message):
+        transform.video(blocks((6, 8)))
+    with pytest.raises(MatrixError, match=message):
+        transform.track(MaskTrack.from_masks(np.ones((4, 6, 8), dtype=bool)), times_of(4, 8))
+
+
+def test_key_tells_transforms_apart() -> None:
+    different = [
+        ClipTransform(),
+        ClipTransform(fps=8),
+        ClipTransform(start=8.0),
+        ClipTransform(num_frames=8),
+        ClipTransform(size=(8, 9)),
+        ClipTransform(size=(9, 8)),
+        ClipTransform(crop=(0, 0, 8, 9)),
+    ]
+    assert len({transform.key() for transform in different}) == len(different)
+    assert ClipTransform(fps=8, start=0).key() == ClipTransform(fps=8.0, start=-0.0).key()
+    assert ClipTransform(fps=8, size=(4, 5)).key() == (
+        'clip-transform-1:{"crop":null,"fps":8.0,"num_frames":null,"size":[4,5],"start":0.0}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"fps": 0.0}, "clip transform fps: 0.0 is not possible. Give a number above 0"),
+        ({"fps": float("inf")}, "clip transform fps: inf"),
+        ({"start": -1.0}, "clip transform start: -1.0"),
+        ({"num_frames": 0}, "clip transform num_frames: 0"),
+        ({"crop": (-1, 0, 2, 2)}, "clip transform crop"),
+        ({"crop": (0, 0, 0, 2)}, "clip transform crop"),
+        ({"size": (0, 2)}, "clip transform size"),
+    ],
+)
+def test_impossible_values(values: dict[str, float], message: str) -> None:
+    with pytest.raises(MatrixError, match=message):
+        ClipTransform(**values)
