@@ -86,7 +86,9 @@ def rate(step: int, config: DitConfig) -> float:
 class DitTrainer:
     """Models, noise and loss of one transformer training."""
 
-    def __init__(self, clips: EncodedClips, vocab_size: int, empty_L: Tensor, config: DitConfig) -> None:
+    def __init__(
+        self, clips: EncodedClips, vocab_size: int, empty_L: Tensor, config: DitConfig
+    ) -> None:
         torch.manual_seed(config.seed)
         self.config = config
         self.clips = clips
@@ -98,7 +100,10 @@ class DitTrainer:
         self.scheduler = new_scheduler()
         frames, rows = clips.latents_NFChw.shape[1], clips.latents_NFChw.shape[-1] // 2
         self.rope = get_3d_rotary_pos_embed(
-            self.transformer.config["attention_head_dim"], ((0, 0), (rows, rows)), (rows, rows), frames
+            self.transformer.config["attention_head_dim"],
+            ((0, 0), (rows, rows)),
+            (rows, rows),
+            frames,
         )
 
     @property

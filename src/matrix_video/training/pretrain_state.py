@@ -113,7 +113,9 @@ class PretrainState:
                 metadata={"step": str(self.step), "config": json.dumps(dict(config))},
             )
 
-    def resume(self, config: Mapping[str, Any], *, may_change: tuple[str, ...] = ("steps",)) -> bool:
+    def resume(
+        self, config: Mapping[str, Any], *, may_change: tuple[str, ...] = ("steps",)
+    ) -> bool:
         """Continue from the checkpoint, if there is one; False when there is none."""
         path = self.folder / "checkpoint.safetensors"
         if not path.exists():

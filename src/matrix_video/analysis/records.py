@@ -1,0 +1,138 @@
+"""The table of measurements: one row a sample, layer, noise level and phrase, as Parquet.
+
+Columns of ``attention.parquet``:
+
+    sample             string   id of the sample
+    layer              int32    index of the layer, from 0
+    level              int32    index of the noise level, from 0 (least noise)
+    timestep           float64  the model's own time at this level
+    role               string   subject, object or verb
+    kind               string   v2t (how the video looks at the phrase) or v2v (how the first-frame
+                                region of the phrase's instances looks at the video)
+    phrase             int32    index of the phrase in the sample
+    instance           string   ids of the phrase's instances, joined by "+"
+    head               int32    attention head; null: mean over heads
+    aas, log_lift, mean_in_mask, average_precision, binding, area
+                       float64  see `analysis.scores`; null where it could not be measured
+
+A phrase whose instances are visible in no counted frame, or for v2v not in the first one, has no
+rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Final, Literal, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from matrix_video.attention.site import Kind
+from matrix_video.data.sample import Role
+from matrix_video.services.errors import MatrixError
+from matrix_video.services.files import atomic_path
+
+KINDS: Final[tuple[Kind, ...]] = ("v2t", "v2v")
+Measure = Literal["aas", "log_lift", "mean_in_mask", "average_precision", "binding", "area"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measurement; the columns of the table in their order. NaN is written as null."""
+
+    sample: str
+    layer: int
+    level: int
+    timestep: float
+    role: Role
+    kind: Kind
+    phrase: int
+    instance: str
+    head: int | None
+    aas: float
+    log_lift: float
+    mean_in_mask: float
+    average_precision: float
+    binding: float
+    area: float
+
+
+def _schema() -> pa.Schema:
+    types = {"str": pa.string(), "int": pa.int32(), "int | None": pa.int32(), "float": pa.float64()}
+    texts = ("Role", "Kind")
+    return pa.schema(
+        [(f.name, pa.string() if f.type in texts else types[str(f.type)]) for f in fields(Row)]
+    )
+
+
+SCHEMA: Final = _schema()
+
+
+@dataclass(frozen=True)
+class Table:
+    """The measurements in memory, columns of equal length; null numbers are NaN."""
+
+    data: pa.Table
+
+    def __len__(self) -> int:
+        return self.data.num_rows
+
+    def text(self, column: Literal["sample", "role", "kind", "instance"]) -> NDArray[np.str_]:
+        return np.asarray(self.data.column(column).to_pylist(), dtype=np.str_)
+
+    def index(self, column: Literal["layer", "level", "phrase"]) -> NDArray[np.int64]:
+        return np.asarray(self.data.column(column).to_numpy(), dtype=np.int64)
+
+    def number(self, column: Measure | Literal["timestep"]) -> NDArray[np.float64]:
+        listed = cast("list[float | None]", self.data.column(column).to_pylist())
+        return np.asarray([math.nan if v is None else v for v in listed], dtype=np.float64)
+
+    def mean_over_heads(self) -> Table:
+        """Only the rows of whole layers."""
+        heads = cast("list[int | None]", self.data.column("head").to_pylist())
+        return Table(self.data.filter(pa.array([head is None for head in heads])))
+
+
+def to_table(rows: Iterable[Row]) -> Table:
+    """Rows in memory as a table."""
+    listed = [asdict(row) for row in rows]
+    for row in listed:
+        for name, value in row.items():
+            if isinstance(value, float) and math.isnan(value):
+                row[name] = None
+    return Table(pa.Table.from_pylist(listed, schema=SCHEMA))
+
+
+def write_table(path: Path, table: Table) -> None:
+    """Write Parquet atomically."""
+    with atomic_path(path) as temporary:
+        pq.write_table(table.data, temporary)
+
+
+def read_table(path: Path) -> Table:
+    """Read what `write_table` wrote.
+
+    Raises `MatrixError` when the file is missing, damaged, or has other columns.
+    """
+    remedy = "Run matrix analyze again; it measures what is missing"
+    if not path.is_file():
+        raise MatrixError("there is no such table", remedy=remedy, file=path)
+    try:
+        data = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        problem = f"the table is damaged ({str(error).splitlines()[0]})"
+        raise MatrixError(problem, remedy=remedy, file=path) from error
+    if not data.schema.equals(SCHEMA):
+        problem = f"its columns are {data.schema.names}, expected {SCHEMA.names}"
+        raise MatrixError(problem, remedy=remedy, file=path)
+    return Table(data)
+
+
+def join_tables(tables: Sequence[Table]) -> Table:
+    """One table under the other."""
+    return Table(pa.concat_tables([SCHEMA.empty_table(), *(table.data for table in tables)]))

@@ -1,0 +1,136 @@
+"""What the maps of a clip are compared with: masks of its phrases on the token grid.
+
+Shapes: T pixel frames, H W pixels, F token frames, h w token rows and columns, N = F·h·w.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from matrix_video.data.clip import Clip
+from matrix_video.data.grid import GridMask, TokenGrid, masks_on_grid, union
+from matrix_video.data.sample import Sample
+from matrix_video.data.spans import FastTokenizer, Mentions, Phrase, phrase_tokens, phrases
+from matrix_video.data.tracks import State
+from matrix_video.services.errors import MatrixError
+
+
+@dataclass(frozen=True)
+class GridTarget:
+    """A mask on the token grid with the states of its frames."""
+
+    mask_Fhw: Tensor
+    states: tuple[State, ...]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One phrase of a sample, with all that its two maps need."""
+
+    index: int
+    """Position among the sample's phrases."""
+    phrase: Phrase
+    tokens: tuple[int, ...]
+    """Text tokens of the phrase."""
+    own: GridTarget
+    rivals: tuple[GridTarget, ...]
+    """Instances that it may be mistaken for: see `rival_ids`."""
+    region_N: Tensor | None
+    """Weights over video tokens, sum 1, of its instances' region in the first token frame that
+    holds pixels; None where they are not visible there."""
+
+
+def first_frame(grid: TokenGrid) -> int:
+    """The first token frame that holds pixels; those before it are the model's own padding."""
+    return next(k for k, group in enumerate(grid.frames) if group)
+
+
+def rival_ids(sample: Sample, phrase: Phrase) -> tuple[str, ...]:
+    """Instances that the phrase could be bound to by mistake, in the sample's order.
+
+    These are the other participants of the interactions that the phrase's instances take part in,
+    and the instances of the same class (our choice: the two confusions that the paper's
+    figures show).
+    """
+    own = set(phrase.instances)
+    nouns = {sample.instance(name).noun for name in own}
+    found = {i.id for i in sample.instances if i.noun in nouns}
+    for interaction in sample.interactions:
+        pair = {interaction.subject, interaction.object}
+        if pair & own:
+            found |= pair
+    return tuple(i.id for i in sample.instances if i.id in found - own)
+
+
+def clip_targets(
+    clip: Clip,
+    grid: TokenGrid,
+    tokenizer: FastTokenizer,
+    *,
+    max_length: int,
+    mentions: Mentions = "full",
+) -> tuple[Target, ...]:
+    """Targets of all phrases of a clip.
+
+    Raises `MatrixError` naming the sample when it has no phrase of an interaction, when a
+    phrase is cut by truncation, or when a named instance has no mask track.
+    """
+    sample = clip.sample
+    found = phrases(sample, mentions)
+    if not found:
+        raise MatrixError(
+            f"sample {sample.id} has no phrase of an interaction to look for in attention",
+            remedy="Give it an interaction and its participants' mentions in metadata.jsonl, or "
+            "leave the sample out",
+            field="interactions",
+        )
+    tokens = phrase_tokens(tokenizer, sample, found, max_length=max_length)
+    on_grid = {
+        name: masks_on_grid(track.masks(), track.states, grid)
+        for name, track in clip.tracks.items()
+    }
+    targets: list[Target] = []
+    for index, (phrase, indices) in enumerate(zip(found, tokens, strict=True)):
+        for name in phrase.instances:
+            if name not in clip.tracks:
+                raise MatrixError(
+                    f"sample {sample.id}: {phrase.text!r} is {name}, which has no mask track",
+                    remedy="Add the track, or take the phrase's spans out of metadata.jsonl",
+                    field=f"tracks.{name}",
+                )
+        own = _target(union([on_grid[name] for name in phrase.instances]))
+        rivals = [_target(on_grid[name]) for name in rival_ids(sample, phrase) if name in on_grid]
+        targets.append(Target(index, phrase, indices, own, tuple(rivals), _region(own, grid)))
+    return tuple(targets)
+
+
+def text_weights(targets: Sequence[Target], num_text: int) -> Tensor:
+    """Rows that average over each phrase's text tokens, float32 [R,L]."""
+    weights_RL = torch.zeros(len(targets), num_text)
+    for row, target in zip(weights_RL, targets, strict=True):
+        row[list(target.tokens)] = 1 / len(target.tokens)
+    return weights_RL
+
+
+def region_weights(targets: Sequence[Target], num_video: int) -> Tensor:
+    """Rows that average over each phrase's first-frame region, float32 [R,N]; zeros without one."""
+    none_N = torch.zeros(num_video)
+    rows = [none_N if t.region_N is None else t.region_N for t in targets]
+    return torch.stack(rows)
+
+
+def _target(mask: GridMask) -> GridTarget:
+    return GridTarget(torch.from_numpy(mask.mask_Fhw), mask.states)
+
+
+def _region(own: GridTarget, grid: TokenGrid) -> Tensor | None:
+    first = first_frame(grid)
+    if own.states[first] is not State.VISIBLE:
+        return None
+    weights_Fhw = torch.zeros(own.mask_Fhw.shape)
+    weights_Fhw[first] = own.mask_Fhw[first].float()
+    return (weights_Fhw / weights_Fhw.sum()).flatten()

@@ -1,0 +1,27 @@
+"""Observe the attention of chosen layers and read exact maps from it. Torch only.
+
+Tap, readout and backbone together::
+
+    from matrix_video.attention.readout import v2t_maps, v2v_maps
+    from matrix_video.attention.tap import tap
+    from matrix_video.backbones.loading import backbone_for, load_pipeline
+
+    backbone = backbone_for(load_pipeline("tiny"))
+    grid = backbone.grid(17, 64, 64)                       # token frames, rows, columns
+    latents = backbone.encode_video(frames_BTHWC)          # uint8 [B,17,64,64,3]
+    image = backbone.encode_image(frames_BTHWC[:, 0], 17)  # None where not backbone.takes_image
+    text = backbone.encode_text(captions)                  # [B,L,E]
+    t = backbone.sample_timesteps(len(captions), generator)
+    noise = torch.randn_like(latents)
+    sites = backbone.sites([3, 5], "v2t", grid) | backbone.sites([1], "v2v", grid)
+    with tap(backbone.transformer, sites, require_grad=True) as captures:
+        prediction = backbone.predict(backbone.add_noise(latents, noise, t), t, text, image)
+        layer = backbone.layer_names()[3]
+        maps = v2t_maps(captures[layer], sites[layer], phrases_BRL)  # [B,R,N], N = F·h·w
+    loss = (prediction - backbone.target(latents, noise, t)).square().mean() + f(maps)
+    loss.backward()  # inside or outside the tap, with or without gradient checkpointing
+
+Inside a stock pipeline's own call, whose batch is [unconditional, conditional], keep the second
+half: ``dataclasses.replace(site, keep=slice(batch, None))``, and read the captures in
+``callback_on_step_end``. A readout sees the same P in- and outside of autocast.
+"""

@@ -1,0 +1,300 @@
+"""Adapter folders: what fine-tuning leaves behind, and how a pipeline takes it up again.
+
+    pytorch_lora_weights.safetensors   LoRA in diffusers' keys, with its metadata (rank, alpha)
+    matrix_adapter.json                which base it belongs to, and facts of the run
+    matrix_cond.safetensors + .json    projection of the id map (runs with id map)
+    matrix_decoder.safetensors + .json map decoder (runs with alignment; not needed to generate)
+
+``pipe.load_lora_weights(folder)`` alone gives the fine-tuned model with the id map absent;
+`load_adapter` attaches everything. No pickle is written or read.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
+from diffusers.loaders.peft import PeftAdapterMixin
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from peft import PeftConfig, get_peft_model_state_dict
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from matrix_video.backbones.condition import Condition
+from matrix_video.backbones.fingerprint import Fingerprint, fingerprint
+from matrix_video.services.errors import MatrixError
+from matrix_video.services.files import atomic_dir, read_json, write_json
+
+LORA_FILE: Final = "pytorch_lora_weights.safetensors"
+INFO_FILE: Final = "matrix_adapter.json"
+CONDITION_NAME: Final = "matrix_cond"
+DECODER_NAME: Final = "matrix_decoder"
+ADAPTER_NAME: Final = "matrix"
+_PREFIX: Final = "transformer."
+
+
+class AdapterInfo(BaseModel):
+    """Contents of ``matrix_adapter.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = 1
+    base: Fingerprint
+    facts: dict[str, Any] = {}
+    """What the run wants to be remembered by: layers, steps, losses."""
+
+
+class ConditionInfo(BaseModel):
+    """Contents of ``matrix_cond.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = 1
+    site: str
+    channels: int
+    patch: tuple[int, int, int]
+    width: int
+    base: Fingerprint
+
+
+@dataclass(frozen=True)
+class ModuleFiles:
+    """A module that is stored beside the LoRA: its JSON facts and its weights."""
+
+    facts: Mapping[str, Any]
+    state: Mapping[str, Tensor]
+
+
+@dataclass
+class Adapter:
+    """An adapter in use. ``condition`` None: trained without id map."""
+
+    transformer: nn.Module
+    condition: Condition | None
+    info: AdapterInfo | None
+
+    def detach(self) -> None:
+        """Take LoRA and projection off the pipeline again."""
+        if self.condition is not None:
+            self.condition.detach()
+        _peft(self.transformer).delete_adapters(ADAPTER_NAME)
+
+
+def save_adapter(
+    directory: Path,
+    transformer: nn.Module,
+    *,
+    adapter_name: str = "default",
+    condition: Condition | None = None,
+    decoder: ModuleFiles | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the whole folder, or nothing."""
+    base = fingerprint(transformer)
+    state = get_peft_model_state_dict(transformer, adapter_name=adapter_name)
+    config = _configs(transformer)[adapter_name].to_dict()
+    metadata = {f"{_PREFIX}{key}": _plain(value) for key, value in sorted(config.items())}
+    with atomic_dir(directory) as temporary:
+        save_file(
+            {f"{_PREFIX}{key}": _stored(value) for key, value in state.items()},
+            temporary / LORA_FILE,
+            {"format": "pt", LORA_ADAPTER_METADATA_KEY: json.dumps(metadata, sort_keys=True)},
+        )
+        info = AdapterInfo(base=base, facts=dict(facts or {}))
+        write_json(temporary / INFO_FILE, info.model_dump())
+        if condition is not None:
+            projection = condition.projection
+            told = ConditionInfo(
+                site=condition.site,
+                channels=projection.channels,
+                patch=projection.patch,
+                width=projection.width,
+                base=base,
+            )
+            files = ModuleFiles(told.model_dump(), projection.state_dict())
+            _write_module(temporary, CONDITION_NAME, files)
+        if decoder is not None:
+            _write_module(temporary, DECODER_NAME, decoder)
+
+
+def load_adapter(pipe: DiffusionPipeline, directory: Path, lora_scale: float = 1.0) -> Adapter:
+    """Attach the LoRA, scaled by ``lora_scale``, and the id map's projection, if there is one.
+
+    Raises `MatrixError` when a file is missing or broken, when the adapter was trained on another
+    architecture, or when the pipeline already carries a MATRIX adapter. Another base of the same
+    architecture is only warned about.
+    """
+    transformer = cast("object", getattr(pipe, "transformer", None))
+    if not isinstance(transformer, nn.Module) or not isinstance(transformer, PeftAdapterMixin):
+        raise MatrixError(
+            f"{type(pipe).__name__} has no transformer that takes LoRA",
+            remedy="use a pipeline of a family that diffusers can load LoRA into",
+            file=directory,
+        )
+    if ADAPTER_NAME in _configs(transformer):
+        raise MatrixError(
+            "the pipeline already carries a MATRIX adapter",
+            remedy="detach it, or load the pipeline anew",
+            file=directory,
+        )
+    lora_file = directory / LORA_FILE
+    state, metadata = _read_lora(lora_file)
+    info = _read_info(directory)
+    _check_fits(transformer, state, info, directory)
+    condition = _read_condition(transformer, directory)
+    try:
+        transformer.load_lora_adapter(
+            dict(state), prefix="transformer", metadata=metadata, adapter_name=ADAPTER_NAME
+        )
+    except BaseException:
+        if condition is not None:
+            condition.detach()
+        raise
+    _peft(transformer).set_adapters([ADAPTER_NAME], [lora_scale])
+    return Adapter(transformer, condition, info)
+
+
+def read_module(directory: Path, name: str) -> ModuleFiles | None:
+    """``<name>.json`` and ``<name>.safetensors`` of an adapter folder; None without them."""
+    facts_file, weights_file = directory / f"{name}.json", directory / f"{name}.safetensors"
+    if not facts_file.exists() and not weights_file.exists():
+        return None
+    return ModuleFiles(cast("dict[str, Any]", read_json(facts_file)), _tensors(weights_file))
+
+
+def _write_module(directory: Path, name: str, files: ModuleFiles) -> None:
+    write_json(directory / f"{name}.json", dict(files.facts))
+    tensors = {key: _stored(value) for key, value in files.state.items()}
+    save_file(tensors, directory / f"{name}.safetensors", {"format": "pt"})
+
+
+def _read_lora(file: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    from safetensors import safe_open
+
+    state = _tensors(file)
+    with safe_open(file, framework="pt") as opened:
+        stored = cast("dict[str, str] | None", opened.metadata()) or {}
+    packed = stored.get(LORA_ADAPTER_METADATA_KEY)
+    return state, None if packed is None else json.loads(packed)
+
+
+def _tensors(file: Path) -> dict[str, Tensor]:
+    if not file.is_file():
+        raise MatrixError(
+            "the file is missing",
+            remedy="give the adapter folder of a finished training run, usually <run>/adapter",
+            file=file,
+        )
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise MatrixError(
+            f"not a readable safetensors file ({error})",
+            remedy="copy the adapter folder again, or train again",
+            file=file,
+        ) from error
+
+
+def _read_info(directory: Path) -> AdapterInfo | None:
+    file = directory / INFO_FILE
+    if not file.exists():  # plain LoRA of another origin
+        return None
+    try:
+        return AdapterInfo.model_validate(read_json(file))
+    except ValidationError as error:
+        raise _invalid(file, error) from error
+
+
+def _read_condition(transformer: nn.Module, directory: Path) -> Condition | None:
+    files = read_module(directory, CONDITION_NAME)
+    if files is None:
+        return None
+    file = directory / f"{CONDITION_NAME}.json"
+    try:
+        told = ConditionInfo.model_validate(files.facts)
+    except ValidationError as error:
+        raise _invalid(file, error) from error
+    try:
+        condition = Condition(transformer, told.site, told.channels, told.patch)
+    except (AttributeError, ValueError) as error:
+        raise _other_base(transformer, file, f"it has no patch layer {told.site}") from error
+    try:
+        condition.projection.load_state_dict(dict(files.state))
+    except RuntimeError as error:
+        condition.detach()
+        raise _other_base(transformer, file, "the projection's weights do not fit") from error
+    condition.projection.requires_grad_(False)
+    return condition
+
+
+def _check_fits(
+    transformer: nn.Module, state: Mapping[str, Tensor], info: AdapterInfo | None, directory: Path
+) -> None:
+    """Every LoRA pair must find its layer with its sizes, before anything is changed."""
+    file = directory / LORA_FILE
+    modules = dict(transformer.named_modules())
+    for key, value in state.items():
+        name, _, rest = key.removeprefix(_PREFIX).partition(".lora_")
+        weight = getattr(modules.get(name), "weight", None)
+        if not isinstance(weight, Tensor):
+            raise _other_base(transformer, file, f"it has no layer {name}")
+        axis = 1 if rest.startswith("A") else 0
+        if weight.shape[axis] != value.shape[axis]:
+            problem = f"layer {name} is {tuple(weight.shape)}, which {key} does not fit"
+            raise _other_base(transformer, file, problem)
+    if info is None:
+        return
+    here = fingerprint(transformer)
+    if here.architecture != info.base.architecture:
+        problem = f"the adapter was trained on another architecture ({info.base.name})"
+        raise _other_base(transformer, directory / INFO_FILE, problem)
+    if here.weights != info.base.weights:
+        warnings.warn(
+            f"{directory}: trained on other weights of the same architecture; results may differ",
+            stacklevel=3,
+        )
+
+
+def _other_base(transformer: nn.Module, file: Path, problem: str) -> MatrixError:
+    return MatrixError(
+        f"the adapter does not fit this {type(transformer).__name__}: {problem}",
+        remedy="load it into the pipeline that it was trained on",
+        file=file,
+    )
+
+
+def _invalid(file: Path, error: ValidationError) -> MatrixError:
+    first = error.errors()[0]
+    return MatrixError(
+        f"not an adapter description ({first['msg']})",
+        remedy="copy the adapter folder again, or train again",
+        file=file,
+        field=".".join(str(part) for part in first["loc"]) or None,
+    )
+
+
+def _configs(transformer: nn.Module) -> dict[str, PeftConfig]:
+    return cast("dict[str, PeftConfig]", getattr(transformer, "peft_config", {}))
+
+
+def _peft(transformer: nn.Module) -> PeftAdapterMixin:
+    assert isinstance(transformer, PeftAdapterMixin)
+    return transformer
+
+
+def _plain(value: Any) -> Any:
+    """JSON has neither sets nor enumerations."""
+    if isinstance(value, set):
+        return sorted(cast("set[str]", value))
+    return getattr(value, "value", value)
+
+
+def _stored(value: Tensor) -> Tensor:
+    return value.detach().contiguous().cpu()

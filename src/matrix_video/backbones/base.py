@@ -1,0 +1,192 @@
+"""What every family of video transformers tells the rest: where attention is, latents, targets.
+
+Shapes: B batch, T pixel frames, H W pixels; F' latent frames as the transformer gets them (with
+padding of the model's own), C latent channels, H' W' latent rows and columns; L text tokens,
+E text width; F token frames, h w token rows and columns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from torch import Tensor, nn
+
+from matrix_video.attention.site import Kind, Site
+from matrix_video.backbones.fingerprint import fingerprint
+from matrix_video.data.grid import TokenGrid
+from matrix_video.data.spans import FastTokenizer
+from matrix_video.services.errors import MatrixError
+
+
+class Backbone(ABC):
+    """One pipeline, seen through its family's conventions. The pipeline stays as it is.
+
+    Tensors come back on the device, and in the dtype, of the part that made them; inputs may be
+    anywhere. Layers are counted from 0; a layer out of range is a `MatrixError` naming the range.
+    """
+
+    family: ClassVar[str]
+    pipe: DiffusionPipeline
+    transformer: nn.Module
+
+    # -- structure ---------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def num_layers(self) -> int:
+        """Layers whose attention can be read."""
+
+    @property
+    @abstractmethod
+    def num_text_tokens(self) -> int:
+        """Text tokens L of every caption, padding included."""
+
+    @property
+    @abstractmethod
+    def tokenizer(self) -> FastTokenizer:
+        """The tokenizer whose indices `site` speaks of."""
+
+    @property
+    @abstractmethod
+    def takes_image(self) -> bool:
+        """Whether the model is conditioned on a first frame (image-to-video)."""
+
+    @property
+    @abstractmethod
+    def latent_channels(self) -> int:
+        """C."""
+
+    @abstractmethod
+    def layer_names(self) -> tuple[str, ...]:
+        """Name of each layer's attention, e.g. "transformer_blocks.0.attn1"."""
+
+    @abstractmethod
+    def site(self, layer: int, kind: Kind, grid: TokenGrid, num_text: int) -> Site:
+        """Where the layer's P of this kind is, for clips of ``grid`` and ``num_text`` tokens.
+
+        `MatrixError` where the transformer is set up so that attention cannot be observed.
+        """
+
+    @abstractmethod
+    def lora_targets(self, layers: Sequence[int]) -> str:
+        """Regular expression (full match) on the attention projections of ``layers`` alone."""
+
+    @abstractmethod
+    def condition_site(self) -> str:
+        """Module that turns latents into tokens; the id map's projection joins its output."""
+
+    def sites(self, layers: Sequence[int], kind: Kind, grid: TokenGrid) -> dict[str, Site]:
+        """`site` of several layers, by layer name."""
+        names = self.layer_names()
+        found = [(i, self.site(i, kind, grid, self.num_text_tokens)) for i in layers]
+        return {names[i]: site for i, site in found}
+
+    # -- clips -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def grid(self, num_frames: int, height: int, width: int) -> TokenGrid:
+        """Token grid of a clip of T frames of H x W pixels.
+
+        `MatrixError` for a length or size that the model cannot take, with the nearest that it can.
+        """
+
+    @abstractmethod
+    def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """(F', C, H', W') of such a clip; errors as `grid`."""
+
+    @abstractmethod
+    def encode_video(
+        self, frames_BTHWC: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Scaled latents [B,F',C,H',W'] of uint8 frames, or floats in [0, 1].
+
+        The posterior's mode, or a sample with ``generator``. Errors as `grid`.
+        """
+
+    @abstractmethod
+    def encode_image(
+        self, frames_BHWC: Tensor, num_frames: int, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Condition latents [B,F',C,H',W'] of first frames, for clips of ``num_frames`` frames.
+
+        As the stock image-to-video pipeline makes them, except that the posterior's mode is taken
+        where no ``generator`` is given.
+        """
+
+    @abstractmethod
+    def encode_text(self, captions: Sequence[str]) -> Tensor:
+        """Text embeddings [B,L,E], as the stock pipeline makes them."""
+
+    @abstractmethod
+    def decode(self, latents_BFCHW: Tensor) -> Tensor:
+        """Frames uint8 [B,T,H,W,3], as the stock pipeline makes them."""
+
+    # -- objective ---------------------------------------------------------------------------
+
+    @abstractmethod
+    def sample_timesteps(self, batch: int, generator: torch.Generator) -> Tensor:
+        """Training timesteps [B], drawn as the model's own training draws them, on the CPU."""
+
+    @abstractmethod
+    def noise_levels(self, count: int) -> Tensor:
+        """``count`` timesteps evenly spaced in the schedule, least noise first, on the CPU.
+
+        The middles of equal parts of the schedule, so that neither the clean clip nor pure noise
+        is among them (our choice).
+        """
+
+    @abstractmethod
+    def add_noise(self, latents: Tensor, noise: Tensor, timesteps_B: Tensor) -> Tensor:
+        """Latents at ``timesteps``, in the dtype of ``latents``."""
+
+    @abstractmethod
+    def target(self, latents: Tensor, noise: Tensor, timesteps_B: Tensor) -> Tensor:
+        """What `predict` should return, float32."""
+
+    @abstractmethod
+    def weight(self, timesteps_B: Tensor) -> Tensor:
+        """Weights [B] under which squared error on `target` is the model's own objective."""
+
+    @abstractmethod
+    def predict(
+        self,
+        noisy_BFCHW: Tensor,
+        timesteps_B: Tensor,
+        text_BLE: Tensor,
+        image_BFCHW: Tensor | None = None,
+    ) -> Tensor:
+        """One forward of the transformer, [B,F',C,H',W'], with gradients where they are on.
+
+        ``image_BFCHW`` is needed exactly where `takes_image`.
+        """
+
+    # -- common ------------------------------------------------------------------------------
+
+    def check_layer(self, layer: int) -> int:
+        """``layer`` itself; `MatrixError` naming the range where there is none of this index."""
+        if not 0 <= layer < self.num_layers:
+            raise MatrixError(
+                f"layer {layer} does not exist: {type(self.transformer).__name__} here has layers "
+                f"0 to {self.num_layers - 1}",
+                remedy="choose layers in this range, e.g. with `matrix analyze` on this model",
+                field="layers",
+            )
+        return layer
+
+    def fingerprint(self) -> str:
+        """16 hex digits that stand for the transformer's configuration and weights.
+
+        Neither the dtype that a checkpoint was loaded in nor LoRA on top of it counts: it is the
+        base that layers are chosen on.
+        """
+        config: Mapping[str, Any] = self.transformer.config  # pyright: ignore
+        public = {key: config[key] for key in sorted(config) if not key.startswith("_")}
+        base = fingerprint(self.transformer)
+        parts = [json.dumps(public, sort_keys=True, default=str), base.architecture, base.weights]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

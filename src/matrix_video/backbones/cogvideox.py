@@ -1,0 +1,314 @@
+"""CogVideoX 1.0 and 1.5, text-to-video and image-to-video.
+
+Shapes as in `backbones.base`; r pixel frames per latent frame after the first, p_t latent frames
+per token frame (1.5: two, and the model puts latents of its own in front to fill the first group).
+Every conversion follows the stock pipeline of diffusers, which the tests compare with.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, ClassVar, cast
+
+import torch
+from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
+from diffusers.pipelines.cogvideo.pipeline_cogvideox_image2video import (
+    CogVideoXImageToVideoPipeline,
+)
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from torch import Tensor
+
+from matrix_video.attention.site import Kind, Site
+from matrix_video.backbones.base import Backbone
+from matrix_video.data.grid import TokenGrid, causal_frames
+from matrix_video.data.spans import FastTokenizer
+from matrix_video.services.errors import MatrixError
+
+_OFS = 2.0  # the constant "offset" that 1.5 image-to-video was trained with
+
+
+class CogVideoXBackbone(Backbone):
+    """Joint attention: queries and keys are [text, video] in every layer."""
+
+    family: ClassVar[str] = "CogVideoX"
+
+    def __init__(self, pipe: DiffusionPipeline) -> None:
+        if not isinstance(pipe, CogVideoXPipeline | CogVideoXImageToVideoPipeline):
+            raise MatrixError(
+                f"{type(pipe).__name__} is not a CogVideoX pipeline that we know",
+                remedy="load the model as CogVideoXPipeline or CogVideoXImageToVideoPipeline",
+            )
+        self.pipe = pipe
+        self._cog: Any = pipe  # diffusers' components are untyped
+        self.transformer = self._cog.transformer
+        self._config: Any = self._cog.transformer.config
+        self._rotary: dict[tuple[int, int, int, torch.device], Any] = {}
+        assert (self._config.patch_size_t or 1) <= 2, "no CogVideoX groups more latents"
+        prediction = self._cog.scheduler.config.prediction_type
+        if prediction != "v_prediction":
+            raise MatrixError(
+                f"the scheduler predicts {prediction!r}, CogVideoX is trained on 'v_prediction'",
+                remedy="use the checkpoint's own scheduler",
+                field="scheduler.prediction_type",
+            )
+        positions = not self._config.use_rotary_positional_embeddings
+        positions = positions or self._config.use_learned_positional_embeddings
+        if positions and self.num_text_tokens != self._config.max_text_seq_length:
+            raise MatrixError(
+                f"the tokenizer gives {self.num_text_tokens} tokens, the position embedding has "
+                f"{self._config.max_text_seq_length}",
+                remedy="use the checkpoint's own tokenizer",
+                field="tokenizer.model_max_length",
+            )
+
+    # -- structure ---------------------------------------------------------------------------
+
+    @property
+    def num_layers(self) -> int:
+        return int(self._config.num_layers)
+
+    @property
+    def num_text_tokens(self) -> int:
+        return min(int(self._cog.tokenizer.model_max_length), self._config.max_text_seq_length)
+
+    @property
+    def tokenizer(self) -> FastTokenizer:
+        return self._cog.tokenizer
+
+    @property
+    def takes_image(self) -> bool:
+        return isinstance(self.pipe, CogVideoXImageToVideoPipeline)
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self._cog.vae.config.latent_channels)
+
+    def layer_names(self) -> tuple[str, ...]:
+        return tuple(f"transformer_blocks.{i}.attn1" for i in range(self.num_layers))
+
+    def site(self, layer: int, kind: Kind, grid: TokenGrid, num_text: int) -> Site:
+        """The same place for both kinds: one softmax over text and video keys."""
+        del kind
+        self.check_layer(layer)
+        if self._cog.transformer.is_cache_enabled:
+            raise MatrixError(
+                "the transformer has a cache enabled, which skips attention",
+                remedy="call transformer.disable_cache() first",
+                field="transformer",
+            )
+        length = num_text + grid.num_tokens
+        return Site(
+            module=self.layer_names()[layer],
+            num_queries=length,
+            num_keys=length,
+            video_start=num_text,
+            num_video=grid.num_tokens,
+            text_start=0,
+            num_text=num_text,
+        )
+
+    def lora_targets(self, layers: Sequence[int]) -> str:
+        chosen = "|".join(str(self.check_layer(i)) for i in sorted(set(layers)))
+        if not chosen:
+            raise MatrixError(
+                "no layer was chosen for LoRA", remedy="name at least one layer", field="layers"
+            )
+        projections = "|".join(map(re.escape, ("to_q", "to_k", "to_v", "to_out.0")))
+        return rf"transformer_blocks\.(?:{chosen})\.attn1\.(?:{projections})"
+
+    def condition_site(self) -> str:
+        return "patch_embed.proj"
+
+    # -- clips -------------------------------------------------------------------------------
+
+    def grid(self, num_frames: int, height: int, width: int) -> TokenGrid:
+        frames, _, rows, columns = self.latent_shape(num_frames, height, width)
+        patch, patch_t = self._config.patch_size, self._config.patch_size_t or 1
+        own = self._num_latents(num_frames)
+        groups = causal_frames(own, self._ratio, patch_t, prepend=frames - own)
+        return TokenGrid(groups, rows // patch, columns // patch)
+
+    def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        scale = int(self._cog.vae_scale_factor_spatial)
+        step = scale * self._config.patch_size
+        if height < step or width < step or height % step or width % step:
+            raise MatrixError(
+                f"frames of {height} x {width} pixels do not divide into tokens of {step} x {step}",
+                remedy=f"resize or crop to multiples of {step}",
+                field="size",
+            )
+        rows, columns = height // scale, width // scale
+        own = self._num_latents(num_frames)
+        sample = (self._config.sample_frames, self._config.sample_height, self._config.sample_width)
+        if self._config.use_learned_positional_embeddings and sample != (num_frames, rows, columns):
+            raise MatrixError(
+                f"a clip of {num_frames} frames of {height} x {width}: this model's learned "
+                f"positions know only {sample[0]} frames of {sample[1] * scale} x "
+                f"{sample[2] * scale}",
+                remedy="give it clips of this length and size",
+                field="size",
+            )
+        padding = -own % (self._config.patch_size_t or 1)
+        return own + padding, self.latent_channels, rows, columns
+
+    @torch.no_grad()
+    def encode_video(
+        self, frames_BTHWC: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        frames, *_ = self.latent_shape(*_clip_size(frames_BTHWC))
+        latents = self._encode(frames_BTHWC, generator) * self._cog.vae_scaling_factor_image
+        # As in the family's own fine-tuning: copies of the first latent fill the first group.
+        padding = frames - latents.shape[1]
+        return torch.cat([latents[:, :1].expand(-1, padding, -1, -1, -1), latents], dim=1)
+
+    @torch.no_grad()
+    def encode_image(
+        self, frames_BHWC: Tensor, num_frames: int, generator: torch.Generator | None = None
+    ) -> Tensor:
+        _, height, width = _clip_size(frames_BHWC[:, None])
+        frames, *_ = self.latent_shape(num_frames, height, width)
+        first = self._encode(frames_BHWC[:, None], generator)
+        scaling = self._cog.vae_scaling_factor_image
+        if self._cog.vae.config.invert_scale_latents:  # 1.5 was trained so
+            first = 1 / scaling * first
+        else:
+            first = scaling * first
+        rest = first.new_zeros(first.shape[0], frames - 1, *first.shape[2:])
+        return torch.cat([first, rest], dim=1)
+
+    @torch.no_grad()
+    def encode_text(self, captions: Sequence[str]) -> Tensor:
+        embeds, _ = self._cog.encode_prompt(
+            list(captions),
+            do_classifier_free_guidance=False,
+            max_sequence_length=self.num_text_tokens,
+        )
+        return cast("Tensor", embeds)
+
+    @torch.no_grad()
+    def decode(self, latents_BFCHW: Tensor) -> Tensor:
+        # An even count of latents is an odd one with one of the model's own in front (1.5).
+        padding = 1 - latents_BFCHW.shape[1] % 2
+        if padding and (self._config.patch_size_t or 1) == 1:
+            raise ValueError(f"{latents_BFCHW.shape[1]} latent frames, expected an odd number")
+        own = latents_BFCHW[:, padding:]
+        vae = self._cog.vae
+        video = self._cog.decode_latents(own.to(vae.device, vae.dtype))
+        scaled = (video.float() * 0.5 + 0.5).clamp(0, 1) * 255
+        return scaled.round().to(torch.uint8).permute(0, 2, 3, 4, 1)
+
+    # -- objective ---------------------------------------------------------------------------
+
+    def sample_timesteps(self, batch: int, generator: torch.Generator) -> Tensor:
+        return torch.randint(self._num_timesteps, (batch,), generator=generator)
+
+    def noise_levels(self, count: int) -> Tensor:
+        if not 1 <= count <= self._num_timesteps:
+            raise MatrixError(
+                f"{count} noise levels of a schedule with {self._num_timesteps} steps",
+                remedy=f"choose 1 to {self._num_timesteps}",
+                field="levels",
+            )
+        return ((torch.arange(count) + 0.5) * self._num_timesteps / count).long()
+
+    def add_noise(self, latents: Tensor, noise: Tensor, timesteps_B: Tensor) -> Tensor:
+        # In float32: the scheduler would round its own schedule to the latents' dtype.
+        noisy = self._cog.scheduler.add_noise(latents.float(), noise.float(), timesteps_B.long())
+        return cast("Tensor", noisy).to(latents.dtype)
+
+    def target(self, latents: Tensor, noise: Tensor, timesteps_B: Tensor) -> Tensor:
+        velocity = self._cog.scheduler.get_velocity(
+            latents.float(), noise.float(), timesteps_B.long()
+        )
+        return cast("Tensor", velocity)
+
+    def weight(self, timesteps_B: Tensor) -> Tensor:
+        """Ones: squared error on v is the reference loss, error on x0 weighted 1/(1 - ᾱ)."""
+        return torch.ones(timesteps_B.shape, device=timesteps_B.device)
+
+    def predict(
+        self,
+        noisy_BFCHW: Tensor,
+        timesteps_B: Tensor,
+        text_BLE: Tensor,
+        image_BFCHW: Tensor | None = None,
+    ) -> Tensor:
+        if (image_BFCHW is not None) != self.takes_image:
+            raise ValueError(
+                f"takes_image is {self.takes_image}, image is {image_BFCHW is not None}"
+            )
+        transformer = self._cog.transformer
+        device, dtype = transformer.device, transformer.dtype
+        noisy = noisy_BFCHW.to(device, dtype)
+        parts = [noisy] if image_BFCHW is None else [noisy, image_BFCHW.to(device, dtype)]
+        _, frames, _, rows, columns = noisy.shape
+        ofs = None if self._config.ofs_embed_dim is None else noisy.new_full((1,), _OFS)
+        (prediction,) = transformer(
+            hidden_states=torch.cat(parts, dim=2),
+            encoder_hidden_states=text_BLE.to(device, dtype),
+            timestep=timesteps_B.to(device),
+            ofs=ofs,
+            image_rotary_emb=self._rotary_embedding(frames, rows, columns, device),
+            return_dict=False,
+        )
+        return cast("Tensor", prediction)
+
+    # -- inside ------------------------------------------------------------------------------
+
+    @property
+    def _ratio(self) -> int:
+        return int(self._cog.vae_scale_factor_temporal)
+
+    @property
+    def _num_timesteps(self) -> int:
+        return int(self._cog.scheduler.config.num_train_timesteps)
+
+    def _num_latents(self, num_frames: int) -> int:
+        """Latent frames of a clip, which must be odd: the VAE decodes even counts wrongly."""
+        step = 2 * self._ratio
+        if num_frames < 1 or (num_frames - 1) % step:
+            below = max(0, num_frames - 1) // step * step + 1
+            raise MatrixError(
+                f"a clip of {num_frames} frames; this VAE takes 1 + {step}k frames, since it "
+                "decodes only odd numbers of latent frames rightly",
+                remedy=f"use {below} or {below + step} frames",
+                field="num_frames",
+            )
+        return (num_frames - 1) // self._ratio + 1
+
+    def _encode(self, frames_BTHWC: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Unscaled latents [B,F,C,H',W']."""
+        vae = self._cog.vae
+        unit = frames_BTHWC.float()
+        if frames_BTHWC.dtype == torch.uint8:
+            unit = unit / 255
+        pixels = (2 * unit - 1).permute(0, 4, 1, 2, 3).to(vae.device, vae.dtype)
+        if generator is None:
+            latents = vae.encode(pixels).latent_dist.mode()
+        else:  # one by one, so that the draws are those of the stock pipeline
+            parts = [vae.encode(part).latent_dist.sample(generator) for part in pixels.split(1)]
+            latents = torch.cat(parts)
+        return cast("Tensor", latents).transpose(1, 2)
+
+    def _rotary_embedding(self, frames: int, rows: int, columns: int, device: torch.device) -> Any:
+        if not self._config.use_rotary_positional_embeddings:
+            return None
+        key = (frames, rows, columns, device)
+        if key not in self._rotary:
+            scale = self._cog.vae_scale_factor_spatial
+            self._rotary = {
+                key: self._cog._prepare_rotary_positional_embeddings(
+                    rows * scale, columns * scale, frames, device
+                )
+            }
+        return self._rotary[key]
+
+
+def _clip_size(frames_BTHWC: Tensor) -> tuple[int, int, int]:
+    if frames_BTHWC.ndim != 5 or frames_BTHWC.shape[-1] != 3:
+        raise ValueError(f"expected frames [B,T,H,W,3], got {tuple(frames_BTHWC.shape)}")
+    if frames_BTHWC.dtype != torch.uint8 and not frames_BTHWC.is_floating_point():
+        raise ValueError(f"expected uint8, or floats in [0, 1], got {frames_BTHWC.dtype}")
+    _, frames, height, width, _ = frames_BTHWC.shape
+    return frames, height, width

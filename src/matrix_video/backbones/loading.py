@@ -1,0 +1,103 @@
+"""From a model's name to a pipeline, and from a pipeline to its backbone.
+
+A family registers by the class name of its transformer: ours below, others through the entry-point
+group ``matrix_video.backbones`` (name: transformer class, value: ``module:BackboneClass``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final, cast
+
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+from matrix_video.backbones.base import Backbone
+from matrix_video.services.errors import MatrixError
+
+GROUP: Final = "matrix_video.backbones"
+TINY: Final = "tiny"
+
+_OURS: Final = (
+    EntryPoint(
+        "CogVideoXTransformer3DModel", "matrix_video.backbones.cogvideox:CogVideoXBackbone", GROUP
+    ),
+)
+
+
+def families() -> dict[str, EntryPoint]:
+    """Known families by the class name of their transformer."""
+    return {point.name: point for point in (*entry_points(group=GROUP), *_OURS)}
+
+
+def backbone_for(pipe: DiffusionPipeline) -> Backbone:
+    """The backbone of a loaded pipeline. `MatrixError` for a family that is not known."""
+    name = type(pipe.components.get("transformer")).__name__
+    return _family(name, type(pipe).__name__)(pipe)
+
+
+def load_pipeline(
+    model: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+) -> DiffusionPipeline:
+    """The pipeline ``model``: "tiny" (shipped), a folder in diffusers' format, or a hub id.
+
+    Only safetensors are read and no code of a checkpoint runs. Weights are converted to ``dtype``.
+    Raises `MatrixError` when there is no such model, when it is not complete, or when its family is
+    not known; the family is looked at before any weight is loaded.
+    """
+    source = _shipped() if model == TINY else model
+    index = cast("Any", DiffusionPipeline)
+    try:
+        config = index.load_config(source)
+        pipeline, (_, transformer) = config["_class_name"], config["transformer"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _not_loaded(model, source, error) from error
+    _family(str(transformer), str(pipeline))
+    try:
+        pipe = index.from_pretrained(source, use_safetensors=True, torch_dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise _not_loaded(model, source, error) from error
+    return cast("DiffusionPipeline", pipe.to(device))
+
+
+def _family(transformer: str, pipeline: str) -> Callable[[DiffusionPipeline], Backbone]:
+    known = families()
+    if transformer not in known:
+        raise MatrixError(
+            f"{pipeline} has a transformer of an unknown family ({transformer})",
+            remedy=f"use a model with one of {', '.join(sorted(known))}, or register a backbone "
+            f"under the entry-point group {GROUP!r}",
+        )
+    return known[transformer].load()
+
+
+def _shipped() -> str:
+    folder = Path(str(files("matrix_video"))) / "models" / TINY
+    if not (folder / "model_index.json").is_file():
+        raise MatrixError(
+            "the tiny pipeline is not in this installation",
+            remedy="install the package again, or give the folder of a trained one",
+            file=folder,
+        )
+    return str(folder)
+
+
+def _not_loaded(model: str, source: str, error: Exception) -> MatrixError:
+    reason = " ".join(str(error).split())
+    reason = reason if len(reason) <= 300 else f"{reason[:300]} ..."
+    if Path(source).exists():
+        return MatrixError(
+            f"not a complete pipeline in diffusers' format with safetensors weights ({reason})",
+            remedy="the folder needs model_index.json and one sub-folder with *.safetensors for "
+            "each part; save it again with pipe.save_pretrained(folder)",
+            file=source,
+        )
+    return MatrixError(
+        f"the model {model!r} is neither a folder here nor could it be fetched ({reason})",
+        remedy="check the name; without a network, download it elsewhere and give its folder, or "
+        "use --model tiny",
+        field="model",
+    )

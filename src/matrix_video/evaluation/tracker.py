@@ -1,0 +1,281 @@
+"""First-frame masks → where every instance is in every frame, and what should not be there.
+
+An instance is followed by its appearance and by continuity of place. Instances that share an
+appearance are kept apart by place alone. What an instance shows less than it should is explained,
+in this order, by the frame's border, by another instance in front of it, or by neither: then it
+has *disappeared* (or melted, if a part is left). A blob of a known colour that no instance
+explains has *emerged*.
+
+The method is our choice; thresholds are pixels of a 64-pixel frame or shares of an instance's
+first-frame area.
+
+Shapes: T frames, H rows, W columns, R instances. Positions are (x, y) in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from matrix_video.evaluation.claims import EMERGED, SPECK, Expectation, claim, has_blob
+from matrix_video.evaluation.segment import BACKGROUND, Appearance, Labels, label_frames, learn
+from matrix_video.evaluation.template import Box, Masks, Point, Template, centroid
+
+_SOLID: Final = 0.45  # of what should be visible: below, the instance melts
+_REMAINS: Final = 0.25  # of what should be visible: below, it is gone
+_EXPOSED: Final = 0.35  # of its area: less that should be visible is too little to judge by
+_SWOLLEN: Final = 1.35  # of its area: beyond, the mask's middle is not the instance's
+_BLOATED: Final = 1.6  # of its area: beyond, it has melted into something else
+_LEAP: Final = 9.0  # pixels in one frame that no ordinary motion covers
+_DRIFT: Final = 5.0  # pixels more for every frame in which it was not seen
+_FASTEST: Final = 6.0  # pixels a frame that prediction assumes at most
+
+
+class Presence(StrEnum):
+    """How an instance is there in a frame."""
+
+    SEEN = "seen"
+    HIDDEN = "hidden"  # another instance lies in front
+    LEFT = "left"  # outside the frame
+    MELTED = "melted"  # less than half of what should be seen is left, or far too much is there
+    GONE = "gone"  # nothing explains that it is not seen: it disappeared
+
+
+@dataclass(frozen=True, eq=False)
+class Track:
+    """One instance over the clip.
+
+    ``centre_T2`` is the centre of its whole silhouette, hidden parts included; while it is not
+    seen, where it should be. ``seen_THW`` are its visible pixels, ``body_THW`` these and the parts
+    that others hide. ``height_T`` is the number of rows its visible pixels take (the last known).
+    ``leaps_T`` marks frames it reached by a jump.
+    """
+
+    template: Template
+    centre_T2: NDArray[np.float64]
+    height_T: NDArray[np.float64]
+    seen_THW: Masks
+    body_THW: Masks
+    presence_T: tuple[Presence, ...]
+    leaps_T: NDArray[np.bool_]
+
+    @cached_property
+    def rims(self) -> tuple[NDArray[np.intp], ...]:
+        """Rows and columns [P,2] of the body's outline, frame by frame; none where it is away."""
+        pad = np.pad(self.body_THW, ((0, 0), (1, 1), (1, 1)))
+        inner = pad[:, :-2, 1:-1] & pad[:, 2:, 1:-1] & pad[:, 1:-1, :-2] & pad[:, 1:-1, 2:]
+        return tuple(np.argwhere(rim_HW) for rim_HW in self.body_THW & ~inner)
+
+    @property
+    def broken_T(self) -> NDArray[np.bool_]:
+        """Frames in which nothing this instance does can be believed."""
+        lost = [p in (Presence.GONE, Presence.MELTED) for p in self.presence_T]
+        return np.array(lost) | self.leaps_T
+
+
+@dataclass(frozen=True, eq=False)
+class Tracking:
+    """Tracks in the order of the masks; frames [T] in which something emerged or disappeared."""
+
+    tracks: tuple[Track, ...]
+    emergence_T: NDArray[np.bool_]
+    disappearance_T: NDArray[np.bool_]
+
+
+@dataclass
+class _State:
+    """A track under construction, and what the next frame is expected to show."""
+
+    template: Template
+    group: int
+    centres: list[Point]
+    heights: list[float]
+    seen: list[Masks]
+    body: list[Masks]
+    presence: list[Presence]
+    leaps: list[bool]
+    velocity: Point
+    unseen: int = 0
+
+    @property
+    def expected(self) -> Point:
+        return self.centres[-1] + self.velocity
+
+    def expectation(self) -> Expectation:
+        seen = self.presence[-1] in (Presence.SEEN, Presence.MELTED)
+        return Expectation(self.template, self.expected, seen)
+
+
+def track(frames_THW3: NDArray[np.uint8], masks_R: Sequence[Masks]) -> Tracking:
+    """Follow the instances of the first-frame masks [H,W] through uint8 frames [T,H,W,3].
+
+    Raises ``ValueError`` for an empty mask or one of another size.
+    """
+    appearance = learn(frames_THW3[0], masks_R)
+    labels_THW = label_frames(frames_THW3, appearance)
+    states = [
+        _begin(mask_HW, labels_THW[0], group)
+        for mask_HW, group in zip(masks_R, appearance.group_R, strict=True)
+    ]
+    emerged = [False]
+    emerged += [_advance(states, labels_HW, appearance) for labels_HW in labels_THW[1:]]
+    tracks = tuple(_finish(state) for state in states)
+    disappeared = np.zeros(len(frames_THW3), dtype=np.bool_)
+    for one in tracks:
+        disappeared |= np.array([p is Presence.GONE for p in one.presence_T])
+    return Tracking(tracks, np.array(emerged), disappeared)
+
+
+def _begin(mask_HW: Masks, labels_HW: Labels, group: int) -> _State:
+    template = Template.cut(mask_HW)
+    shown = int((mask_HW & (labels_HW == group)).sum())
+    presence = Presence.SEEN if shown >= _SOLID * template.area else Presence.MELTED
+    return _State(
+        template=template,
+        group=group,
+        centres=[template.start],
+        heights=[_height(mask_HW)],
+        seen=[mask_HW],
+        body=[mask_HW],
+        presence=[presence],
+        leaps=[False],
+        velocity=np.zeros(2),
+    )
+
+
+def _height(mask_HW: Masks) -> float:
+    """Rows that a mask takes; those of a single pixel are not counted."""
+    rows = np.flatnonzero(mask_HW.sum(axis=1) >= 2)
+    return float(rows[-1] - rows[0] + 1) if len(rows) else 0.0
+
+
+def _advance(states: list[_State], labels_HW: Labels, appearance: Appearance) -> bool:
+    """Move every state on by one frame; whether something emerged in it."""
+    least = EMERGED * min(state.template.area for state in states)
+    strange = range(appearance.num_own, len(appearance.colours_K3))
+    emerged = any(has_blob(labels_HW == colour, least) for colour in strange)
+    masks: list[Masks] = [np.zeros_like(labels_HW, dtype=np.bool_) for _ in states]
+    for group in range(appearance.num_own):
+        members = [i for i, state in enumerate(states) if state.group == group]
+        own_HW = labels_HW == group
+        claimed = claim([states[i].expectation() for i in members], own_HW)
+        for i, mask_HW in zip(members, claimed, strict=True):
+            masks[i] = mask_HW
+            own_HW = own_HW & ~mask_HW
+        emerged |= has_blob(own_HW, least)
+    centres = [
+        _locate(state, mask_HW, labels_HW) for state, mask_HW in zip(states, masks, strict=True)
+    ]
+    fronts: list[Masks] = []
+    for i, (state, centre) in enumerate(zip(states, centres, strict=True)):
+        # What bulges far out of an instance is another one that grew out of it.
+        bulge_HW = masks[i] & ~state.template.reach(centre, labels_HW.shape)
+        if has_blob(bulge_HW, least):
+            masks[i] = masks[i] & ~bulge_HW
+            emerged = True
+        # An instance that swells hides nothing outside its own shape: that was swallowed.
+        fronts.append(masks[i] & state.template.near(centre, labels_HW.shape))
+    for i, (state, centre) in enumerate(zip(states, centres, strict=True)):
+        front_HW = np.zeros_like(masks[i])
+        for j, other_HW in enumerate(fronts):
+            if j != i:
+                front_HW |= other_HW
+        _append(state, masks[i], centre, front_HW)
+    return emerged
+
+
+def _locate(state: _State, mask_HW: Masks, labels_HW: Labels) -> Point:
+    """Centre of the whole silhouette, given its visible pixels."""
+    template = state.template
+    area = int(mask_HW.sum())
+    if area < SPECK:
+        return state.expected
+    centre = centroid(mask_HW) - template.lean
+    placed_HW = template.place(centre, mask_HW.shape)
+    foreign_HW = ~mask_HW & (labels_HW >= 0)
+    whole = placed_HW.sum() >= 0.97 * template.area
+    clear = (placed_HW & foreign_HW).sum() <= 0.03 * template.area
+    if whole and clear and area <= _SWOLLEN * template.area:
+        return centre
+    bare_HW = ~mask_HW & (labels_HW == BACKGROUND)
+    near_before = np.hypot(*(centre - state.expected)) < _LEAP
+    return template.fit(mask_HW, bare_HW, state.expected if near_before else centre)
+
+
+def _append(state: _State, mask_HW: Masks, centre: Point, front_HW: Masks) -> None:
+    """Judge how the instance is there in this frame and extend its track."""
+    template = state.template
+    placed_HW = template.place(centre, mask_HW.shape)
+    covered_HW = placed_HW & front_HW & ~mask_HW
+    inside = float(placed_HW.sum()) / template.area
+    presence = _presence(state, int(mask_HW.sum()), int(covered_HW.sum()), inside, mask_HW.shape)
+    seen = presence in (Presence.SEEN, Presence.MELTED)
+    step = centre - state.centres[-1]
+    length = float(np.hypot(*step))
+    leap = seen and length > _LEAP + _DRIFT * state.unseen
+    if leap:
+        state.velocity = np.zeros(2)
+    elif seen and not state.unseen:
+        state.velocity = step * min(1.0, _FASTEST / max(length, 1e-9))
+    elif presence is Presence.HIDDEN:
+        state.velocity = 0.7 * state.velocity
+    elif presence is not Presence.LEFT or inside == 0.0:
+        state.velocity = np.zeros(2)
+    state.unseen = 0 if seen else state.unseen + 1
+    state.centres.append(centre)
+    state.heights.append(_height(mask_HW) if seen else state.heights[-1])
+    state.seen.append(mask_HW)
+    state.body.append(mask_HW | covered_HW)
+    state.presence.append(presence)
+    state.leaps.append(leap)
+
+
+def _presence(
+    state: _State, shown: int, covered: int, inside: float, size: tuple[int, int]
+) -> Presence:
+    """``inside`` is the share of the silhouette within the frame; the others are pixels."""
+    area = state.template.area
+    due = inside * area - covered
+    if shown > _BLOATED * area:
+        return Presence.MELTED
+    if shown >= max(_SOLID * due, SPECK):
+        return Presence.SEEN
+    if inside < 0.5 or _leaving(state, size):
+        return Presence.LEFT
+    if due < _EXPOSED * area:
+        return Presence.HIDDEN
+    return Presence.MELTED if shown >= max(_REMAINS * due, SPECK) else Presence.GONE
+
+
+def _leaving(state: _State, size: tuple[int, int]) -> bool:
+    """Whether it was last seen at a border and on its way out, or has left before."""
+    if state.presence[-1] is Presence.LEFT:
+        return True
+    if not state.seen[-1].any():
+        return False
+    box = Box.of(state.seen[-1])
+    x, y = state.velocity
+    return bool(
+        (box.left <= 1 and x < -0.5)
+        or (box.top <= 1 and y < -0.5)
+        or (box.right >= size[1] - 1 and x > 0.5)
+        or (box.bottom >= size[0] - 1 and y > 0.5)
+    )
+
+
+def _finish(state: _State) -> Track:
+    return Track(
+        template=state.template,
+        centre_T2=np.stack(state.centres),
+        height_T=np.array(state.heights),
+        seen_THW=np.stack(state.seen),
+        body_THW=np.stack(state.body),
+        presence_T=tuple(state.presence),
+        leaps_T=np.array(state.leaps),
+    )

@@ -1,0 +1,186 @@
+"""A generation run: a prompt set in, a data set of generated clips out.
+
+The run folder holds ``dataset/`` (lossless videos, since they will be measured; each sample is its
+prompt's, with ``source`` naming this run) and ``generation.json`` (model, adapter, settings). Mask
+tracks of a generated video are unknown until somebody tracks it, so the data set has none; the
+prompt set, which ``generation.json`` names, keeps the first-frame masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from matrix_video.backbones.adapter import LORA_FILE, Adapter, load_adapter
+from matrix_video.backbones.base import Backbone
+from matrix_video.backbones.loading import backbone_for, load_pipeline
+from matrix_video.data.dataset import Dataset, DatasetWriter
+from matrix_video.data.tracks import State
+from matrix_video.data.transform import ClipTransform
+from matrix_video.generation.config import GenerateConfig
+from matrix_video.generation.sampler import Prompt, Sampling, sample
+from matrix_video.services.errors import MatrixError
+from matrix_video.services.files import sha256_file, write_json
+from matrix_video.services.progress import progress
+from matrix_video.services.run import RunFolder
+
+DATASET = "dataset"
+FACTS = "generation.json"
+
+
+def generate(config: GenerateConfig, backbone: Backbone | None = None) -> Path:
+    """Generate every prompt's video and return the data set folder.
+
+    ``backbone`` saves loading the pipeline again; it must be of ``config.model`` and carry no
+    adapter. A stopped run goes on: batches are always cut at the same prompts, and one with a video
+    missing is made again whole, so that the result is that of a run that was never stopped. Raises
+    `MatrixError` for an empty prompt set, prompts that a batch cannot hold together, and whatever
+    is wrong with a prompt or with the adapter.
+    """
+    with RunFolder.open(config.out, config, command="generate") as run:
+        folder = run.path / DATASET
+        prompts = open_prompts(config)
+        if run.done("generate"):
+            return folder
+        if backbone is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            pipe: Any = load_pipeline(config.model, device=device)
+            pipe.set_progress_bar_config(disable=True)  # ours counts videos, not steps
+            backbone = backbone_for(pipe)
+        adapter: Adapter | None = None
+        if config.adapter is not None:
+            adapter = load_adapter(backbone.pipe, config.adapter, config.lora_scale)
+        try:
+            _write_facts(run.path / FACTS, config, backbone, adapter, len(prompts))
+            _generate_all(config, backbone, adapter, prompts, folder)
+        finally:
+            if adapter is not None:
+                adapter.detach()
+        run.mark_done("generate", videos=len(prompts))
+        return folder
+
+
+def open_prompts(config: GenerateConfig) -> Dataset:
+    """The prompt set at the size to generate at; `MatrixError` when it is empty."""
+    prompts = Dataset(config.prompts, ClipTransform(size=config.size))
+    if len(prompts) == 0:
+        raise MatrixError(
+            "the prompt set has no samples",
+            remedy="Give a data set with at least one clip",
+            file=config.prompts,
+        )
+    return prompts if config.limit is None else prompts[: config.limit]
+
+
+def _generate_all(
+    config: GenerateConfig,
+    backbone: Backbone,
+    adapter: Adapter | None,
+    prompts: Dataset,
+    folder: Path,
+) -> None:
+    condition = adapter.condition if adapter is not None and config.id_map else None
+    sampling = Sampling(config.seed, config.steps, config.guidance, config.precision)
+    with DatasetWriter(folder) as writer, progress("generate", len(prompts)) as advance:
+        for start in range(0, len(prompts), config.batch):
+            indices = range(start, min(start + config.batch, len(prompts)))
+            missing = [i for i in indices if not writer.has(prompts.sample(i).id)]
+            if missing:
+                loaded = [_prompt(prompts, i, with_masks=condition is not None) for i in indices]
+                frames = _same_shape(config, prompts, indices, loaded)
+                videos = sample(backbone, [p.prompt for p in loaded], frames, sampling, condition)
+                for i, part, video_THWC in zip(indices, loaded, videos, strict=True):
+                    if i in missing:
+                        _write(writer, config, prompts, i, part.fps, video_THWC)
+            advance(len(indices))
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A prompt with what its video takes over from the prompt's own."""
+
+    prompt: Prompt
+    num_frames: int
+    fps: float
+
+
+def _prompt(prompts: Dataset, index: int, *, with_masks: bool) -> _Loaded:
+    known = prompts.sample(index)
+    video = prompts.video(index)
+    height, width = video.size
+    masks_IHW: NDArray[np.bool_] | None = None
+    if with_masks:
+        tracks = prompts.tracks(index).values()
+        first = [track.mask(0) for track in tracks if track.states[0] is State.VISIBLE]
+        masks_IHW = np.stack(first) if first else np.zeros((0, height, width), dtype=bool)
+    prompt = Prompt(known.id, known.caption, video.frames_THWC[0], masks_IHW)
+    return _Loaded(prompt, len(video), video.fps)
+
+
+def _same_shape(
+    config: GenerateConfig, prompts: Dataset, indices: range, loaded: Sequence[_Loaded]
+) -> int:
+    """Frames to generate; `MatrixError` where the prompts of a batch differ in size or length."""
+    shapes = [(p.prompt.first_HWC.shape[:2], config.num_frames or p.num_frames) for p in loaded]
+    for index, shape in zip(indices, shapes, strict=True):
+        if shape != shapes[0]:
+            raise MatrixError(
+                f"prompts {loaded[0].prompt.id} and {prompts.sample(index).id} differ in size or "
+                f"length ({_shape(shapes[0])} and {_shape(shape)})",
+                remedy="Give all one shape with --num-frames, --height and --width, or --batch 1",
+                file=config.prompts,
+            )
+    return shapes[0][1]
+
+
+def _shape(shape: tuple[tuple[int, ...], int]) -> str:
+    (height, width), frames = shape
+    return f"{frames} frames of {height}x{width}"
+
+
+def _write(
+    writer: DatasetWriter,
+    config: GenerateConfig,
+    prompts: Dataset,
+    index: int,
+    fps: float,
+    video_THWC: NDArray[np.uint8],
+) -> None:
+    known = prompts.sample(index)
+    changed = {"file_name": f"videos/{known.id}.mp4", "source": f"matrix generate: {config.out}"}
+    made = known.model_copy(update=changed)
+    writer.add(made, video_THWC, config.fps or fps, {}, lossless=True)
+
+
+def _write_facts(
+    path: Path, config: GenerateConfig, backbone: Backbone, adapter: Adapter | None, videos: int
+) -> None:
+    lora = None if config.adapter is None else sha256_file(config.adapter / LORA_FILE)
+    given = adapter is not None and adapter.condition is not None and config.id_map
+    write_json(
+        path,
+        {
+            "format": 1,
+            "model": {
+                "name": config.model,
+                "family": backbone.family,
+                "fingerprint": backbone.fingerprint(),
+            },
+            "adapter": None if config.adapter is None else str(config.adapter),
+            "adapter_sha256": lora,
+            "lora_scale": config.lora_scale,
+            "id_map": given,
+            "prompts": str(config.prompts),
+            "videos": videos,
+            "seed": config.seed,
+            "steps": config.steps,
+            "guidance": config.guidance,
+            "precision": config.precision,
+        },
+    )

@@ -1,0 +1,152 @@
+"""Batches of videos from a stock pipeline, such that batching changes nothing.
+
+Shapes: B prompts, T pixel frames, H W pixels, I instances in the first frame; F latent frames,
+C latent channels, H' W' latent rows and columns.
+
+The pipeline's own ``__call__`` does the work. Whatever is random about a video is drawn from
+generators keyed by (seed, prompt id, purpose): its noise here, and inside the call the sample of
+the first frame's posterior. So a video does not depend on what it shares a batch with, and runs
+with and without an adapter start from the same noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from matrix_video.backbones.base import Backbone
+from matrix_video.backbones.condition import Condition, paint_ids
+from matrix_video.backbones.seeds import keyed_generator
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """What one video is made from."""
+
+    id: str
+    caption: str
+    first_HWC: NDArray[np.uint8]
+    """First frame [H,W,3]; text-to-video pipelines take its size alone."""
+    masks_IHW: NDArray[np.bool_] | None = None
+    """First-frame masks of the instances visible there; needed with an id map."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Settings of the pipeline's call; defaults are the stock ones."""
+
+    seed: int = 0
+    steps: int = 50
+    guidance: float = 6.0
+    precision: Literal["no", "bf16"] = "no"
+    """Autocast of the transformer alone: text encoder, VAE and scheduler keep their dtype."""
+
+
+def initial_noise(
+    backbone: Backbone, prompts: Sequence[Prompt], num_frames: int, seed: int
+) -> Tensor:
+    """Noise float32 [B,F,C,H',W'], row by row from the prompt's own generator."""
+    height, width = _size(prompts)
+    shape = backbone.latent_shape(num_frames, height, width)
+    rows = [torch.randn(shape, generator=keyed_generator(seed, p.id, "noise")) for p in prompts]
+    return torch.stack(rows)
+
+
+def id_map_latents(
+    backbone: Backbone, prompts: Sequence[Prompt], num_frames: int, seed: int
+) -> Tensor:
+    """Latents [B,F,C,H',W'] of the prompts' id maps, colours drawn by prompt.
+
+    ``ValueError`` for a prompt without masks.
+    """
+    painted: list[Tensor] = []
+    for prompt in prompts:
+        if prompt.masks_IHW is None:
+            raise ValueError(f"prompt {prompt.id} has no masks for its id map")
+        colours = keyed_generator(seed, prompt.id, "colours")
+        painted.append(torch.from_numpy(paint_ids(prompt.masks_IHW, colours)))
+    return backbone.encode_image(torch.stack(painted), num_frames)
+
+
+@torch.no_grad()
+def sample(
+    backbone: Backbone,
+    prompts: Sequence[Prompt],
+    num_frames: int,
+    sampling: Sampling,
+    condition: Condition | None = None,
+) -> NDArray[np.uint8]:
+    """Videos uint8 [B,T,H,W,3] of prompts that share one size.
+
+    With ``condition`` (attached to the backbone's transformer) each video gets its prompt's id
+    map. In float32 a video is the same in any batch up to rounding; with ``precision="bf16"``
+    rounding itself depends a little on the batch. Raises `MatrixError` for a size or length that
+    the model cannot take, `ValueError` for prompts of different sizes.
+    """
+    height, width = _size(prompts)
+    transformer = backbone.transformer
+    dtype = next(transformer.parameters()).dtype
+    noise = initial_noise(backbone, prompts, num_frames, sampling.seed).to(dtype)
+    given = nullcontext()
+    if condition is not None:
+        given = condition.given(id_map_latents(backbone, prompts, num_frames, sampling.seed))
+    arguments: dict[str, Any] = {
+        "prompt": [prompt.caption for prompt in prompts],
+        "height": height,
+        "width": width,
+        "num_frames": num_frames,
+        "num_inference_steps": sampling.steps,
+        "guidance_scale": sampling.guidance,
+        "generator": [keyed_generator(sampling.seed, p.id, "first frame") for p in prompts],
+        "latents": noise,
+        "max_sequence_length": backbone.num_text_tokens,
+        "output_type": "np",
+    }
+    if backbone.takes_image:
+        arguments["image"] = [Image.fromarray(prompt.first_HWC) for prompt in prompts]
+    pipe: Any = backbone.pipe
+    with ExitStack() as stack:
+        stack.enter_context(given)
+        if sampling.precision == "bf16":
+            stack.enter_context(_autocast_forward(transformer))
+        frames_BTHWC: NDArray[np.float32] = pipe(**arguments).frames
+    return (frames_BTHWC * 255).round().astype(np.uint8)
+
+
+def _size(prompts: Sequence[Prompt]) -> tuple[int, int]:
+    sizes = {prompt.first_HWC.shape[:2] for prompt in prompts}
+    if len(sizes) != 1:
+        raise ValueError(f"prompts of sizes {sorted(sizes)} in one batch")
+    height, width = sizes.pop()
+    return height, width
+
+
+@contextmanager
+def _autocast_forward(module: nn.Module) -> Generator[None]:
+    """Within, forwards of ``module`` run under bfloat16 autocast; what is around them does not."""
+    device = next(module.parameters()).device.type
+    entered = torch.autocast(device, torch.bfloat16)
+
+    def enter(*_: object) -> None:
+        entered.__enter__()
+
+    def leave(*_: object) -> None:
+        entered.__exit__(None, None, None)
+
+    handles = (
+        module.register_forward_pre_hook(enter),
+        module.register_forward_hook(leave, always_call=True),
+    )
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,257 @@
+"""``matrix demo``: the whole loop on the shipped tiny pipeline, through the commands' own code.
+
+render → generate and label base clips → analyze → train LoRA, and LoRA with SGA and SPA → generate
+→ evaluate → report. Every stage is a run folder of the command it stands for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, Field
+from rich.console import Console
+from rich.table import Table
+
+from matrix_video.services.run import RunFolder
+
+if TYPE_CHECKING:
+    from matrix_video.backbones.base import Backbone
+    from matrix_video.world.splits import Split
+
+
+class DemoCommand(BaseModel):
+    """Run the whole loop on the shipped tiny pipeline and tiny world: minutes on two CPU cores.
+
+    Ends in OUT/report/index.html: attention measured, layers chosen, LoRA trained with and without
+    SGA and SPA, clips side by side, scores with intervals. A stopped or killed demo goes on when
+    the same command is given again. The default sizes show how it works; they are far too small to
+    tell the rows apart.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    out: Path = Path("out/demo")
+    """Folder for everything."""
+    model: str = "tiny"
+    """Pipeline: tiny, or a folder of the same world."""
+    analysis_clips: int = Field(default=64, ge=2)
+    """Clips that the base generates, that are labelled, and whose attention is measured."""
+    train_clips: int = Field(default=256, ge=2)
+    """Clips to fine-tune on."""
+    val_clips: int = Field(default=24, ge=2)
+    """Prompts to compare on."""
+    train_steps: int = Field(default=120, ge=1)
+    """Updates of each fine-tuning."""
+    sampling_steps: int = Field(default=25, ge=1)
+    """Denoising steps of every clip."""
+    gallery: int = Field(default=6, ge=0)
+    """Prompts in the gallery of the page."""
+    seed: int = 0
+    """Seed of everything."""
+
+
+def run(config: DemoCommand) -> int:
+    console = Console()
+    with RunFolder.open(config.out, config, command="demo") as folder:
+        demo = _Demo(config, folder, console)
+        for name, stage in demo.stages():
+            with demo.timed(name):
+                stage()
+        demo.show()
+    return 0
+
+
+class _Demo:
+    """The stages, and the pipeline that they share."""
+
+    def __init__(self, config: DemoCommand, folder: RunFolder, console: Console) -> None:
+        self.config = config
+        self.folder = folder
+        self.console = console
+        self._loaded: Backbone | None = None
+
+    def path(self, *parts: str) -> Path:
+        return self.config.out.joinpath(*parts)
+
+    @property
+    def backbone(self) -> Backbone:
+        """The base pipeline, loaded once and left as it was by every stage."""
+        if self._loaded is None:
+            from matrix_video.backbones.loading import backbone_for, load_pipeline
+
+            pipe = load_pipeline(self.config.model)
+            pipe.set_progress_bar_config(disable=True)
+            self._loaded = backbone_for(pipe)
+        return self._loaded
+
+    def stages(self) -> tuple[tuple[str, Callable[[], None]], ...]:
+        return (
+            ("render", self.render),
+            ("label", self.label),
+            ("analyze", self.analyze),
+            ("train-lora", lambda: self.train("lora", aligned=False)),
+            ("train-matrix", lambda: self.train("matrix", aligned=True)),
+            ("generate", self.generate),
+            ("evaluate", self.evaluate),
+            ("report", self.report),
+        )
+
+    @contextmanager
+    def timed(self, name: str) -> Generator[None]:
+        """Title before, seconds after; both kept, so that a resumed demo adds up its sittings."""
+        if not self.folder.done(name):
+            self.console.print(f"[bold]{name}[/bold]")
+        start = time.monotonic()
+        yield
+        if not self.folder.done(name):
+            self.folder.mark_done(name, seconds=round(time.monotonic() - start, 1))
+
+    def render(self) -> None:
+        """Tiny-world clips: prompts to analyse and to compare on, and a training set."""
+        from matrix_video.services.progress import progress
+        from matrix_video.world.write import write_split
+
+        config = self.config
+        splits: tuple[tuple[Split, int], ...] = (
+            ("analysis", config.analysis_clips),
+            ("train", config.train_clips),
+            ("val", config.val_clips),
+        )
+        for split, clips in splits:
+            with progress(f"render {split}", clips) as advance:
+                write_split(self.path("data", split), clips, config.seed, split, advance)
+
+    def label(self) -> None:
+        """The base generates clips; the judge scores and tracks them."""
+        from matrix_video.evaluation.tracked import write_tracked
+
+        self._generate("base-analysis", "analysis", adapter=None)
+        self._evaluate("base-analysis", "analysis", nulls=False)
+        write_tracked(
+            self.path("videos", "base-analysis", "dataset"),
+            self.path("data", "analysis"),
+            self.path("data", "base-analysis"),
+        )
+
+    def analyze(self) -> None:
+        """Which layers follow the instances, and which of them separate success from failure."""
+        from matrix_video.analysis.config import AnalyzeConfig
+        from matrix_video.analysis.run import analyze
+        from matrix_video.recipes.analyze import show
+
+        choice = analyze(
+            AnalyzeConfig(
+                model=self.config.model,
+                data=self.path("data", "base-analysis"),
+                out=self.path("analysis"),
+                labels=self.path("scores", "base-analysis", "scores.json"),
+                overlays=2,
+                seed=self.config.seed,
+                precision="bf16",
+            ),
+            self.backbone,
+        )
+        show(choice, self.console)
+
+    def train(self, name: str, *, aligned: bool) -> None:
+        """LoRA on the chosen layers, with or without the id map, SGA and SPA."""
+        from matrix_video.recipes.tiny import tiny_training
+        from matrix_video.training.run import train
+
+        train(
+            tiny_training(
+                data=self.path("data", "train"),
+                out=self.path("training", name),
+                layers=self.path("analysis", "layers.json"),
+                model=self.config.model,
+                steps=self.config.train_steps,
+                seed=self.config.seed,
+                aligned=aligned,
+                id_map=aligned,
+            ),
+            self.backbone.pipe,
+        )
+
+    def generate(self) -> None:
+        for name, adapter in (("base", None), ("lora", "lora"), ("matrix", "matrix")):
+            self._generate(name, "val", adapter)
+
+    def evaluate(self) -> None:
+        for name in ("base", "lora", "matrix"):
+            self._evaluate(name, "val", nulls=True)
+
+    def report(self) -> None:
+        from matrix_video.report.collect import collect
+        from matrix_video.report.page import build_report
+
+        content = collect(
+            (
+                ("analysis", self.path("analysis")),
+                ("LoRA training", self.path("training", "lora")),
+                ("MATRIX training", self.path("training", "matrix")),
+                ("base", self.path("videos", "base")),
+                ("LoRA", self.path("videos", "lora")),
+                ("MATRIX", self.path("videos", "matrix")),
+                ("base scores", self.path("scores", "base")),
+                ("LoRA scores", self.path("scores", "lora")),
+                ("MATRIX scores", self.path("scores", "matrix")),
+            ),
+            title="MATRIX demo",
+            command="matrix demo",
+            prompts=self.config.gallery,
+        )
+        build_report(self.path("report"), content)
+
+    def _generate(self, name: str, prompts: str, adapter: str | None) -> None:
+        from matrix_video.generation.config import GenerateConfig
+        from matrix_video.generation.run import generate
+
+        generate(
+            GenerateConfig(
+                model=self.config.model,
+                prompts=self.path("data", prompts),
+                out=self.path("videos", name),
+                adapter=None if adapter is None else self.path("training", adapter, "adapter"),
+                seed=self.config.seed,
+                steps=self.config.sampling_steps,
+                precision="bf16",
+            ),
+            self.backbone,
+        )
+
+    def _evaluate(self, name: str, prompts: str, *, nulls: bool) -> None:
+        from matrix_video.evaluation.run import EvaluateConfig, evaluate
+
+        evaluate(
+            EvaluateConfig(
+                videos=self.path("videos", name),
+                prompts=self.path("data", prompts),
+                out=self.path("scores", name),
+                nulls=nulls,
+                model=self.config.model if nulls else None,
+                seed=self.config.seed,
+            )
+        )
+
+    def show(self) -> None:
+        """Scores, differences, stage times and where the page is."""
+        from matrix_video.evaluation.run import read_scores
+        from matrix_video.recipes.evaluate import show_difference, show_scores
+
+        for name in ("base", "lora", "matrix"):
+            show_scores(self.path("scores", name), self.console)
+        lora, matrix = (read_scores(self.path("scores", name)) for name in ("lora", "matrix"))
+        base = read_scores(self.path("scores", "base"))
+        show_difference("lora", lora, "base", base, self.console)
+        show_difference("matrix", matrix, "lora", lora, self.console)
+        table = Table("stage", "seconds")
+        for name, _ in self.stages():
+            table.add_row(name, f"{self.folder.facts(name)['seconds']:.1f}")
+        total = sum(self.folder.facts(name)["seconds"] for name, _ in self.stages())
+        table.add_row("all", f"{total:.1f}")
+        self.console.print(table)
+        self.console.print(f"page: {self.path('report', 'index.html')}", highlight=False)

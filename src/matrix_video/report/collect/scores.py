@@ -1,0 +1,223 @@
+"""Evaluations: ``scores.json`` with its answers, null rows and ceiling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from pydantic import Field, field_validator
+
+from matrix_video.report.collect.runs import DATASET, SCORES, Record, Run, read_model
+from matrix_video.report.content import (
+    METRICS,
+    Answer,
+    Answers,
+    Estimate,
+    Metric,
+    RunRow,
+    Verdict,
+)
+
+CEILING: Final = "ceiling"
+_NAMES: Final = {
+    "frozen_first_frame": "frozen first frame",
+    "another_prompts_clip": "another prompt’s clip",
+    "straight_drift": "straight drift",
+    CEILING: "ground truth through the VAE",
+}
+_VERDICTS: Final[dict[str, Verdict]] = {
+    "yes": "yes",
+    "no": "no",
+    "no (visually implausible)": "implausible",
+    "unscored": "unscored",
+}
+
+
+class _Answer(Record):
+    question: int = Field(ge=1, le=10)
+    answer: str
+    text: str = ""
+    frame: int | None = None
+    evidence: dict[str, Any] | str | None = None
+    reason: str | None = None
+
+    @field_validator("answer")
+    @classmethod
+    def _known(cls, answer: str) -> str:
+        if answer not in _VERDICTS:
+            raise ValueError(f"{answer!r} is none of {', '.join(_VERDICTS)}")
+        return answer
+
+
+class _Interaction(Record):
+    key_interaction: str = "interaction"
+    answers: tuple[_Answer, ...]
+
+
+class _Video(Record):
+    id: str
+    interactions: tuple[_Interaction, ...] = ()
+    kisa_raw: float | None = None
+    sgi_raw: float | None = None
+    spi: float | None = None
+    kisa: float | None = None
+    sgi: float | None = None
+    if_: float | None = Field(default=None, alias="if")
+
+
+class _Estimate(Record):
+    mean: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int
+
+
+_Summary = dict[str, _Estimate]
+
+
+class _Scores(Record):
+    """The part of ``scores.json`` that the page shows."""
+
+    format: Literal[1]
+    judge: str
+    videos: tuple[_Video, ...]
+    summary: _Summary
+    nulls: dict[str, _Summary] = Field(default_factory=dict[str, _Summary])
+
+
+@dataclass(frozen=True)
+class ScoredVideo:
+    """One video's own scores (those it has) and answers."""
+
+    scores: Mapping[Metric, float]
+    answers: tuple[Answers, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation: videos by sample id, its own row, and the rows to read it against.
+
+    ``name`` is that of the generation run that it judged, or its own where that is not known.
+    """
+
+    run: Run
+    name: str
+    judge: str
+    videos: Mapping[str, ScoredVideo]
+    row: RunRow
+    nulls: tuple[RunRow, ...]
+
+
+def read_evaluations(runs: Sequence[Run]) -> tuple[Evaluation, ...]:
+    """All finished evaluations; `MatrixError` names file and field of what is wrong in one."""
+    generated = [run for run in runs if run.kind == "generate"]
+    judging = [run for run in runs if run.kind == "evaluate" and run.finished]
+    names: dict[str, str] = {}
+    for run in judging:
+        names[run.label] = next((g.label for g in generated if judges(run, g)), run.label)
+    given = list(names.values())
+    return tuple(
+        _evaluation(run, names[run.label] if given.count(names[run.label]) == 1 else run.label)
+        for run in judging
+    )
+
+
+def judges(evaluation: Run, generation: Run) -> bool:
+    """Whether an evaluation looked at just the videos of this generation run."""
+    if evaluation.data is None:
+        return False
+    folder = generation.path.resolve()
+    return evaluation.data.resolve() in (folder, folder / DATASET)
+
+
+def _evaluation(run: Run, name: str) -> Evaluation:
+    scores = read_model(
+        run.path / SCORES, _Scores, "Give the folder of a finished matrix evaluate run"
+    )
+    videos = {video.id: _video(video) for video in scores.videos}
+    answers = [a for v in videos.values() for group in v.answers for a in group.answers]
+    unscored = sum(answer.verdict == "unscored" for answer in answers)
+    return Evaluation(
+        run=run,
+        name=name,
+        judge=scores.judge,
+        videos=videos,
+        row=RunRow(name, "run", _estimates(scores.summary), unscored, len(answers)),
+        nulls=tuple(
+            RunRow(
+                _NAMES.get(name, name.replace("_", " ")),
+                CEILING if name == CEILING else "null",
+                _estimates(summary),
+            )
+            for name, summary in scores.nulls.items()
+        ),
+    )
+
+
+def score_rows(evaluations: Sequence[Evaluation]) -> tuple[tuple[RunRow, ...], tuple[str, ...]]:
+    """The table: runs as given, then null rows, then ceilings; and lines on what is missing.
+
+    A null row that several evaluations share stands once; where its scores differ (other prompts),
+    it is named with its runs.
+    """
+    others: dict[str, tuple[RunRow, list[str]]] = {}
+    for evaluation in evaluations:
+        for row in evaluation.nulls:
+            same = [key for key, (known, _) in others.items() if known == row]
+            if same:
+                others[same[0]][1].append(evaluation.name)
+            else:
+                others[f"{row.label}/{evaluation.run.label}"] = (row, [evaluation.name])
+    names = [row.label for row, _ in others.values()]
+    rows = [
+        row
+        if names.count(row.label) == 1
+        else RunRow(f"{row.label} ({', '.join(runs)})", row.kind, row.scores)
+        for row, runs in others.values()
+    ]
+    ordered = sorted(rows, key=lambda row: row.kind == CEILING)
+    lines = [
+        f"{name}: not evaluated"
+        for kind, name in (("null", "null rows"), (CEILING, "ceiling"))
+        if evaluations and not any(row.kind == kind for row in ordered)
+    ]
+    return (*(e.row for e in evaluations), *ordered), tuple(lines)
+
+
+def _video(video: _Video) -> ScoredVideo:
+    values = video.model_dump(by_alias=True)
+    return ScoredVideo(
+        {metric: values[metric] for metric in METRICS if values[metric] is not None},
+        tuple(
+            Answers(
+                interaction.key_interaction,
+                tuple(
+                    Answer(a.question, a.text, _VERDICTS[a.answer], a.frame, _evidence(a))
+                    for a in interaction.answers
+                ),
+            )
+            for interaction in video.interactions
+        ),
+    )
+
+
+def _evidence(answer: _Answer) -> str:
+    parts = [] if answer.reason is None else [answer.reason]
+    if isinstance(answer.evidence, str):
+        parts.append(answer.evidence)
+    elif answer.evidence is not None:
+        parts += [f"{name.replace('_', ' ')} {_plain(v)}" for name, v in answer.evidence.items()]
+    return ", ".join(parts)
+
+
+def _plain(value: object) -> str:
+    return f"{value:.3g}".replace("-", "−") if isinstance(value, float) else str(value)
+
+
+def _estimates(summary: _Summary) -> dict[Metric, Estimate]:
+    return {
+        metric: Estimate(found.mean, found.low, found.high, found.n)
+        for metric in METRICS
+        if (found := summary.get(metric)) is not None and found.mean is not None
+    }

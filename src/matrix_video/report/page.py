@@ -1,0 +1,112 @@
+"""The page: content in, one folder out that opens from disk."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from matrix_video.report import views, wording
+from matrix_video.report.content import (
+    METRIC_NAMES,
+    METRICS,
+    Difference,
+    ReportContent,
+    Section,
+)
+from matrix_video.services.files import write_atomic
+
+_NOTHING: Final[dict[Section, str]] = {
+    "runs": "no run folder was given",
+    "layers": "no analysis was given",
+    "training": "no training run was given",
+    "scores": "no evaluation was given",
+    "gallery": "no generated clips were given",
+}
+_OURS: Final = re.compile(r"[0-9a-f]{16}\.webp")
+
+
+def build_report(out: Path, content: ReportContent) -> Path:
+    """Write ``out/index.html`` and the clips in ``out/assets``, and return the page's path.
+
+    The page names no address outside its folder. Clips are written first and the page last, in one
+    step; then clips of an earlier page that this one does not show are removed. Raises
+    `MatrixError` when nothing can be written. A clip that cannot be read is named in its place.
+    """
+    assets = out / "assets"
+    cards = [views.card_view(item, assets) for item in content.gallery]
+    page = out / "index.html"
+    text = (
+        _environment()
+        .get_template("page.html")
+        .render(
+            content=content,
+            source=_source,
+            absent=_absent(content),
+            lead=_lead(content.differences),
+            analyses=[views.analysis_view(scores, assets) for scores in content.layers],
+            trainings=views.training_views(content.curves),
+            metrics=METRICS,
+            metric_names=METRIC_NAMES,
+            forest=views.score_figure(content.rows),
+            paired=views.difference_figure(content.differences),
+            cards=cards,
+        )
+    )
+    write_atomic(page, text)
+    _remove_stale(assets, text)
+    return page
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("matrix_video.report", "templates"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        number=wording.number,
+        signed=wording.signed,
+        interval=wording.interval,
+        verdict=wording.verdict,
+        duration=wording.duration,
+    )
+    return environment
+
+
+def _source(name: str) -> Markup:
+    """One of our own files, to stand in the page as it is."""
+    folder = Path(__file__).parent / "templates"
+    return Markup((folder / name).read_text(encoding="utf-8"))
+
+
+def _absent(content: ReportContent) -> dict[Section, tuple[str, ...]]:
+    """The lines on missing things, by section; a section without content has at least one."""
+    filled: dict[Section, Sequence[object]] = {
+        "runs": content.runs,
+        "layers": content.layers,
+        "training": content.curves,
+        "scores": content.rows,
+        "gallery": content.gallery,
+    }
+    return {
+        section: tuple(content.missing.get(section, ())) or (() if parts else (_NOTHING[section],))
+        for section, parts in filled.items()
+    }
+
+
+def _lead(differences: tuple[Difference, ...]) -> Difference | None:
+    """The first paired difference in IF: what the reader came for."""
+    return next((d for d in differences if d.metric == "if"), None)
+
+
+def _remove_stale(assets: Path, text: str) -> None:
+    for file in assets.glob("*.webp"):
+        if _OURS.fullmatch(file.name) and file.name not in text:
+            file.unlink()

@@ -1,0 +1,198 @@
+"""Encoded samples, kept in memory or on disk, and the batches made of them.
+
+Shapes: B batch, P phrases (padded to the longest of the batch), and those of `training.encode`.
+
+Whatever is random about a sample is keyed by (seed, sample id, epoch) and purpose, so neither the
+batch size, nor the number of processes, nor a flag that adds a condition changes the noise it gets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from matrix_video.alignment.targets import Targets
+from matrix_video.backbones.base import Backbone
+from matrix_video.backbones.condition import paint_ids
+from matrix_video.backbones.seeds import keyed_generator
+from matrix_video.services.errors import MatrixError
+from matrix_video.services.files import atomic_path
+from matrix_video.training.encode import Encoded
+
+
+class EncodedSet:
+    """Encoded samples by position, made when first asked for.
+
+    With a ``folder``, each sample is one safetensors file named after ``keys[i]``, a hash of all
+    that it depends on, so runs that agree share it and runs that differ never do.
+    """
+
+    def __init__(
+        self, keys: Sequence[str], encode: Callable[[int], Encoded], folder: Path | None = None
+    ) -> None:
+        self._keys, self._encode, self._folder = keys, encode, folder
+        self._memory: dict[int, Encoded] = {}
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def ensure(self, index: int) -> None:
+        """Encode the sample unless that was done before."""
+        if self._folder is None:
+            if index not in self._memory:
+                self._memory[index] = self._encode(index)
+        elif not self._file(index).exists():
+            write_encoded(self._file(index), self._encode(index))
+
+    def __getitem__(self, index: int) -> Encoded:
+        self.ensure(index)
+        return self._memory[index] if self._folder is None else read_encoded(self._file(index))
+
+    def _file(self, index: int) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{self._keys[index]}.safetensors"
+
+
+def write_encoded(file: Path, encoded: Encoded) -> None:
+    """Atomically; a file that exists is complete."""
+    tensors = {
+        field.name: value
+        for field in fields(encoded)
+        if isinstance(value := getattr(encoded, field.name), Tensor)
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    labels = "\n".join(encoded.labels)
+    with atomic_path(file) as temporary:
+        kept = {name: value.contiguous() for name, value in tensors.items()}
+        save_file(kept, temporary, {"id": encoded.id, "labels": labels})
+
+
+def read_encoded(file: Path) -> Encoded:
+    """Inverse of `write_encoded`; `MatrixError` for a file that is none of ours."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata()
+            tensors = {name: opened.get_tensor(name) for name in sorted(opened.keys())}
+        labels = tuple(metadata["labels"].split("\n")) if metadata["labels"] else ()
+        image = tensors.pop("image_FCHW", None)
+        return Encoded(id=metadata["id"], labels=labels, image_FCHW=image, **tensors)
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise MatrixError(
+            f"not a cached sample ({error})", remedy="delete the file; it is made again", file=file
+        ) from error
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One forward pass, on the model's device."""
+
+    ids: tuple[str, ...]
+    labels: tuple[tuple[str, ...], ...]
+    latents_BFCHW: Tensor
+    noise_BFCHW: Tensor
+    timesteps_B: Tensor
+    text_BLE: Tensor
+    image_BFCHW: Tensor | None
+    id_map_BFCHW: Tensor | None
+    """Latents of the id map; zeros where it was dropped. None: a run without id map."""
+    phrase_BPL: Tensor
+    region_BPN: Tensor
+    phrase_targets: Targets
+    """For SGA: absent in samples whose caption was dropped."""
+    region_targets: Targets
+    """For SPA: each set of instances once."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Settings of what is random in a batch."""
+
+    seed: int
+    id_map: bool
+    id_drop: float
+    caption_dropout: float
+
+
+def make_batch(
+    backbone: Backbone,
+    samples: Sequence[Encoded],
+    epochs: Sequence[int],
+    empty_LE: Tensor,
+    draw: Draw,
+) -> Batch:
+    """The batch of ``samples``, each in its epoch; ``empty_LE`` is the empty caption's embedding.
+
+    Raises `MatrixError` where the clips differ in size or length.
+    """
+    _same_shape(samples)
+    device = next(backbone.transformer.parameters()).device
+
+    def generators(purpose: str) -> list[torch.Generator]:
+        keys = zip(samples, epochs, strict=True)
+        return [keyed_generator(draw.seed, sample.id, epoch, purpose) for sample, epoch in keys]
+
+    def dropped(purpose: str, share: float) -> list[bool]:
+        return [torch.rand((), generator=g).item() < share for g in generators(purpose)]
+
+    silent = dropped("caption", draw.caption_dropout)
+    text = torch.stack([empty_LE if q else s.text_LE for s, q in zip(samples, silent, strict=True)])
+    shape = samples[0].latents_FCHW.shape
+    noise = [torch.randn(shape, generator=g) for g in generators("noise")]
+    timesteps = [backbone.sample_timesteps(1, g) for g in generators("timestep")]
+    images = [s.image_FCHW for s in samples if s.image_FCHW is not None]
+    present_BP = _padded([torch.ones(len(s.labels), dtype=torch.bool) for s in samples])
+    spoken_BP = present_BP & ~torch.tensor(silent)[:, None]
+    once_BP = present_BP & ~_padded([s.repeated_P for s in samples])
+    target = _padded([s.target_PTHW for s in samples]).to(device)
+    known = _padded([s.known_PT for s in samples]).to(device)
+    id_map = None
+    if draw.id_map:
+        coloured = zip(samples, generators("colours"), strict=True)
+        painted = [torch.from_numpy(paint_ids(s.ids_IHW.numpy(), g)) for s, g in coloured]
+        frames = samples[0].target_PTHW.shape[1]
+        with torch.no_grad():
+            id_map = backbone.encode_image(torch.stack(painted), frames)
+        hidden = torch.tensor(dropped("id map", draw.id_drop), device=id_map.device)
+        id_map = id_map.masked_fill(hidden[:, None, None, None, None], 0)
+    return Batch(
+        ids=tuple(s.id for s in samples),
+        labels=tuple(s.labels for s in samples),
+        latents_BFCHW=torch.stack([s.latents_FCHW for s in samples]).to(device),
+        noise_BFCHW=torch.stack(noise).to(device),
+        timesteps_B=torch.cat(timesteps).to(device),
+        text_BLE=text.to(device),
+        image_BFCHW=torch.stack(images).to(device) if images else None,
+        id_map_BFCHW=id_map,
+        phrase_BPL=_padded([s.phrase_PL for s in samples]).to(device),
+        region_BPN=_padded([s.region_PN for s in samples]).to(device),
+        phrase_targets=Targets(target, known, spoken_BP.to(device)),
+        region_targets=Targets(target, known, once_BP.to(device)),
+    )
+
+
+def _padded(tensors: Sequence[Tensor]) -> Tensor:
+    """Stacked along a new first axis, the next one padded with zeros to its longest, at least 1."""
+    longest = max(1, *(len(tensor) for tensor in tensors))
+    out = tensors[0].new_zeros(len(tensors), longest, *tensors[0].shape[1:])
+    for row, tensor in zip(out, tensors, strict=True):
+        row[: len(tensor)] = tensor
+    return out
+
+
+def _same_shape(samples: Sequence[Encoded]) -> None:
+    first = samples[0]
+    for sample in samples:
+        if sample.latents_FCHW.shape != first.latents_FCHW.shape:
+            raise MatrixError(
+                f"samples {first.id} and {sample.id} differ in size or number of frames "
+                f"(latents {tuple(first.latents_FCHW.shape)} and "
+                f"{tuple(sample.latents_FCHW.shape)})",
+                remedy="give all clips one shape with --num-frames, --height and --width",
+                field="data",
+            )

@@ -1,0 +1,96 @@
+"""Checkpoints: one safetensors file with everything that an update changes.
+
+A resumed run continues to bit-identical weights (on one kind of machine): parameters and AdamW's
+moments are stored exactly, the learning rate and all noise depend on the step alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from matrix_video.services.errors import MatrixError
+from matrix_video.services.files import atomic_path
+
+FOLDER: Final = "checkpoints"
+_NAME: Final = re.compile(r"step-(\d{8})\.safetensors")
+_MOMENTS: Final = ("step", "exp_avg", "exp_avg_sq")
+
+
+def save_checkpoint(
+    run: Path, step: int, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.AdamW
+) -> Path:
+    """Write the state after ``step`` updates; older checkpoints go once it is complete."""
+    tensors: dict[str, Tensor] = {"rng": torch.get_rng_state()}
+    for name, parameter in parameters.items():
+        tensors[f"parameter/{name}"] = parameter.detach()
+        state = cast("dict[str, Tensor]", optimizer.state[parameter])
+        for moment in _MOMENTS:
+            if moment in state:  # none before the first update
+                tensors[f"{moment}/{name}"] = state[moment]
+    folder = run / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"step-{step:08d}.safetensors"
+    with atomic_path(file) as temporary:
+        stored = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(stored, temporary, {"format": "1", "step": str(step)})
+    for older in _checkpoints(run):
+        if older != file:
+            older.unlink()
+    return file
+
+
+def latest_checkpoint(run: Path) -> Path | None:
+    """The newest checkpoint of a run folder."""
+    return max(_checkpoints(run), default=None)
+
+
+def load_checkpoint(
+    file: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.AdamW
+) -> int:
+    """Restore `save_checkpoint`'s state in place; the number of updates made.
+
+    Raises `MatrixError` for a broken file, and for one of another model or other settings.
+    """
+    try:
+        with safe_open(file, framework="pt") as opened:
+            step = int(opened.metadata()["step"])
+            tensors = {name: opened.get_tensor(name) for name in sorted(opened.keys())}
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise _unfit(file, f"not a readable checkpoint ({error})") from error
+    stored = {name.removeprefix("parameter/") for name in tensors if name.startswith("parameter/")}
+    if stored != set(parameters):
+        other = sorted(stored ^ set(parameters))[0]
+        raise _unfit(file, f"the checkpoint is of other trainable weights ({other})")
+    for name, parameter in parameters.items():
+        value = tensors[f"parameter/{name}"]
+        if value.shape != parameter.shape:
+            raise _unfit(file, f"{name} is {tuple(value.shape)}, not {tuple(parameter.shape)}")
+        with torch.no_grad():
+            parameter.copy_(value)
+        # AdamW counts steps on the CPU, its moments live beside the parameter.
+        moments = {m: tensors[f"{m}/{name}"] for m in _MOMENTS if f"{m}/{name}" in tensors}
+        optimizer.state[parameter] = {
+            moment: tensor if moment == "step" else tensor.to(parameter.device)
+            for moment, tensor in moments.items()
+        }
+    torch.set_rng_state(tensors["rng"])
+    return step
+
+
+def _checkpoints(run: Path) -> list[Path]:
+    folder = run / FOLDER
+    if not folder.is_dir():
+        return []
+    return sorted(file for file in folder.iterdir() if _NAME.fullmatch(file.name))
+
+
+def _unfit(file: Path, problem: str) -> MatrixError:
+    return MatrixError(problem, remedy="delete the run folder, or give another --out", file=file)

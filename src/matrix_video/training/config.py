@@ -1,0 +1,128 @@
+"""What a fine-tuning run is made of.
+
+Every default says where it comes from: "paper" is arXiv 2510.07310, "authors" their released Wan
+script, everything else is our choice.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TrainConfig(BaseModel):
+    """One run of ``matrix train``; stored in the run folder as ``config.yaml``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    model: str = "tiny"
+    """Base pipeline: ``tiny``, a folder in diffusers format, or a hub id."""
+    data: Path
+    """MATRIX data set to train on."""
+    out: Path
+    """Run folder; a run that was stopped goes on from its last checkpoint."""
+
+    layers: Path | None = None
+    """``layers.json`` of an analysis. Give this, or ``v2t`` and ``v2v``."""
+    v2t: tuple[int, ...] = ()
+    """Layers whose video-to-text maps SGA aligns."""
+    v2v: tuple[int, ...] = ()
+    """Layers whose video-to-video maps SPA aligns."""
+    lora_layers: Literal["selected", "all"] = "selected"
+    """LoRA on the chosen layers alone (paper), or on all (the paper's ablation)."""
+
+    steps: int = Field(default=2000, ge=1)
+    """Updates."""
+    batch: int = Field(default=8, ge=1)
+    """Samples per update, over all processes."""
+    micro_batch: int | None = Field(default=None, ge=1)
+    """Samples per forward pass; None: the whole share of a process at once."""
+    lr: float = Field(default=1e-4, gt=0)
+    """Learning rate of LoRA (authors: 1e-5 at 14 B parameters)."""
+    lr_new: float | None = Field(default=None, gt=0)
+    """Learning rate of the id map's projection and the decoder, which start from nothing.
+    None: as ``lr``."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's weight decay."""
+    warmup: int = Field(default=20, ge=0)
+    """Updates over which the learning rate rises from 0; constant afterwards."""
+    clip_grad: float = Field(default=1.0, gt=0)
+    """Largest gradient norm of an update."""
+    lora_rank: int = Field(default=16, ge=1)
+    """Rank (authors: 16)."""
+    lora_alpha: float = Field(default=16.0, gt=0)
+    """LoRA's output is scaled by alpha / rank."""
+
+    sga: float = Field(default=0.01, ge=0)
+    """Weight of the grounding loss (authors: 0.01)."""
+    spa: float = Field(default=0.005, ge=0)
+    """Weight of the propagation loss (authors: 0.005)."""
+    mask_bce: float = Field(default=1.0, ge=0)
+    """Weight of cross-entropy within both losses."""
+    mask_dice: float = Field(default=1.0, ge=0)
+    """Weight of soft Dice within both losses."""
+    mask_l2: float = Field(default=0.0, ge=0)
+    """Weight of the squared error of probabilities within both losses."""
+    decoder: bool = True
+    """Train a map decoder; without it the interpolated log-lift is compared directly."""
+    decoder_channels: int = Field(default=16, ge=1)
+    """Width of the decoder."""
+    decoder_bound: float = Field(default=2.0, gt=0)
+    """Largest change that the decoder makes to a logit; a freer one draws masks itself, and the
+    attention improves less."""
+    up: int = Field(default=2, ge=1)
+    """Rows of the compared masks per token row; 2 is the latent resolution of 2×2 patches."""
+    map_mode: Literal["probabilities", "logits"] = "probabilities"
+    """Align attention probabilities, or logits before the softmax (authors)."""
+    mentions: Literal["noun", "full", "all"] = "full"
+    """Which tokens stand for an instance: its class noun, its first full mention, or all."""
+
+    id_map: bool = True
+    """Condition on the id map of the first frame (paper)."""
+    id_drop: float = Field(default=0.1, ge=0, le=1)
+    """How often the id map is left out."""
+    caption_dropout: float = Field(default=0.1, ge=0, le=1)
+    """How often the caption is empty, for classifier-free guidance; such a sample has no SGA."""
+
+    fps: float | None = Field(default=None, gt=0)
+    """Frame rate to sample clips at; None: their own."""
+    num_frames: int | None = Field(default=None, ge=1)
+    """Frames of a clip; None: all."""
+    height: int | None = Field(default=None, ge=1)
+    """Rows to resize to; None: as stored."""
+    width: int | None = Field(default=None, ge=1)
+    """Columns to resize to; None: as stored."""
+    limit: int | None = Field(default=None, ge=1)
+    """Train on the first so many samples alone."""
+    cache: Path | None = None
+    """Folder for encoded samples, shared by runs on the same data and model; None: in memory."""
+
+    val_data: Path | None = None
+    """Data set for the held-out score; None: the last ``heldout_samples`` of ``data`` are kept
+    out of training."""
+    heldout_samples: int = Field(default=4, ge=0)
+    """Held-out samples; 0: no held-out score."""
+    heldout_levels: int = Field(default=2, ge=1)
+    """Noise levels, evenly spaced, at which the held-out score is taken."""
+    heldout_every: int = Field(default=200, ge=1)
+    """Updates between held-out scores; also taken before the first and after the last."""
+    checkpoint_every: int = Field(default=200, ge=1)
+    """Updates between checkpoints."""
+    log_every: int = Field(default=1, ge=1)
+    """Updates between lines in ``metrics.jsonl``."""
+
+    seed: int = 0
+    """Everything random follows from this, the sample's id and the step."""
+    precision: Literal["no", "bf16"] = "no"
+    """Autocast of the transformer's forward pass."""
+    weights: Literal["float32", "bf16"] = "float32"
+    """Precision in which the frozen base is held; LoRA is always float32."""
+    gradient_checkpointing: bool = False
+    """Recompute blocks in the backward pass: less memory, a third more time."""
+
+    @property
+    def aligned(self) -> bool:
+        """Whether any alignment loss is on."""
+        return self.sga > 0 or self.spa > 0

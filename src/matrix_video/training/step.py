@@ -1,0 +1,96 @@
+"""One forward pass: the model's own loss, and the alignment losses on its attention.
+
+Shapes: B batch, F C H W latent frames, channels, rows and columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from matrix_video.alignment.objectives import Alignment, Term, sga, spa
+from matrix_video.attention.site import Call
+from matrix_video.services.errors import MatrixError
+from matrix_video.training.batches import Batch
+from matrix_video.training.student import Student
+
+Autocast = Callable[[], AbstractContextManager[object]]
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Losses of one batch, by sample."""
+
+    diffusion_B: Tensor
+    terms: dict[Term, Alignment]
+
+    def total(self, weights: Mapping[Term, float]) -> Tensor:
+        """L_DM + λ_SGA·L_SGA + λ_SPA·L_SPA (paper section 5), means over the batch."""
+        total = self.diffusion_B.mean()
+        for term, alignment in self.terms.items():
+            total = total + weights[term] * alignment.total()
+        return total
+
+
+def compute_losses(
+    student: Student,
+    batch: Batch,
+    weights: Mapping[Term, float],
+    calls: Mapping[str, Call],
+    autocast: Autocast = nullcontext,
+) -> Losses:
+    """Forward pass on ``batch``; ``calls`` are the captures of a tap open on ``student.sites``.
+
+    Terms of weight 0 are not computed. The transformer runs under ``autocast``; maps, decoder and
+    losses in float32.
+    """
+    backbone = student.backbone
+    noisy = backbone.add_noise(batch.latents_BFCHW, batch.noise_BFCHW, batch.timesteps_B)
+    given = (
+        nullcontext() if student.condition is None else student.condition.given(batch.id_map_BFCHW)
+    )
+    with given, autocast():
+        prediction = backbone.predict(noisy, batch.timesteps_B, batch.text_BLE, batch.image_BFCHW)
+    target = backbone.target(batch.latents_BFCHW, batch.noise_BFCHW, batch.timesteps_B)
+    error_BFCHW = (prediction.float() - target.float()).square()
+    weight_B = backbone.weight(batch.timesteps_B).float()
+    diffusion_B = weight_B * error_BFCHW.flatten(1).mean(dim=1)
+    terms: dict[Term, Alignment] = {}
+    if weights["sga"] and student.v2t_sites:
+        terms["sga"] = sga(
+            calls, student.v2t_sites, batch.phrase_BPL, batch.phrase_targets, student.aligner
+        )
+    if weights["spa"] and student.v2v_sites:
+        terms["spa"] = spa(
+            calls,
+            student.v2v_sites,
+            batch.region_BPN,
+            batch.region_targets,
+            student.aligner,
+            first=student.first,
+        )
+    return Losses(diffusion_B, terms)
+
+
+def check_finite(losses: Losses, batch: Batch, step: int) -> None:
+    """Raise `MatrixError` that names term, layer and sample of a loss that is not a number."""
+    for place, loss_B in _named_losses(losses):
+        finite_B = torch.isfinite(loss_B)
+        if not bool(finite_B.all()):
+            row = int((~finite_B).nonzero()[0])
+            raise MatrixError(
+                f"step {step}: {place} of sample {batch.ids[row]} is {loss_B[row].item():g}",
+                remedy="lower --lr, or look at that sample with `matrix check`",
+            )
+
+
+def _named_losses(losses: Losses) -> list[tuple[str, Tensor]]:
+    named = [("the diffusion loss", losses.diffusion_B)]
+    for term, alignment in losses.terms.items():
+        for layer, loss in alignment.layers.items():
+            named.append((f"the {term.upper()} loss in layer {layer}", loss.total_B))
+    return named

@@ -1,0 +1,157 @@
+"""What a run trains: LoRA on the chosen layers, the id map's projection, the map decoder.
+
+Shapes: T pixel frames, H W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from diffusers.models.modeling_utils import ModelMixin
+from torch import nn
+
+from matrix_video.alignment.decoder import DecoderConfig, MapDecoder, seeded_decoder
+from matrix_video.alignment.losses import MaskLossWeights
+from matrix_video.alignment.objectives import Aligner
+from matrix_video.alignment.targets import token_ratio
+from matrix_video.attention.site import Site
+from matrix_video.backbones.base import Backbone
+from matrix_video.backbones.condition import Condition
+from matrix_video.data.grid import TokenGrid
+from matrix_video.services.errors import MatrixError
+from matrix_video.training.config import TrainConfig
+from matrix_video.training.lora import add_lora, remove_lora
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The chosen layers: SGA acts on ``v2t``, SPA on ``v2v``."""
+
+    v2t: tuple[int, ...]
+    v2v: tuple[int, ...]
+
+    @property
+    def union(self) -> tuple[int, ...]:
+        """All of them, ascending."""
+        return tuple(sorted({*self.v2t, *self.v2v}))
+
+
+@dataclass(frozen=True)
+class Student:
+    """The base with everything trainable attached. ``parameters`` by stable name, in order."""
+
+    backbone: Backbone
+    grid: TokenGrid
+    v2t_sites: dict[str, Site]
+    """By capture name, "<layer>/v2t"."""
+    v2v_sites: dict[str, Site]
+    """By capture name, "<layer>/v2v"."""
+    condition: Condition | None
+    decoder: MapDecoder | None
+    aligner: Aligner
+    lora: dict[str, nn.Parameter]
+    new: dict[str, nn.Parameter]
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        return {**self.lora, **self.new}
+
+    @property
+    def sites(self) -> dict[str, Site]:
+        """Everything that is read, in training or to score."""
+        return {**self.v2t_sites, **self.v2v_sites}
+
+    def detach(self) -> None:
+        """Take everything off the pipeline again."""
+        if self.condition is not None:
+            self.condition.detach()
+        _recompute(self.backbone.transformer, False)
+        remove_lora(self.backbone.transformer)
+
+    @property
+    def first(self) -> int:
+        """Token frame of the first-frame regions: the first that holds pixels."""
+        return next(k for k, group in enumerate(self.grid.frames) if group)
+
+
+def make_student(
+    backbone: Backbone,
+    config: TrainConfig,
+    layers: Layers,
+    clip: tuple[int, int, int],
+) -> Student:
+    """Freeze the base and attach what ``config`` asks for, for clips of (T, H, W) pixels.
+
+    Raises `MatrixError` for a layer that the model does not have, and for an id map on a
+    text-to-video base.
+    """
+    if config.id_map and not backbone.takes_image:
+        raise MatrixError(
+            f"{type(backbone.pipe).__name__} takes no first frame, so it has no id map",
+            remedy="train with --no-id-map, or choose an image-to-video base",
+            field="id_map",
+        )
+    freeze(backbone)
+    grid = backbone.grid(*clip)
+    text = backbone.num_text_tokens
+    v2t_sites = {f"{i}/v2t": backbone.site(i, "v2t", grid, text) for i in layers.v2t}
+    v2v_sites = {f"{i}/v2v": backbone.site(i, "v2v", grid, text) for i in layers.v2v}
+    everywhere = config.lora_layers == "all"
+    reached = [site.module for site in (*v2t_sites.values(), *v2v_sites.values())]
+    lora = add_lora(
+        backbone.transformer,
+        backbone.lora_targets(range(backbone.num_layers) if everywhere else layers.union),
+        backbone.layer_names() if everywhere else reached,
+        rank=config.lora_rank,
+        alpha=config.lora_alpha,
+        seed=config.seed,
+    )
+    condition = None
+    new: dict[str, nn.Parameter] = {}
+    if config.id_map:
+        frames, channels, rows, columns = backbone.latent_shape(*clip)
+        patch = (frames // grid.num_frames, rows // grid.height, columns // grid.width)
+        condition = Condition(backbone.transformer, backbone.condition_site(), channels, patch)
+        new |= {f"condition.{n}": p for n, p in condition.projection.named_parameters()}
+    _recompute(backbone.transformer, config.gradient_checkpointing)
+    decoder = None
+    ratio = token_ratio(grid.frames)
+    if config.decoder and config.aligned:
+        shape = DecoderConfig(
+            ratio=ratio,
+            up=config.up,
+            channels=config.decoder_channels,
+            bound=config.decoder_bound,
+        )
+        decoder = seeded_decoder(shape, config.seed)
+        decoder.to(next(backbone.transformer.parameters()).device)
+        new |= {f"decoder.{n}": p for n, p in decoder.named_parameters()}
+    weights = MaskLossWeights(config.mask_bce, config.mask_dice, config.mask_l2)
+    return Student(
+        backbone=backbone,
+        grid=grid,
+        v2t_sites=v2t_sites,
+        v2v_sites=v2v_sites,
+        condition=condition,
+        decoder=decoder,
+        aligner=Aligner(grid.shape, ratio, config.up, decoder, weights, config.map_mode),
+        lora=lora,
+        new=new,
+    )
+
+
+def freeze(backbone: Backbone) -> None:
+    """No part of the pipeline trains or drops out; LoRA is switched on afterwards."""
+    for module in backbone.pipe.components.values():
+        if isinstance(module, nn.Module):
+            module.requires_grad_(False)
+            module.eval()
+
+
+def _recompute(transformer: nn.Module, on: bool) -> None:
+    """Switch diffusers' gradient checkpointing, which is non-reentrant, on or off."""
+    assert isinstance(transformer, ModelMixin)
+    if on:
+        transformer.enable_gradient_checkpointing()
+    else:
+        transformer.disable_gradient_checkpointing()

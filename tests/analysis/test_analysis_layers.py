@@ -1,0 +1,207 @@
+"""The choice of layers from planted measurements.
+
+Shapes: S samples, L layers, F token frames, h w token rows and columns.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+from matrix_video.analysis.layers import (
+    DataFacts,
+    LayerChoice,
+    ModelFacts,
+    choose_layers,
+    read_choice,
+    write_choice,
+)
+from matrix_video.analysis.records import KINDS, Row, Table, to_table
+from matrix_video.analysis.scores import score
+from matrix_video.attention.site import Kind
+from matrix_video.data.sample import Role
+from matrix_video.services.errors import MatrixError
+
+_LAYERS = 12  # so three layers are influential
+_SHAPE = (4, 6, 6)
+_MODEL = ModelFacts(
+    name="planted", family="none", transformer="T", num_layers=_LAYERS, fingerprint="f"
+)
+_DATA = DataFacts(path="planted", samples=1, hash="h")
+_ROLES: tuple[Role, ...] = ("subject", "object", "verb")
+
+Follow = Mapping[tuple[Kind, Role, int], float]
+"""How far a layer's map follows the mask, 0 (not at all) to 1, by kind, role and layer."""
+
+
+def _planted(
+    samples: int, follow: Follow, *, gain: Follow | None = None, seed: int = 0
+) -> tuple[Table, dict[str, bool]]:
+    """Scores of maps made to follow masks; ``gain`` is added in successful videos alone."""
+    random = torch.Generator().manual_seed(seed)
+    rows: list[Row] = []
+    labels: dict[str, bool] = {}
+    visible = torch.ones(_SHAPE[0], dtype=torch.bool)
+    for s in range(samples):
+        name = f"clip{s:03d}"
+        labels[name] = s % 2 == 0
+        mask, rival = _box(random), _box(random)
+        rival &= ~mask
+        for kind in KINDS:
+            for phrase, role in enumerate(_ROLES):
+                for layer in range(_LAYERS):
+                    share = follow.get((kind, role, layer), 0.0)
+                    if gain is not None and labels[name]:
+                        share += gain.get((kind, role, layer), 0.0)
+                    noise = torch.rand(_SHAPE, generator=random, dtype=torch.float64)
+                    maps = (noise + 20 * share * mask)[None]
+                    found = score(maps, mask, visible, [(rival, visible)])
+                    rows.append(_row(name, layer, role, kind, phrase, found))
+    return to_table(rows), labels
+
+
+def _box(random: torch.Generator) -> torch.Tensor:
+    mask = torch.zeros(_SHAPE, dtype=torch.bool)
+    y, x = (int(torch.randint(0, 4, (1,), generator=random)) for _ in range(2))
+    size = int(torch.randint(1, 3, (1,), generator=random))
+    mask[:, y : y + size, x : x + size] = True
+    return mask
+
+
+def _row(sample: str, layer: int, role: Role, kind: Kind, phrase: int, found: object) -> Row:
+    values = {
+        name: float(getattr(found, name))
+        for name in ("aas", "log_lift", "mean_in_mask", "average_precision", "binding", "area")
+    }
+    return Row(
+        sample=sample,
+        layer=layer,
+        level=0,
+        timestep=1.0,
+        role=role,
+        kind=kind,
+        phrase=phrase,
+        instance="id1",
+        head=None,
+        **values,
+    )
+
+
+def _choose(table: Table, labels: Mapping[str, bool] | None) -> LayerChoice:
+    return choose_layers(
+        table, num_layers=_LAYERS, model=_MODEL, data=_DATA, labels=labels, draws=400
+    )
+
+
+def _nouns(kind: Kind, layers: Mapping[int, float]) -> dict[tuple[Kind, Role, int], float]:
+    nouns: tuple[Role, ...] = ("subject", "object")
+    return {(kind, role, layer): v for role in nouns for layer, v in layers.items()}
+
+
+def _verbs(kind: Kind, layers: Mapping[int, float]) -> dict[tuple[Kind, Role, int], float]:
+    return {(kind, "verb", layer): v for layer, v in layers.items()}
+
+
+_FOLLOW = {
+    **_nouns("v2t", {5: 0.9, 6: 0.5, 7: 0.3}),
+    **_verbs("v2t", {6: 0.8, 2: 0.6, 3: 0.4}),
+    **_nouns("v2v", {0: 0.9, 1: 0.7, 2: 0.5}),
+    **_verbs("v2v", {1: 0.9, 0: 0.7, 4: 0.5}),
+}
+
+
+def test_layers_that_follow_the_masks_are_influential() -> None:
+    table, _ = _planted(20, _FOLLOW)
+    choice = _choose(table, None)
+    found = {(g.kind, g.words): g for g in choice.evidence.groups}
+    assert found["v2t", "nouns"].influential == (5, 6, 7)
+    assert found["v2t", "verbs"].influential == (6, 2, 3)
+    assert found["v2v", "nouns"].influential == (0, 1, 2)
+    assert found["v2v", "verbs"].influential == (1, 0, 4)
+
+
+def test_without_labels_dominance_is_not_measured_and_binding_decides() -> None:
+    table, _ = _planted(20, _FOLLOW)
+    choice = _choose(table, None)
+    for group in choice.evidence.groups:
+        assert (group.dominance, group.contrasts, group.dominant) == ("not measured", (), ())
+        assert group.reason == "no labels of success were given"
+    assert choice.evidence.basis == {"v2t": "binding", "v2v": "binding"}
+    # One of the nouns', one of the verbs', in turn, at most three, in order of binding contrast.
+    assert choice.v2t == (5, 6, 2)
+    assert choice.v2v == (0, 1, 2)
+    assert any("dominance not measured" in warning for warning in choice.evidence.warnings)
+
+
+def test_layers_that_tell_success_from_failure_are_dominant() -> None:
+    gain = {**_nouns("v2t", {6: 0.5, 7: 1.0}), **_verbs("v2t", {2: 0.6})}
+    table, labels = _planted(60, _FOLLOW, gain=gain)
+    choice = _choose(table, labels)
+    groups = {(g.kind, g.words): g for g in choice.evidence.groups}
+    assert set(groups["v2t", "nouns"].dominant) == {6, 7}
+    assert groups["v2t", "verbs"].dominant == (2,)
+    assert (groups["v2t", "verbs"].successes, groups["v2t", "verbs"].failures) == (30, 30)
+    assert choice.evidence.basis["v2t"] == "dominance"
+    assert set(choice.v2t) == {2, 6, 7}
+    assert choice.v2t[-1] == 2  # nouns first
+    # Nothing separates the outcomes in V2V, so it stays with the influential ones.
+    assert choice.evidence.basis["v2v"] == "influence"
+    assert choice.v2v == (0, 1, 2)
+    assert choice.evidence.warnings == ()
+
+
+def test_labels_of_too_few_failures_are_not_tested() -> None:
+    table, labels = _planted(20, _FOLLOW)
+    few = {name: name not in ("clip001", "clip003") for name in labels}
+    choice = _choose(table, few)
+    assert {g.reason for g in choice.evidence.groups} == {
+        "18 successes and 2 failures; at least 3 of each are needed"
+    }
+    assert choice.evidence.basis["v2t"] == "binding"
+
+
+def test_thin_evidence_is_warned_of() -> None:
+    table, labels = _planted(8, _FOLLOW)
+    warnings = _choose(table, labels).evidence.warnings
+    assert "v2t nouns: ranked on 8 samples only; the order may not hold" in warnings
+    assert any("4 successes and 4 failures" in warning for warning in warnings)
+
+
+def test_a_chosen_layer_at_chance_is_warned_of() -> None:
+    table, _ = _planted(20, dict.fromkeys(_FOLLOW, -0.04))  # less inside than outside
+    warnings = _choose(table, None).evidence.warnings
+    assert any("log-lift is at or below chance" in warning for warning in warnings)
+
+
+def test_a_kind_without_measurements_is_refused() -> None:
+    table, _ = _planted(4, _FOLLOW)
+    only = Table(table.data.filter(table.text("kind") == "v2t"))
+    with pytest.raises(MatrixError, match="v2v: no sample has a v2v map that could be scored"):
+        _choose(only, None)
+
+
+def test_file_round_trip_and_contract(tmp_path: Path) -> None:
+    table, labels = _planted(20, _FOLLOW)
+    choice = _choose(table, labels)
+    path = tmp_path / "layers.json"
+    write_choice(path, choice)
+    assert read_choice(path) == choice
+    stored = json.loads(path.read_text())
+    assert set(stored) == {"format", "model", "data", "v2t", "v2v", "evidence"}
+    assert stored["format"] == 1
+    assert stored["v2t"] == list(choice.v2t)
+
+
+def test_a_broken_file_names_the_field(tmp_path: Path) -> None:
+    table, _ = _planted(4, _FOLLOW)
+    path = tmp_path / "layers.json"
+    write_choice(path, _choose(table, None))
+    stored = json.loads(path.read_text())
+    stored["v2t"] = ["five"]
+    path.write_text(json.dumps(stored))
+    with pytest.raises(MatrixError, match=r"layers.json: v2t\.0: not a choice of layers"):
+        read_choice(path)

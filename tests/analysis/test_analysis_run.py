@@ -1,0 +1,106 @@
+"""A whole analysis with the random tiny pipeline, stopped and resumed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import matrix_video.analysis.run as run_module
+from matrix_video.analysis.collect import Probe, measure_clip
+from matrix_video.analysis.config import AnalyzeConfig
+from matrix_video.analysis.layers import read_choice
+from matrix_video.analysis.records import Row, read_table
+from matrix_video.analysis.run import analyze
+from matrix_video.backbones.base import Backbone
+from matrix_video.data.clip import Clip
+from matrix_video.data.video import read_video
+from matrix_video.services.errors import MatrixError
+
+
+def _config(data: Path, out: Path, **changes: object) -> AnalyzeConfig:
+    values: dict[str, object] = {"data": data, "out": out, "levels": 2, "draws": 100}
+    return AnalyzeConfig.model_validate({**values, **changes})
+
+
+def test_everything_is_written(data: Path, tmp_path: Path, backbone: Backbone) -> None:
+    out = tmp_path / "run"
+    choice = analyze(_config(data, out, overlays=1), backbone)
+    assert read_choice(out / "layers.json") == choice
+    assert choice.model.fingerprint == backbone.fingerprint()
+    assert choice.data.samples == 3
+    table = read_table(out / "attention.parquet")
+    assert sorted(set(table.text("sample"))) == ["clip0", "clip1", "clip2"]
+    assert len(table) == 3 * 3 * 2 * 3 * 2  # samples, layers, levels, phrases, kinds
+    plots = {path.name for path in (out / "plots").iterdir()}
+    groups = [f"{kind}_{words}" for kind in ("v2t", "v2v") for words in ("nouns", "verbs")]
+    assert plots == {  # no gaps: dominance was not measured
+        *(f"layers_{group}.svg" for group in groups),
+        "levels_v2t.svg",
+        "levels_v2v.svg",
+    }
+    names = sorted(path.name for path in (out / "overlays").iterdir())
+    expected = [f"clip0_v2t_layer{choice.v2t[0]:02d}", f"clip0_v2v_layer{choice.v2v[0]:02d}"]
+    assert names == sorted(f"{name}{end}" for name in expected for end in (".mp4", ".png"))
+    video = read_video(out / "overlays" / f"{expected[0]}.mp4")
+    assert len(video) == 9
+
+
+def test_a_stopped_run_goes_on_to_the_same_result(
+    data: Path, tmp_path: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = analyze(_config(data, tmp_path / "whole", overlays=0), backbone)
+    out = tmp_path / "stopped"
+    measured: list[str] = []
+
+    def dying(backbone: Backbone, clip: Clip, probe: Probe) -> list[Row]:
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        measured.append(clip.sample.id)
+        return measure_clip(backbone, clip, probe)
+
+    monkeypatch.setattr(run_module, "measure_clip", dying)
+    with pytest.raises(KeyboardInterrupt):
+        analyze(_config(data, out, overlays=0), backbone)
+    assert not (out / "layers.json").exists()
+
+    def counting(backbone: Backbone, clip: Clip, probe: Probe) -> list[Row]:
+        measured.append(clip.sample.id)
+        return measure_clip(backbone, clip, probe)
+
+    monkeypatch.setattr(run_module, "measure_clip", counting)
+    assert analyze(_config(data, out, overlays=0), backbone) == whole
+    assert measured == ["clip0", "clip1", "clip2"]
+    one, two = (read_table(p / "attention.parquet").data for p in (tmp_path / "whole", out))
+    assert one.equals(two)
+
+
+def test_a_changed_clip_is_measured_again(data: Path, tmp_path: Path, backbone: Backbone) -> None:
+    out = tmp_path / "run"
+    before = analyze(_config(data, out, overlays=0), backbone)
+    track = data / "tracks" / "clip1.json"
+    other = data / "tracks" / "clip2.json"
+    track.write_bytes(other.read_bytes())
+    after = analyze(_config(data, out, overlays=0), backbone)
+    assert after.data.hash != before.data.hash
+    assert len(list((out / "parts").iterdir())) == 4
+
+
+def test_labels_reach_the_evidence(data: Path, tmp_path: Path, backbone: Backbone) -> None:
+    labels = tmp_path / "scores.json"
+    videos = [{"id": f"clip{i}", "sgi_raw": i / 2} for i in range(3)]
+    labels.write_text(json.dumps({"format": 1, "videos": videos}))
+    choice = analyze(_config(data, tmp_path / "run", labels=labels, overlays=0), backbone)
+    for group in choice.evidence.groups:
+        assert (group.successes, group.failures) == (1, 2)
+        assert group.dominance == "not measured"
+        assert group.reason == "1 successes and 2 failures; at least 3 of each are needed"
+    labels.write_text(json.dumps({"format": 1, "videos": [{"id": "other", "sgi_raw": 1.0}]}))
+    with pytest.raises(MatrixError, match=r"none of its videos \(other, …\) is among"):
+        analyze(_config(data, tmp_path / "run2", labels=labels, overlays=0), backbone)
+
+
+def test_settings_that_contradict_are_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(MatrixError, match="width: only one of height and width is given"):
+        _config(data, tmp_path / "run", height=32)

@@ -1,0 +1,141 @@
+"""From names to pipelines and backbones, and what is said when it fails."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import (
+    CogVideoXImageToVideoPipeline,
+    CogVideoXPipeline,
+    CogVideoXVideoToVideoPipeline,
+)
+
+from matrix_video.backbones import loading
+from matrix_video.backbones.cogvideox import CogVideoXBackbone
+from matrix_video.backbones.loading import backbone_for, families, load_pipeline
+from matrix_video.backbones.tiny import tiny_pipeline
+from matrix_video.services.errors import MatrixError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "i2v"
+    tiny_pipeline().save_pretrained(path)
+    return path
+
+
+def changed_index(folder: Path, to: Path, change: dict[str, Any]) -> Path:
+    to.mkdir()
+    index = json.loads((folder / "model_index.json").read_text())
+    (to / "model_index.json").write_text(json.dumps({**index, **change}))
+    return to
+
+
+def test_round_trip(folder: Path) -> None:
+    pipe: Any = load_pipeline(str(folder))
+    assert type(pipe) is CogVideoXImageToVideoPipeline
+    assert pipe.transformer.dtype == pipe.text_encoder.dtype == pipe.vae.dtype == torch.float32
+    assert not pipe.transformer.training
+    backbone = backbone_for(pipe)
+    assert isinstance(backbone, CogVideoXBackbone)
+    original = backbone_for(tiny_pipeline())
+    assert backbone.fingerprint() == original.fingerprint()
+    captions = ["the red ball hits the box", ""]
+    assert torch.equal(backbone.encode_text(captions), original.encode_text(captions))
+    assert backbone.num_text_tokens == 32
+
+
+def test_dtype_and_text_to_video(tmp_path: Path) -> None:
+    tiny_pipeline(i2v=False).save_pretrained(tmp_path / "t2v")
+    pipe: Any = load_pipeline(str(tmp_path / "t2v"), dtype=torch.bfloat16)
+    assert type(pipe) is CogVideoXPipeline
+    assert pipe.transformer.dtype == pipe.text_encoder.dtype == pipe.vae.dtype == torch.bfloat16
+    same = backbone_for(tiny_pipeline(i2v=False))
+    assert backbone_for(pipe).fingerprint() == same.fingerprint()
+
+
+def test_tiny_is_looked_up_in_the_package(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "files", lambda package: tmp_path)
+    with pytest.raises(MatrixError, match="the tiny pipeline is not in this installation"):
+        load_pipeline("tiny")
+    shutil.copytree(folder, tmp_path / "models" / "tiny")
+    assert type(load_pipeline("tiny")) is CogVideoXImageToVideoPipeline
+
+
+@pytest.mark.filterwarnings("ignore:The `local_dir_use_symlinks`:UserWarning")
+def test_neither_folder_nor_reachable() -> None:
+    message = r"model: the model 'nobody/nothing' is neither a folder here nor .*--model tiny"
+    with pytest.raises(MatrixError, match=message):
+        load_pipeline("nobody/nothing")
+
+
+def test_folder_without_index(tmp_path: Path) -> None:
+    with pytest.raises(MatrixError, match=r"not a complete pipeline .*model_index\.json") as info:
+        load_pipeline(str(tmp_path))
+    assert info.value.file == tmp_path
+
+
+def test_pickled_weights_are_not_read(folder: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bin"
+    shutil.copytree(folder, bad)
+    weights = bad / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights.unlink()
+    torch.save({}, weights.with_suffix(".bin"))
+    with pytest.raises(MatrixError, match=r"not a complete pipeline .* with safetensors weights"):
+        load_pipeline(str(bad))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "{}", '"text"', '{"_class_name": "P", "transformer": 3}']
+)
+def test_broken_index(tmp_path: Path, text: str) -> None:
+    (tmp_path / "model_index.json").write_text(text)
+    with pytest.raises(MatrixError, match="not a complete pipeline"):
+        load_pipeline(str(tmp_path))
+
+
+def test_unknown_family_is_refused_before_weights(folder: Path, tmp_path: Path) -> None:
+    other = changed_index(
+        folder,
+        tmp_path / "other",
+        {"_class_name": "MochiPipeline", "transformer": ["diffusers", "MochiTransformer3DModel"]},
+    )
+    message = (
+        r"MochiPipeline has a transformer of an unknown family \(MochiTransformer3DModel\)\. "
+        r"use a model with one of CogVideoXTransformer3DModel, or register "
+        r".*matrix_video\.backbones"
+    )
+    with pytest.raises(MatrixError, match=message):
+        load_pipeline(str(other))
+    pipe: Any = tiny_pipeline()
+    pipe.register_modules(transformer=pipe.vae)
+    with pytest.raises(MatrixError, match=r"unknown family \(AutoencoderKLCogVideoX\)"):
+        backbone_for(pipe)
+
+
+def test_unknown_pipeline_of_a_known_family() -> None:
+    pipe: Any = tiny_pipeline(i2v=False)
+    other = CogVideoXVideoToVideoPipeline(**pipe.components)
+    with pytest.raises(MatrixError, match="CogVideoXVideoToVideoPipeline is not a CogVideoX"):
+        backbone_for(other)
+
+
+class Registered(CogVideoXBackbone):
+    """A family of somebody else's."""
+
+
+def test_families_of_other_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("AutoencoderKLCogVideoX", "somewhere:Registered", loading.GROUP)
+    monkeypatch.setattr(EntryPoint, "load", lambda self: Registered)
+    monkeypatch.setattr(loading, "entry_points", lambda group: (point,))
+    assert set(families()) == {"AutoencoderKLCogVideoX", "CogVideoXTransformer3DModel"}
+    pipe: Any = tiny_pipeline()
+    assert isinstance(backbone_for(pipe), Registered)

@@ -1,0 +1,163 @@
+"""Runs of generation: what is written, and that stopping changes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import matrix_video.generation.run as run_module
+from matrix_video.backbones.base import Backbone
+from matrix_video.backbones.condition import Condition
+from matrix_video.data.dataset import Dataset
+from matrix_video.generation.config import GenerateConfig
+from matrix_video.generation.run import generate
+from matrix_video.generation.sampler import Prompt, Sampling, sample
+from matrix_video.services.errors import MatrixError
+
+
+def _config(prompts: Path, out: Path, **changes: object) -> GenerateConfig:
+    values: dict[str, object] = {"prompts": prompts, "out": out, "steps": 2, "batch": 3}
+    return GenerateConfig.model_validate({**values, **changes})
+
+
+def _frames(folder: Path) -> list[NDArray[np.uint8]]:
+    data = Dataset(folder)
+    return [data.video(i).frames_THWC for i in range(len(data))]
+
+
+def test_a_data_set_of_clips_is_written(prompts: Path, tmp_path: Path, backbone: Backbone) -> None:
+    out = tmp_path / "run"
+    folder = generate(_config(prompts, out), backbone)
+    assert folder == out / "dataset"
+    made, given = Dataset(folder), Dataset(prompts)
+    assert [s.id for s in made.samples] == [s.id for s in given.samples]
+    for new, old in zip(made.samples, given.samples, strict=True):
+        assert new.source == f"matrix generate: {out}"
+        assert new.model_copy(update={"source": None}) == old
+    assert made.video(0).fps == pytest.approx(8.0)
+    with pytest.raises(MatrixError, match="id1"):  # nobody has tracked the generated video
+        made.tracks(0)
+    facts = json.loads((out / "generation.json").read_text())
+    assert facts["prompts"] == str(prompts)
+    assert facts["model"]["fingerprint"] == backbone.fingerprint()
+    assert (facts["adapter"], facts["id_map"], facts["seed"], facts["steps"]) == (None, False, 0, 2)
+    # Lossless: pixels are those of the sampler.
+    first = given[0]
+    prompt = Prompt("p0", first.sample.caption, first.video.frames_THWC[0])
+    (direct,) = sample(backbone, [prompt], 9, Sampling(steps=2))
+    assert np.abs(direct.astype(int) - _frames(folder)[0].astype(int)).max() <= 1
+
+
+def test_a_stopped_run_goes_on_to_the_same_bytes(
+    prompts: Path, tmp_path: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = generate(_config(prompts, tmp_path / "whole"), backbone)
+    out = tmp_path / "stopped"
+    written = run_module._write  # pyright: ignore[reportPrivateUsage]
+    count = 0
+
+    def dying(*arguments: object) -> None:
+        nonlocal count
+        count += 1
+        if count == 3:  # in the middle of the first batch
+            raise KeyboardInterrupt
+        written(*arguments)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(run_module, "_write", dying)
+    with pytest.raises(KeyboardInterrupt):
+        generate(_config(prompts, out), backbone)
+    assert not (out / "dataset" / "metadata.jsonl").exists()
+    kept = (out / "dataset" / "videos" / "p0.mp4").stat().st_mtime_ns
+    monkeypatch.setattr(run_module, "_write", written)
+    batches: list[list[str]] = []
+
+    def counting(
+        backbone: Backbone,
+        prompts: Sequence[Prompt],
+        num_frames: int,
+        sampling: Sampling,
+        condition: Condition | None = None,
+    ) -> NDArray[np.uint8]:
+        batches.append([p.id for p in prompts])
+        return sample(backbone, prompts, num_frames, sampling, condition)
+
+    monkeypatch.setattr(run_module, "sample", counting)
+    folder = generate(_config(prompts, out), backbone)
+    assert batches == [["p0", "p1", "p2"], ["p3"]]
+    for name in ("p0", "p1", "p2", "p3"):
+        file = f"videos/{name}.mp4"
+        assert (folder / file).read_bytes() == (whole / file).read_bytes()
+    assert (folder / "videos" / "p0.mp4").stat().st_mtime_ns == kept  # finished videos are kept
+    batches.clear()
+    assert generate(_config(prompts, out), backbone) == folder
+    assert batches == []
+
+
+def test_adapter_scale_and_id_map(
+    prompts: Path, tmp_path: Path, backbone: Backbone, adapter: Path
+) -> None:
+    def made(name: str, **changes: object) -> NDArray[np.uint8]:
+        config = _config(prompts, tmp_path / name, limit=2, **changes)
+        return np.stack(_frames(generate(config, backbone)))
+
+    base = made("base")
+    whole = made("whole", adapter=adapter)
+    plain = made("plain", adapter=adapter, id_map=False)
+    none = made("none", adapter=adapter, id_map=False, lora_scale=0.0)
+    half = made("half", adapter=adapter, id_map=False, lora_scale=0.5)
+    assert np.array_equal(none, base)
+    for one, other in ((whole, plain), (plain, base), (half, plain), (half, base)):
+        assert not np.array_equal(one, other)
+    facts = json.loads((tmp_path / "whole" / "generation.json").read_text())
+    assert facts["id_map"] is True
+    assert facts["model"]["fingerprint"] == backbone.fingerprint()  # the base's, LoRA or not
+    assert len(facts["adapter_sha256"]) == 64
+    assert json.loads((tmp_path / "plain" / "generation.json").read_text())["id_map"] is False
+    assert np.array_equal(base, made("again"))  # the adapter was taken off
+
+
+def test_another_size_and_length(prompts: Path, tmp_path: Path, backbone: Backbone) -> None:
+    config = _config(
+        prompts, tmp_path / "run", limit=1, num_frames=17, height=16, width=32, fps=4.0
+    )
+    video = Dataset(generate(config, backbone)).video(0)
+    assert video.frames_THWC.shape == (17, 16, 32, 3)
+    assert video.fps == pytest.approx(4.0)
+
+
+def test_bad_input_is_named(prompts: Path, tmp_path: Path, backbone: Backbone) -> None:
+    with pytest.raises(MatrixError, match=r"lora_scale: a LoRA scale of 0\.5 is given"):
+        _config(prompts, tmp_path / "a", lora_scale=0.5)
+    with pytest.raises(MatrixError, match="height: only one of height and width is given"):
+        _config(prompts, tmp_path / "a", width=32)
+    with pytest.raises(MatrixError, match="a clip of 10 frames"):
+        generate(_config(prompts, tmp_path / "b", num_frames=10), backbone)
+    assert not (tmp_path / "b" / "dataset" / "metadata.jsonl").exists()
+    with pytest.raises(MatrixError, match="the file is missing"):
+        generate(_config(prompts, tmp_path / "c", adapter=tmp_path / "nowhere"), backbone)
+    with pytest.raises(MatrixError, match="nowhere"):
+        generate(_config(tmp_path / "nowhere", tmp_path / "d"), backbone)
+    generate(_config(prompts, tmp_path / "e", limit=1), backbone)
+    with pytest.raises(MatrixError, match="seed: the folder holds a run with seed = 0"):
+        generate(_config(prompts, tmp_path / "e", limit=1, seed=1), backbone)
+
+
+def test_prompts_of_two_sizes_are_refused_together(
+    prompts: Path, tmp_path: Path, backbone: Backbone
+) -> None:
+    from matrix_video.data.dataset import DatasetWriter
+    from matrix_video.data.sample import Sample
+
+    with DatasetWriter(prompts) as writer:
+        odd = Sample(id="p9", file_name="videos/p9.mp4", caption="the box")
+        writer.add(odd, np.zeros((17, 32, 32, 3), dtype=np.uint8), 8.0, {}, lossless=True)
+    match = r"prompts p3 and p9 differ .*9 frames of 32x32 and 17 frames of 32x32"
+    with pytest.raises(MatrixError, match=match):
+        generate(_config(prompts, tmp_path / "a"), backbone)
+    folder = generate(_config(prompts, tmp_path / "b", batch=1), backbone)
+    assert [len(frames) for frames in _frames(folder)] == [9, 9, 9, 9, 17]

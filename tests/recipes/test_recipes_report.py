@@ -1,0 +1,63 @@
+"""``matrix report``: from folders named on the command line to a page with real differences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from matrix_video.data.dataset import Dataset, DatasetWriter
+from matrix_video.evaluation.run import EvaluateConfig, evaluate
+from matrix_video.recipes.report import ReportCommand, compare, named_runs, run
+from matrix_video.services.errors import MatrixError
+from matrix_video.world.write import write_split
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    write_split(folder / "val", 3, 5, "val")
+    truth = Dataset(folder / "val")
+    with DatasetWriter(folder / "frozen") as writer:
+        for i, sample in enumerate(truth.samples):
+            frames = truth.video(i).frames_THWC
+            held = np.repeat(frames[:1], len(frames), axis=0)
+            writer.add(sample, held, 8.0, {}, lossless=True)
+    for name in ("frozen", "val"):
+        out = folder / f"scores-{name}"
+        evaluate(EvaluateConfig(videos=folder / name, prompts=folder / "val", out=out, nulls=False))
+    return folder
+
+
+def test_the_page_has_the_paired_difference(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = (f"frozen={root / 'scores-frozen'}", f"truth={root / 'scores-val'}")
+    assert run(ReportCommand(out=tmp_path / "page", runs=runs, title="Ceiling")) == 0
+    page = tmp_path / "page" / "index.html"
+    assert f"report: {page}" in capsys.readouterr().out
+    text = page.read_text(encoding="utf-8")
+    found = compare(root / "scores-val", root / "scores-frozen", "if")
+    assert found is not None
+    assert found.n == 3
+    assert f"+{found.mean:.3f}" in text
+    assert "truth − frozen" in text
+    assert "truth is higher" in text
+    assert "Not shown: null rows: not evaluated." in text
+
+
+def test_names_are_given_or_taken_from_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "matrix").mkdir()
+    assert named_runs(("LoRA=runs/lora", f"{tmp_path}/matrix/")) == (
+        ("LoRA", Path("runs/lora")),
+        ("matrix", tmp_path / "matrix"),
+    )
+    for text in ("=runs/lora", "LoRA="):
+        with pytest.raises(MatrixError, match=f"runs: '{text}' lacks a name or a folder"):
+            named_runs((text,))
+
+
+def test_a_wrong_number_of_prompts_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MatrixError, match="prompts: -1 prompts cannot be shown"):
+        run(ReportCommand(out=tmp_path, runs=(), prompts=-1))

@@ -1,0 +1,442 @@
+"""From run folders, written as the other rooms write them, to content."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import BaseModel
+
+from matrix_video.analysis.layers import (
+    ContrastEvidence,
+    DataFacts,
+    Evidence,
+    GroupEvidence,
+    LayerChoice,
+    LayerEvidence,
+    ModelFacts,
+    write_choice,
+)
+from matrix_video.data.dataset import Dataset, DatasetWriter
+from matrix_video.data.sample import Sample
+from matrix_video.data.video import write_video
+from matrix_video.evaluation.run import EvaluateConfig, evaluate
+from matrix_video.report.collect import collect
+from matrix_video.report.content import Estimate, Metric, ReportContent
+from matrix_video.report.page import build_report
+from matrix_video.services.errors import MatrixError
+from matrix_video.services.files import write_json
+from matrix_video.services.run import RunFolder
+from matrix_video.world.write import write_split
+
+
+class Settings(BaseModel):
+    model: str = "tiny"
+    data: Path | None = None
+    prompts: Path | None = None
+    seed: int = 3
+    layers: tuple[int, ...] = ()
+    id_map: bool = True
+
+
+def analysis(path: Path, *, measured: bool = False) -> Path:
+    with RunFolder.open(path, Settings(data=Path("clips")), command="analyze") as run:
+        group = GroupEvidence(
+            kind="v2t",
+            words="nouns",
+            samples=70,
+            k=2,
+            order=(1, 0),
+            influential=(1, 0),
+            layers=(
+                LayerEvidence(layer=0, frequency=0.4, aas=0.1, log_lift=-0.2, binding=None),
+                LayerEvidence(layer=1, frequency=0.9, aas=0.3, log_lift=1.2, binding=0.2),
+            ),
+            dominance="measured" if measured else "not measured",
+            reason=None if measured else "no labels of success were given",
+            successes=30 if measured else 0,
+            failures=40 if measured else 0,
+            contrasts=(
+                ContrastEvidence(
+                    layer=1,
+                    difference=0.3,
+                    low=0.1,
+                    high=0.5,
+                    p_value=0.01,
+                    gap_success=0.2,
+                    gap_failure=-0.1,
+                ),
+            )
+            if measured
+            else (),
+            dominant=(1,) if measured else (),
+        )
+        model = ModelFacts(
+            name="tiny", family="cogvideox", transformer="T", num_layers=2, fingerprint="ab"
+        )
+        evidence = Evidence(
+            basis={"v2t": "binding", "v2v": "binding"}, groups=(group,), warnings=("thin",)
+        )
+        choice = LayerChoice(
+            model=model,
+            data=DataFacts(path="clips", samples=70, hash="x"),
+            v2t=(1,),
+            v2v=(0, 1),
+            evidence=evidence,
+        )
+        write_choice(run.path / "layers.json", choice)
+        run.mark_done("analyze", samples=70, seconds=12.5)
+    return path
+
+
+def training(path: Path, *, aligned: bool = True, finished: bool = True) -> Path:
+    with RunFolder.open(path, Settings(data=Path("train")), command="train") as run:
+        run.log(step=0, **{"heldout_aas/5/v2t": 0.3, "heldout_aas/1/v2v": 0.2})
+        for step in (1, 2, 3):
+            values = {"loss": 1.0, "diffusion": 0.2 / step}
+            if aligned:
+                values |= {"sga": 1.5 / step, "spa": math.nan if step == 2 else 1.2}
+            run.log(step=step, **values)
+        run.log(step=4, diffusion=0.04, **{"heldout_aas/5/v2t": 0.4, "heldout_aas/1/v2v": 0.25})
+        if finished:
+            (run.path / "adapter").mkdir()
+            run.mark_done("train", steps=4, absorbed=True)
+    return path
+
+
+def prompt(name: str) -> Sample:
+    return Sample(id=name, file_name=f"videos/{name}.mp4", caption=f"a ball, clip {name}")
+
+
+def dataset(path: Path, names: tuple[str, ...]) -> Path:
+    frames = np.zeros((3, 16, 16, 3), dtype=np.uint8)
+    with DatasetWriter(path) as writer:
+        for name in names:
+            writer.add(prompt(name), frames, 8.0, {}, lossless=True)
+    return path
+
+
+def generation(path: Path, prompts: Path, names: tuple[str, ...]) -> Path:
+    with RunFolder.open(path, Settings(prompts=prompts), command="generate") as run:
+        dataset(run.path / "dataset", names)
+        write_json(run.path / "generation.json", {"format": 1, "prompts": str(prompts)})
+    return path
+
+
+def names(content: ReportContent) -> list[str]:
+    return [item.sample.id for item in content.gallery]
+
+
+def test_runs_say_what_they_were(tmp_path: Path) -> None:
+    one, two = analysis(tmp_path / "one"), training(tmp_path / "two")
+    environment = json.loads((two / "environment.json").read_text())
+    write_json(two / "environment.json", {**environment, "python": "3.99"})
+    content = collect([("A", one), ("B", two)], title="t")
+    assert [(r.label, r.command, r.model, r.data, r.seed) for r in content.runs] == [
+        ("A", "matrix analyze", "tiny", "clips", "3"),
+        ("B", "matrix train", "tiny", "train", "3"),
+    ]
+    assert [run.seconds for run in content.runs] == [12.5, None]
+    settings = dict(content.runs[0].settings)
+    assert settings["layers"] == "none"
+    assert settings["id_map"] == "yes"
+    assert settings["prompts"] == "–"
+    found = dict(content.versions)
+    assert found["python"] == f"{environment['python']} (A); 3.99 (B)"
+    assert found["numpy"] == np.__version__
+
+
+def test_an_analysis_keeps_its_evidence(tmp_path: Path) -> None:
+    content = collect([("A", analysis(tmp_path / "a", measured=True))], title="t")
+    (scores,) = content.layers
+    assert scores.chosen == {"v2t": (1,), "v2v": (0, 1)}
+    (group,) = scores.groups
+    assert [(s.layer, s.aas, s.log_lift, s.binding) for s in group.layers] == [
+        (0, 0.1, -0.2, None),
+        (1, 0.3, 1.2, 0.2),
+    ]
+    assert group.dominant == (1,)
+    assert group.reason is None
+    assert (group.contrasts[0].low, group.contrasts[0].high) == (0.1, 0.5)
+    assert scores.warnings == ("thin",)
+
+
+def test_dominance_that_was_not_measured_reaches_the_page(tmp_path: Path) -> None:
+    content = collect([("A", analysis(tmp_path / "a"))], title="t")
+    page = build_report(tmp_path / "report", content).read_text(encoding="utf-8")
+    assert "v2t nouns: dominance not measured (no labels of success were given)" in page
+    assert "<li>thin</li>" in page
+
+
+def test_training_gives_every_term_and_says_what_is_no_number(tmp_path: Path) -> None:
+    content = collect([("M", training(tmp_path / "m"))], title="t")
+    (run,) = content.curves
+    assert set(run.terms) == {"diffusion", "sga", "spa"}
+    assert run.terms["sga"].steps == (1.0, 2.0, 3.0)
+    assert run.terms["sga"].values == (1.5, 0.75, 0.5)
+    assert run.terms["spa"].steps == (1.0, 3.0)
+    assert content.missing["training"] == ("1 values of the SPA loss of M: no numbers",)
+    assert [(h.kind, h.layer, h.curve.values) for h in run.heldout] == [
+        ("v2t", "5", (0.3, 0.4)),
+        ("v2v", "1", (0.2, 0.25)),
+    ]
+    assert run.absorbed is True
+
+
+def test_unfinished_runs_are_named(tmp_path: Path) -> None:
+    training(tmp_path / "m", finished=False)
+    for command in ("analyze", "generate", "evaluate", "train"):
+        RunFolder.open(tmp_path / command, Settings(), command=command).close()
+    named = [(n, tmp_path / n) for n in ("m", "analyze", "generate", "evaluate", "train")]
+    content = collect(named, title="t")
+    assert content.curves[0].absorbed is None
+    assert content.missing["training"][1:] == (
+        "the end of m: the run is not finished",
+        "loss curves of train: it logged no step",
+    )
+    assert content.missing["layers"] == ("analyze: the analysis has no layers.json yet",)
+    assert content.missing["scores"] == ("evaluate: the evaluation has no scores.json yet",)
+    assert content.missing["gallery"] == ("clips of generate: the run is not finished",)
+
+
+def test_the_gallery_takes_the_first_prompts_that_all_runs_have(tmp_path: Path) -> None:
+    truth = dataset(tmp_path / "val", ("a", "b", "c", "d"))
+    base = generation(tmp_path / "base", truth, ("a", "b", "c"))
+    lora = generation(tmp_path / "lora", truth, ("d", "c", "b"))
+    write_video(base / "overlays" / "b_v2t_layer05.mp4", np.zeros((2, 16, 16, 3), np.uint8), 8.0)
+    content = collect([("base", base), ("LoRA", lora)], title="t", prompts=1)
+    assert names(content) == ["b"]
+    (item,) = content.gallery
+    assert [clip.label for clip in item.clips] == ["ground truth", "base", "LoRA"]
+    assert [clip.reference for clip in item.clips] == [True, False, False]
+    assert item.clips[2].video == lora / "dataset" / "videos" / "b.mp4"
+    assert [overlay.label for overlay in item.overlays] == ["base, V2T, layer 5"]
+    assert content.gallery_note == "The first 1 of 2 prompts; none was picked."
+    assert content.missing["gallery"] == (
+        "answers for base: no evaluation of its videos was given",
+        "answers for LoRA: no evaluation of its videos was given",
+    )
+
+
+def test_a_lost_prompt_set_is_named(tmp_path: Path) -> None:
+    base = generation(tmp_path / "base", tmp_path / "gone", ("a",))
+    content = collect([("base", base)], title="t")
+    assert [clip.label for clip in content.gallery[0].clips] == ["base"]
+    assert (
+        f"ground truth: the prompt set {tmp_path / 'gone'} is not there"
+        in content.missing["gallery"]
+    )
+    assert "maps over the clips: no run has overlays of these prompts" in content.missing["gallery"]
+
+
+def test_runs_without_a_common_prompt_have_no_gallery(tmp_path: Path) -> None:
+    runs = [(n, generation(tmp_path / n, tmp_path / "val", (n,))) for n in ("a", "b")]
+    content = collect(runs, title="t")
+    assert content.gallery == ()
+    assert "clips: the generation runs share no prompt" in content.missing["gallery"]
+
+
+def test_overlays_without_a_card_stand_with_their_analysis(tmp_path: Path) -> None:
+    run = analysis(tmp_path / "a")
+    frames = np.zeros((2, 16, 16, 3), dtype=np.uint8)
+    for name in ("x_1_v2t_layer05", "x_1_v2v_layer01"):
+        write_video(run / "overlays" / f"{name}.mp4", frames, 8.0)
+    content = collect([("A", run)], title="t")
+    assert [o.label for o in content.layers[0].overlays] == [
+        "A, V2T, layer 5: x_1",
+        "A, V2V, layer 1: x_1",
+    ]
+
+
+def judged(path: Path, videos: Path, prompts: Path, *, nulls: bool = True) -> Path:
+    evaluate(EvaluateConfig(videos=videos, prompts=prompts, out=path, nulls=nulls))
+    return path
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prompt set of three clips, two generation runs (ground truth; frozen), both evaluated."""
+    root = tmp_path_factory.mktemp("scored")
+    write_split(root / "val", 3, 5, "val")
+    truth = Dataset(root / "val")
+    for label in ("frozen", "truth"):
+        settings = Settings(prompts=root / "val")
+        with RunFolder.open(root / label, settings, command="generate") as run:
+            with DatasetWriter(run.path / "dataset") as writer:
+                for i, sample in enumerate(truth.samples):
+                    frames = truth.video(i).frames_THWC
+                    if label == "frozen":
+                        frames = np.repeat(frames[:1], len(frames), axis=0)
+                    writer.add(sample, frames, 8.0, {}, lossless=True)
+            facts = {"format": 1, "prompts": str(root / "val"), "seed": 0}
+            write_json(run.path / "generation.json", facts)
+        judged(root / f"scores-{label}", root / label, root / "val")
+    return root
+
+
+def both(root: Path) -> list[tuple[str, Path]]:
+    return [
+        ("frozen", root / "frozen"),
+        ("truth", root / "truth"),
+        ("scores of frozen", root / "scores-frozen"),
+        ("scores of truth", root / "scores-truth"),
+    ]
+
+
+def test_scores_are_those_of_the_evaluation(scored: Path) -> None:
+    content = collect(both(scored), title="t")
+    stored = json.loads((scored / "scores-truth" / "scores.json").read_text())
+    by_label = {row.label: row for row in content.rows}
+    assert list(by_label) == [
+        "frozen",
+        "truth",
+        "frozen first frame",
+        "another prompt’s clip",
+        "straight drift",
+    ]
+    own = by_label["truth"]
+    for metric, found in stored["summary"].items():
+        assert own.scores[metric] == Estimate(**found)
+    for metric, found in stored["nulls"]["straight_drift"].items():
+        assert by_label["straight drift"].scores[metric] == Estimate(**found)
+    assert own.unscored == stored["unscored"]
+    answers = sum(len(i["answers"]) for v in stored["videos"] for i in v["interactions"])
+    assert own.answers == answers
+    assert content.judge == "oracle"
+    assert content.missing["scores"] == ("ceiling: not evaluated",)
+
+
+def test_two_evaluations_of_one_run_keep_their_own_names(scored: Path, tmp_path: Path) -> None:
+    again = judged(tmp_path / "again", scored / "truth" / "dataset", scored / "val", nulls=False)
+    content = collect([*both(scored), ("again", again)], title="t")
+    labels = [row.label for row in content.rows if row.kind == "run"]
+    assert labels == ["frozen", "scores of truth", "again"]
+    alone = collect([("scores", again)], title="t")
+    assert [row.label for row in alone.rows] == ["scores"]
+    assert alone.missing["scores"] == ("null rows: not evaluated", "ceiling: not evaluated")
+
+
+def test_answers_reach_the_clip_that_they_judge(scored: Path) -> None:
+    content = collect(both(scored), title="t")
+    stored = json.loads((scored / "scores-truth" / "scores.json").read_text())
+    for item in content.gallery:
+        video = next(v for v in stored["videos"] if v["id"] == item.sample.id)
+        truth, frozen, generated = item.clips
+        assert (truth.label, frozen.label, generated.label) == ("ground truth", "frozen", "truth")
+        assert truth.answers == ()
+        assert generated.scores["if"] == video["if"]
+        assert frozen.scores["if"] < generated.scores["if"]
+        (group,) = generated.answers
+        given = video["interactions"][0]
+        assert group.interaction == given["key_interaction"]
+        for answer, wanted in zip(group.answers, given["answers"], strict=True):
+            assert (answer.question, answer.text) == (wanted["question"], wanted["text"])
+            assert answer.verdict == wanted["answer"]  # "yes" or "no" on a perfect clip
+            assert answer.frame == wanted["frame"]
+            for name in wanted["evidence"]:
+                assert name.replace("_", " ") in answer.evidence
+
+
+def test_null_rows_of_other_prompts_stand_apart(scored: Path, tmp_path: Path) -> None:
+    write_split(tmp_path / "other", 2, 6, "val")
+    other = judged(tmp_path / "scores", tmp_path / "other", tmp_path / "other")
+    content = collect([*both(scored), ("other", other)], title="t")
+    labels = [row.label for row in content.rows]
+    assert "straight drift (frozen, truth)" in labels
+    assert "straight drift (other)" in labels
+    assert len(set(labels)) == len(labels) == 3 + 2 * 3
+
+
+def test_differences_are_later_less_earlier(scored: Path) -> None:
+    asked: list[tuple[str, str, str]] = []
+
+    def compare(left: Path, right: Path, metric: Metric) -> Estimate | None:
+        asked.append((left.name, right.name, metric))
+        return None if metric == "sgi" else Estimate(0.25, 0.1, 0.4, 3)
+
+    content = collect(both(scored), title="t", compare=compare)
+    assert asked == [("scores-truth", "scores-frozen", m) for m in ("if", "kisa", "sgi")]
+    assert [(d.left, d.right, d.metric) for d in content.differences] == [
+        ("truth", "frozen", "if"),
+        ("truth", "frozen", "kisa"),
+    ]
+    line = "paired difference truth − frozen: no video was scored in both"
+    assert content.missing["scores"][-1] == line
+
+
+def test_videos_of_other_seeds_are_no_pairs(scored: Path) -> None:
+    file = scored / "truth" / "generation.json"
+    before = file.read_text()
+    try:
+        write_json(file, {**json.loads(before), "seed": 7})
+        content = collect(both(scored), title="t", compare=lambda *_: Estimate(1.0, 1.0, 1.0, 3))
+    finally:
+        file.write_text(before)
+    assert content.differences == ()
+    assert content.missing["scores"][-1].endswith("their seeds differ (7 and 0)")
+
+
+def test_an_unscored_answer_stays_unscored(scored: Path, tmp_path: Path) -> None:
+    stored = json.loads((scored / "scores-truth" / "scores.json").read_text())
+    video = stored["videos"][0]
+    answer = video["interactions"][0]["answers"][2]
+    answer |= {"answer": "unscored", "reason": "no reply", "frame": None, "evidence": {}}
+    video["kisa_raw"] = video["kisa"] = video["if"] = None
+    stored["summary"]["if"] = {"mean": None, "low": None, "high": None, "n": 0}
+    run = tmp_path / "scores"
+    run.mkdir()
+    write_json(run / "scores.json", stored)
+    content = collect([("truth", scored / "truth"), ("s", run)], title="t")
+    (row,) = [row for row in content.rows if row.kind == "run"]
+    assert row.unscored == 1
+    assert "if" not in row.scores
+    # Copied without its settings, the evaluation no longer says whose videos it judged.
+    assert "answers for truth: no evaluation of its videos was given" in content.missing["gallery"]
+    write_json(
+        run / "scores.json",
+        {
+            **stored,
+            "videos": [
+                {
+                    **video,
+                    "interactions": [
+                        {"key_interaction": "k", "answers": [{**answer, "answer": "maybe"}]}
+                    ],
+                }
+            ],
+        },
+    )
+    with pytest.raises(MatrixError, match=r"answers\.0\.answer: 'maybe' is none of yes, no"):
+        collect([("s", run)], title="t")
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    with pytest.raises(MatrixError, match=r"gone: there is no such run folder\. Give the folder"):
+        collect([("x", tmp_path / "gone")], title="t")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MatrixError, match=r"empty: it is no run folder"):
+        collect([("x", tmp_path / "empty")], title="t")
+    RunFolder.open(tmp_path / "world", Settings(), command="world").close()
+    with pytest.raises(MatrixError, match="a run of 'world', which no report shows"):
+        collect([("x", tmp_path / "world")], title="t")
+    run = analysis(tmp_path / "a")
+    with pytest.raises(MatrixError, match="two runs are called 'x'"):
+        collect([("x", run), ("x", run)], title="t")
+    stored = json.loads((run / "layers.json").read_text())
+    del stored["evidence"]["groups"][0]["samples"]
+    write_json(run / "layers.json", stored)
+    with pytest.raises(MatrixError, match=r"layers\.json: evidence\.groups\.0\.samples: Field req"):
+        collect([("x", run)], title="t")
+    (run / "config.yaml").write_text("a: [")
+    with pytest.raises(MatrixError, match=r"config\.yaml: this is not valid YAML"):
+        collect([("x", run)], title="t")
+
+
+def test_different_prompt_sets_are_refused(tmp_path: Path) -> None:
+    one = generation(tmp_path / "one", tmp_path / "val", ("a",))
+    two = generation(tmp_path / "two", tmp_path / "test", ("a",))
+    with pytest.raises(MatrixError, match="different prompt sets"):
+        collect([("one", one), ("two", two)], title="t")

@@ -1,0 +1,207 @@
+"""The whole page: well-formed, offline, complete, true to its content."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from matrix_video.data.sample import Sample
+from matrix_video.report.content import GalleryClip, GalleryItem, ReportContent
+from matrix_video.report.page import build_report
+
+VOID = {"meta", "img", "input", "br", "link"}
+
+
+class Page(HTMLParser):
+    """Walks a page: tags must nest; collects addresses, ids and text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.addresses: list[tuple[str, str]] = []
+        self.ids: list[str] = []
+        self.alts: list[str] = []
+        self.scripts = 0
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._attributes(tag, attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._attributes(tag, attrs)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open[-1] == tag, f"</{tag}> inside {self.open}"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.words.append(data)
+
+    def _attributes(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.scripts += tag == "script"
+        for name, value in attrs:
+            if name in ("src", "href", "srcset", "poster", "data", "action", "xlink:href"):
+                self.addresses.append((tag, value or ""))
+            if name == "id":
+                self.ids.append(value or "")
+            if name == "alt":
+                self.alts.append(value or "")
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+
+def read(path: Path) -> Page:
+    return Page(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def built(content: ReportContent, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_report(tmp_path_factory.mktemp("report"), content)
+
+
+def test_page_is_well_formed_and_ids_are_unique(built: Path) -> None:
+    page = read(built)
+    assert built.name == "index.html"
+    assert len(set(page.ids)) == len(page.ids)
+    assert {"runs", "layers", "training", "scores", "gallery"} <= set(page.ids)
+    assert page.scripts == 1
+
+
+def test_nothing_is_asked_of_the_network(built: Path) -> None:
+    text = built.read_text(encoding="utf-8")
+    for tag, address in read(built).addresses:
+        assert not re.match(r"[a-z]+:|//", address, re.IGNORECASE), f"<{tag}> names {address}"
+    assert "url(" not in text
+    assert "@import" not in text
+    assert not re.search(r"\b(fetch|XMLHttpRequest|import)\s*\(", text)
+    assert "http" not in text
+
+
+def test_every_asset_exists_and_none_is_left_over(built: Path) -> None:
+    page = read(built)
+    files = {address for tag, address in page.addresses if tag == "img"}
+    assert files
+    assert {str(f.relative_to(built.parent)) for f in built.parent.rglob("*.webp")} == files
+    anchors = [address for tag, address in page.addresses if tag == "a"]
+    assert all(address.startswith("#") and address[1:] in page.ids for address in anchors)
+    assert all(alt.strip() for alt in page.alts)
+    assert len(page.alts) >= len(files)
+
+
+def test_it_shows_the_numbers_that_were_given(built: Path) -> None:
+    text = read(built).text
+    for given in (
+        "MATRIX − LoRA , IF +0.041 [−0.018, +0.100] over 24 prompts: not resolved.",
+        "MATRIX − base IF +0.111 [+0.042, +0.180] 24 MATRIX is higher",
+        "0.450 [0.380, 0.510]",
+        "2 of 240",
+        "1 min 12 s",
+        "Chosen: layer 5 ,",
+        "Chosen: layers 1, 2 ,",
+        "v2v verbs: dominance not measured (3 successes and 61 failures)",
+        "Not part of this run: SGA, SPA.",
+        "frozen first frame null",
+        "ground truth after the VAE ceiling",
+        "IF 0.80",
+        "InterGenEval (judge: oracle)",
+        "diffusers 0.42.1",
+        "Not shown: map overlays of V2V: the run kept none.",
+    ):
+        assert given in text, given
+
+
+def test_every_answer_is_there_with_its_evidence(built: Path, content: ReportContent) -> None:
+    source = built.read_text(encoding="utf-8")
+    text = read(built).text
+    answers = [
+        answer
+        for item in content.gallery
+        for clip in item.clips
+        for group in clip.answers
+        for answer in group.answers
+    ]
+    for verdict in ("yes", "no", "implausible", "unscored"):
+        given = sum(answer.verdict == verdict for answer in answers)
+        found = re.findall(rf'<li class="answer {verdict}(?: apart)?"', source)
+        assert len(found) == given > 0
+    assert "distance 0.3 of the diameter" in text
+    assert "frame 7" in text
+
+
+def test_text_is_escaped_everywhere(content: ReportContent, tmp_path: Path) -> None:
+    evil = '<script>alert("x")</script>&\''
+    item = content.gallery[0]
+    sample = Sample(id="evil", file_name="a.mp4", caption=evil)
+    run = replace(content.runs[0], label=evil, settings=((evil, evil),))
+    row = replace(content.rows[0], label=evil)
+    scores = replace(content.layers[0], label=evil, warnings=(evil,))
+    changed = replace(
+        content,
+        title=evil,
+        command=evil,
+        runs=(run,),
+        rows=(row,),
+        layers=(scores,),
+        gallery=(GalleryItem(sample, item.clips),),
+        missing={"gallery": (evil,)},
+    )
+    built = build_report(tmp_path / "evil", changed)
+    page = read(built)
+    assert page.scripts == 1
+    assert page.text.count('<script>alert("x")</script>&') >= 8
+    assert f"base: {evil}" in page.alts
+
+
+def test_an_empty_report_says_what_is_missing(tmp_path: Path) -> None:
+    built = build_report(tmp_path / "report", ReportContent(title="nothing"))
+    page = read(built)
+    assert page.text.count("Not shown:") == 5
+    for line in ("no run folder was given", "no analysis was given", "no training run was given"):
+        assert f"Not shown: {line}." in page.text
+    assert not list(built.parent.rglob("*.webp"))
+
+
+def test_a_broken_clip_is_named_in_its_place(content: ReportContent, tmp_path: Path) -> None:
+    item = content.gallery[0]
+    broken = GalleryClip("broken", tmp_path / "gone.mp4")
+    changed = replace(content, gallery=(replace(item, clips=(*item.clips, broken)),))
+    page = read(build_report(tmp_path / "report", changed))
+    assert "gone.mp4: there is no such video file" in page.text
+    assert "not scored" in page.text
+
+
+def test_decoder_absorbed_is_flagged(content: ReportContent, tmp_path: Path) -> None:
+    plain, matrix = content.curves
+    for absorbed, shown in ((True, True), (False, False), (None, False)):
+        changed = replace(content, curves=(plain, replace(matrix, absorbed=absorbed)), gallery=())
+        text = read(build_report(tmp_path / str(absorbed), changed)).text
+        assert ("decoder absorbed" in text) == shown
+
+
+def test_a_second_report_replaces_the_first(content: ReportContent, tmp_path: Path) -> None:
+    first = build_report(tmp_path / "report", content)
+    (first.parent / "assets" / "mine.webp").write_bytes(b"not ours")
+    smaller = replace(content, gallery=content.gallery[:1])
+    build_report(tmp_path / "report", smaller)
+    files = {address for tag, address in read(first).addresses if tag == "img"}
+    left = {f"assets/{file.name}" for file in (first.parent / "assets").iterdir()}
+    assert left == files | {"assets/mine.webp"}
+
+
+def test_equal_content_gives_an_equal_page(content: ReportContent, tmp_path: Path) -> None:
+    less = replace(content, gallery=content.gallery[:1])
+    one, two = (build_report(tmp_path / name, less) for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()

@@ -1,0 +1,73 @@
+"""Checkpoints restore every bit, or say why not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from matrix_video.services.errors import MatrixError
+from matrix_video.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+
+
+def model(seed: int) -> tuple[dict[str, nn.Parameter], torch.optim.AdamW]:
+    generator = torch.Generator().manual_seed(seed)
+    parameters = {
+        "a.weight": nn.Parameter(torch.randn(3, 2, generator=generator)),
+        "b": nn.Parameter(torch.randn(4, generator=generator)),
+    }
+    return parameters, torch.optim.AdamW(parameters.values(), lr=0.1)
+
+
+def step(parameters: dict[str, nn.Parameter], optimizer: torch.optim.AdamW) -> None:
+    optimizer.zero_grad()
+    noise = torch.randn(4)  # the global generator belongs to the state
+    loss = (parameters["a.weight"] ** 3).sum() + (parameters["b"] * noise).sin().sum()
+    loss.backward()
+    optimizer.step()
+
+
+def test_resumed_training_is_bit_identical(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    parameters, optimizer = model(0)
+    for _ in range(3):
+        step(parameters, optimizer)
+    file = save_checkpoint(tmp_path, 3, parameters, optimizer)
+    for _ in range(3):
+        step(parameters, optimizer)
+    torch.manual_seed(6)
+    others, other_optimizer = model(1)
+    assert load_checkpoint(file, others, other_optimizer) == 3
+    for _ in range(3):
+        step(others, other_optimizer)
+    for name, value in parameters.items():
+        assert torch.equal(value, others[name])
+
+
+def test_only_the_newest_stays(tmp_path: Path) -> None:
+    parameters, optimizer = model(0)
+    assert latest_checkpoint(tmp_path) is None
+    save_checkpoint(tmp_path, 0, parameters, optimizer)
+    for number in (9, 10):
+        step(parameters, optimizer)
+        file = save_checkpoint(tmp_path, number, parameters, optimizer)
+    (tmp_path / "checkpoints" / ".partial-1-step-00000011.safetensors").write_bytes(b"cut")
+    assert latest_checkpoint(tmp_path) == file
+    assert file.name == "step-00000010.safetensors"
+    assert len(list((tmp_path / "checkpoints").glob("step-*"))) == 1
+
+
+def test_a_checkpoint_of_something_else(tmp_path: Path) -> None:
+    parameters, optimizer = model(0)
+    file = save_checkpoint(tmp_path, 1, parameters, optimizer)
+    fewer = {"b": parameters["b"]}
+    with pytest.raises(MatrixError, match=r"other trainable weights \(a\.weight\).*another --out"):
+        load_checkpoint(file, fewer, optimizer)
+    wider = parameters | {"b": nn.Parameter(torch.zeros(5))}
+    with pytest.raises(MatrixError, match=r"b is \(4,\), not \(5,\)"):
+        load_checkpoint(file, wider, optimizer)
+    file.write_bytes(b"\x80\x04 no pickle is ever loaded")
+    with pytest.raises(MatrixError, match="not a readable checkpoint"):
+        load_checkpoint(file, parameters, optimizer)

@@ -1,0 +1,306 @@
+"""Runs of the loop: golden losses, splits of a batch, stops and resumptions."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from matrix_video.services.errors import MatrixError
+from matrix_video.training.batches import make_batch
+from matrix_video.training.config import TrainConfig
+from matrix_video.training.run import train
+
+Make = Callable[..., TrainConfig]
+GOLDEN = Path(__file__).with_name("golden_losses.json")
+
+
+def state_of(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of an adapter folder."""
+    return {
+        f"{file.name}:{name}": tensor
+        for file in sorted(folder.glob("*.safetensors"))
+        for name, tensor in load_file(file).items()
+    }
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    """Lines of metrics.jsonl without what a clock put there."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+
+
+def assert_same_adapter(left: Path, right: Path, tolerance: float = 0.0) -> None:
+    ours, theirs = state_of(left / "adapter"), state_of(right / "adapter")
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        if tolerance:
+            torch.testing.assert_close(value, theirs[name], atol=tolerance, rtol=0)
+        else:
+            assert torch.equal(value, theirs[name]), name
+
+
+def test_golden_losses(pipe: Any, config: Make, tmp_path: Path) -> None:
+    """Ten updates of everything at once. Stored by `MATRIX_GOLDEN=1 pytest` on one thread; the
+    tolerance is for other processors' rounding."""
+    train(config(steps=10, out=tmp_path / "run"), pipe)
+    found = metrics(tmp_path / "run")
+    if os.environ.get("MATRIX_GOLDEN"):
+        GOLDEN.write_text(json.dumps(found, indent=1) + "\n")
+    expected = json.loads(GOLDEN.read_text())
+    assert [set(line) for line in found] == [set(line) for line in expected]
+    for line, wanted in zip(found, expected, strict=True):
+        for name, value in wanted.items():
+            assert line[name] == pytest.approx(value, rel=2e-3, abs=1e-6), (wanted["step"], name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "files", "terms"),
+    [
+        ({"sga": 0, "spa": 0, "id_map": False}, set(), set()),
+        ({"sga": 0, "spa": 0}, {"matrix_cond"}, set()),
+        ({"id_map": False}, {"matrix_decoder"}, {"sga", "spa", "spa_skipped"}),
+        ({}, {"matrix_cond", "matrix_decoder"}, {"sga", "spa", "spa_skipped"}),
+        ({"spa": 0, "decoder": False}, {"matrix_cond"}, {"sga"}),
+        ({"sga": 0, "lora_layers": "all", "map_mode": "logits"}, {"matrix_cond", "matrix_decoder"},
+         {"spa", "spa_skipped"}),
+    ],
+    ids=["lora", "lora+id", "matrix", "matrix+id", "sga alone", "spa alone"],
+)  # fmt: skip
+def test_rows_of_the_experiment(
+    pipe: Any, config: Make, changes: dict[str, Any], files: set[str], terms: set[str]
+) -> None:
+    settings = config(steps=2, **changes)
+    result = train(settings, pipe)
+    assert result.adapter == settings.out / "adapter"
+    kept = {f.stem for f in result.adapter.glob("*.safetensors")}
+    assert kept == files | {"pytorch_lora_weights"}
+    line = metrics(settings.out)[1]
+    assert set(line) == {"step", "loss", "diffusion", "grad_norm", "lr"} | terms
+    scores = {name for name in metrics(settings.out)[0] if name != "step"}
+    assert scores == {"heldout_aas/0/v2t", "heldout_aas/1/v2t", "heldout_aas/1/v2v"}
+    lora = {n: v for n, v in state_of(result.adapter).items() if "lora_B" in n}
+    assert len(lora) == 8
+    assert all(value.any() for value in lora.values())
+
+
+@pytest.mark.parametrize("decoder", [False, True])
+def test_attention_moves_into_the_masks(pipe: Any, config: Make, decoder: bool) -> None:
+    """Alignment raises the score, which never sees the decoder, far above the base's."""
+    settings = config(
+        steps=40, sga=3.0, spa=3.0, lr=3e-2, lr_new=1e-3, clip_grad=10.0, decoder=decoder,
+        heldout_every=40, caption_dropout=0.0, checkpoint_every=40,
+    )  # fmt: skip
+    result = train(settings, pipe)
+    lines = metrics(settings.out)
+    for name in ("heldout_aas/0/v2t", "heldout_aas/1/v2t", "heldout_aas/1/v2v"):
+        assert lines[-1][name] > 1.25 * lines[0][name]
+    for term in ("sga", "spa"):
+        assert sum(u[term] for u in lines[-10:]) < 0.9 * sum(u[term] for u in lines[1:11])
+    assert result.absorbed is (False if decoder else None)
+
+
+def test_bfloat16_is_close(pipe: Any, config: Make, tmp_path: Path) -> None:
+    plain, low = config(out=tmp_path / "a"), config(out=tmp_path / "b", precision="bf16")
+    train(plain, pipe)
+    train(low, pipe)
+    for a, b in zip(metrics(plain.out), metrics(low.out), strict=True):
+        for name, value in a.items():
+            assert b[name] == pytest.approx(value, rel=0.05), name
+    assert any(a != b for a, b in zip(metrics(plain.out), metrics(low.out), strict=True))
+
+
+def test_smaller_forward_passes_are_the_same_update(
+    pipe: Any, config: Make, tmp_path: Path
+) -> None:
+    whole = config(batch=4, out=tmp_path / "whole")
+    parts = config(batch=4, micro_batch=1, out=tmp_path / "parts")
+    train(whole, pipe)
+    train(parts, pipe)
+    for a, b in zip(metrics(whole.out), metrics(parts.out), strict=True):
+        for name, value in a.items():
+            assert b[name] == pytest.approx(value, rel=1e-4), name
+    assert_same_adapter(whole.out, parts.out, tolerance=2e-4)
+
+
+def test_batch_must_divide(pipe: Any, config: Make) -> None:
+    with pytest.raises(MatrixError, match="batch of 4 does not divide into 1 processes with 3"):
+        train(config(batch=4, micro_batch=3), pipe)
+
+
+def interrupting(monkeypatch: pytest.MonkeyPatch, at: int, act: Callable[[], None]) -> None:
+    """Do something in the middle of training update ``at`` (from 0)."""
+    seen = 0
+
+    def batch(*arguments: Any) -> Any:
+        nonlocal seen
+        if seen == at:
+            act()
+        seen += 1
+        return make_batch(*arguments)
+
+    monkeypatch.setattr("matrix_video.training.loop.make_batch", batch)
+
+
+def test_an_interrupted_run_resumes(
+    pipe: Any, config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight, broken = config(steps=6, out=tmp_path / "a"), config(steps=6, out=tmp_path / "b")
+    train(straight, pipe)
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    for at in (1, 3, 1):  # before the first checkpoint, after it, after resuming
+        with monkeypatch.context() as patch:
+            interrupting(patch, at, stop)
+            with pytest.raises(KeyboardInterrupt):
+                train(broken, pipe)
+    assert not (broken.out / "adapter").exists()
+    train(broken, pipe)
+    assert_same_adapter(straight.out, broken.out)
+    assert metrics(straight.out) == metrics(broken.out)
+
+
+def test_sigterm_saves_and_says_so(
+    pipe: Any, config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = config(out=tmp_path / "a", checkpoint_every=100)
+    train(straight, pipe)
+    settings = config(out=tmp_path / "b", checkpoint_every=100)
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        interrupting(patch, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        result = train(settings, pipe)
+    assert result.adapter is None
+    assert result.steps == 2  # the update that was running is finished
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert train(settings, pipe).steps == 4
+    assert_same_adapter(straight.out, settings.out)
+    assert metrics(straight.out) == metrics(settings.out)
+
+
+def test_a_term_that_reaches_nothing_stops_the_run(
+    pipe: Any, config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_regions(*arguments: Any) -> Any:
+        batch = make_batch(*arguments)
+        batch.region_BPN.zero_()
+        return batch
+
+    monkeypatch.setattr("matrix_video.training.loop.make_batch", no_regions)
+    with pytest.raises(MatrixError, match="SPA loss covers no token: none of the first 4 samples"):
+        train(config(batch=4), pipe)
+
+
+def test_losses_that_are_not_numbers_stop_the_run(
+    pipe: Any, config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def poisoned(*arguments: Any) -> Any:
+        batch = make_batch(*arguments)
+        batch.text_BLE[1, 0] = float("nan")
+        return batch
+
+    settings = config(caption_dropout=0.0)
+    monkeypatch.setattr("matrix_video.training.loop.make_batch", poisoned)
+    with pytest.raises(MatrixError, match=r"step 1: the diffusion loss of sample \d{4} is nan"):
+        train(settings, pipe)
+    assert not (settings.out / "adapter").exists()
+
+
+RUN = """
+import os, sys
+os.environ.update({environment!r})
+import torch
+torch.set_num_threads(1)
+from matrix_video.recipes.train import run
+from matrix_video.training.config import TrainConfig
+sys.exit(run(TrainConfig.model_validate_json({settings!r})))
+"""
+
+
+@pytest.fixture(scope="module")
+def start() -> Iterator[Callable[..., BaseProcess]]:
+    """Starts runs in processes of their own, forked from one that has done the imports."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["matrix_video.training.run"])
+    started: list[BaseProcess] = []
+
+    def run(settings: TrainConfig, **environment: str) -> BaseProcess:
+        code = RUN.format(environment=environment, settings=settings.model_dump_json())
+        process = context.Process(target=exec, args=(code,))
+        process.start()
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.join()
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    from matrix_video.backbones.tiny import tiny_pipeline
+
+    folder = tmp_path_factory.mktemp("model")
+    tiny_pipeline(0).save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_killed_run_resumes_to_the_same_bits(
+    config: Make, tmp_path: Path, model_path: str, start: Callable[..., BaseProcess]
+) -> None:
+    common = {"model": model_path, "steps": 40, "checkpoint_every": 3, "heldout_every": 10}
+    killed, straight = config(**common, out=tmp_path / "k"), config(**common, out=tmp_path / "s")
+    process = start(killed)
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob("k/checkpoints/step-*")):
+        assert process.is_alive()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert not (killed.out / "adapter").exists()
+    written = metrics(killed.out)[-1]["step"]
+    assert 0 < written < 40
+    result = train(killed)
+    assert result.steps == 40
+    train(straight)
+    assert_same_adapter(straight.out, killed.out)
+    assert metrics(straight.out) == metrics(killed.out)
+
+
+def test_two_processes_equal_one(
+    config: Make, tmp_path: Path, model_path: str, start: Callable[..., BaseProcess]
+) -> None:
+    common = {"model": model_path, "batch": 4, "steps": 3, "cache": tmp_path / "cache"}
+    one, two = config(**common, out=tmp_path / "one"), config(**common, out=tmp_path / "two")
+    train(one)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    processes = [
+        start(two, **shared, RANK=str(rank), LOCAL_RANK=str(rank), ACCELERATE_USE_CPU="true")
+        for rank in range(2)
+    ]
+    for process in processes:
+        process.join(timeout=300)
+        assert process.exitcode == 0
+    for a, b in zip(metrics(one.out), metrics(two.out), strict=True):
+        for name, value in a.items():
+            assert b[name] == pytest.approx(value, rel=1e-4), name
+    assert_same_adapter(one.out, two.out, tolerance=2e-4)

@@ -1,0 +1,209 @@
+"""Whole runs: folders, layers.json, and everything that is wrong before the first update."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from matrix_video.analysis.layers import DataFacts, Evidence, LayerChoice, ModelFacts, write_choice
+from matrix_video.backbones.adapter import load_adapter
+from matrix_video.backbones.loading import backbone_for
+from matrix_video.backbones.tiny import tiny_pipeline
+from matrix_video.data.dataset import Dataset, DatasetWriter
+from matrix_video.recipes.train import TrainCommand
+from matrix_video.recipes.train import run as run_command
+from matrix_video.services.errors import MatrixError
+from matrix_video.training.config import TrainConfig
+from matrix_video.training.inputs import chosen_layers, read_clips
+from matrix_video.training.run import train
+
+Make = Callable[..., TrainConfig]
+
+
+def test_a_run_leaves_everything_behind_and_is_not_repeated(pipe: Any, config: Make) -> None:
+    settings = config(steps=2)
+    keys = list(pipe.transformer.state_dict())
+    result = train(settings, pipe)
+    assert result.adapter == settings.out / "adapter"
+    assert list(pipe.transformer.state_dict()) == keys
+    assert not pipe.transformer.patch_embed.proj._forward_hooks
+    names = {file.name for file in settings.out.iterdir()}
+    assert names == {
+        "adapter", "checkpoints", "config.yaml", "done", "environment.json", "metrics.jsonl"
+    }  # fmt: skip
+    info = json.loads((settings.out / "adapter" / "matrix_adapter.json").read_text())
+    assert info["facts"]["v2t"] == [0, 1]
+    assert info["facts"]["steps"] == 2
+    before = (settings.out / "metrics.jsonl").read_bytes()
+    again = train(settings)  # without the pipeline: nothing is loaded
+    assert (again.adapter, again.steps) == (result.adapter, 2)
+    assert (settings.out / "metrics.jsonl").read_bytes() == before
+    with pytest.raises(MatrixError, match=r"a run with seed = 0, this one has 1"):
+        train(config(steps=2, seed=1), pipe)
+    adapter = load_adapter(tiny_pipeline(0), result.adapter)
+    assert adapter.condition is not None
+
+
+def test_the_cache_serves_the_next_run(pipe: Any, config: Make, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    first = config(steps=2, cache=cache, out=tmp_path / "a")
+    plain = config(steps=2, out=tmp_path / "b")
+    train(first, pipe)
+    files = {file.name: file.stat().st_mtime_ns for file in cache.iterdir()}
+    assert len(files) == 5
+    train(config(steps=2, cache=cache, out=tmp_path / "c"), pipe)
+    assert {file.name: file.stat().st_mtime_ns for file in cache.iterdir()} == files
+    train(plain, pipe)
+    one, other = (
+        load_file(run.out / "adapter" / "pytorch_lora_weights.safetensors")
+        for run in (plain, first)
+    )
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    train(config(steps=2, cache=cache, mentions="noun", out=tmp_path / "d"), pipe)
+    train(config(steps=2, cache=cache, up=1, out=tmp_path / "e"), tiny_pipeline(0))
+    assert len(list(cache.iterdir())) == 15
+    changed = tiny_pipeline(0)
+    changed.vae.encoder.conv_in.conv.weight.data.mul_(2)
+    train(config(steps=2, cache=cache, out=tmp_path / "f"), changed)
+    assert len(list(cache.iterdir())) == 20
+
+
+def test_held_out_samples(config: Make, data_path: Path) -> None:
+    def ids(**changes: Any) -> tuple[list[str], list[str]]:
+        settings = config(**changes)
+        data, held = read_clips(settings, Dataset(settings.data).transform)
+        return [s.id for s in data.samples], [s.id for s in held.samples]
+
+    assert ids(heldout_samples=2) == (["0000", "0001", "0002"], ["0003", "0004"])
+    assert ids(heldout_samples=0) == ([f"000{i}" for i in range(5)], [])
+    assert ids(limit=3) == (["0000", "0001"], ["0002"])
+    assert ids(val_data=data_path, heldout_samples=2)[1] == ["0000", "0001"]
+    with pytest.raises(MatrixError, match=r"no sample is left to train on \(9 are kept"):
+        ids(heldout_samples=9)
+
+
+def test_without_held_out_samples(pipe: Any, config: Make) -> None:
+    settings = config(heldout_samples=0)
+    assert train(settings, pipe).absorbed is None
+    lines = (settings.out / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
+    assert "heldout" not in "".join(lines)
+
+
+def test_no_phrase_for_sga(config: Make, tmp_path: Path, data_path: Path) -> None:
+    source = Dataset(data_path)
+    with DatasetWriter(tmp_path / "bare") as writer:
+        for clip in source:
+            bare = clip.sample.model_copy(update={"interactions": ()})
+            writer.add(bare, clip.video.frames_THWC, 8.0, clip.tracks, lossless=True)
+    settings = config(data=tmp_path / "bare")
+    with pytest.raises(MatrixError, match=r"SGA loss covers no token: no caption.*--sga 0"):
+        train(settings, tiny_pipeline(0))
+    with pytest.raises(MatrixError, match=r"SPA loss covers no token.*instance in its first frame"):
+        train(config(data=tmp_path / "bare", sga=0, out=tmp_path / "x"), tiny_pipeline(0))
+    train(config(data=tmp_path / "bare", sga=0, spa=0, out=tmp_path / "y"), tiny_pipeline(0))
+
+
+def choice(path: Path, pipe: Any, **changes: Any) -> Path:
+    backbone = backbone_for(pipe)
+    facts: dict[str, Any] = {
+        "name": "somewhere/base",
+        "family": backbone.family,
+        "transformer": type(backbone.transformer).__name__,
+        "num_layers": backbone.num_layers,
+        "fingerprint": backbone.fingerprint(),
+    }
+    write_choice(
+        path,
+        LayerChoice(
+            model=ModelFacts(**(facts | changes)),
+            data=DataFacts(path="data", samples=1, hash="0"),
+            v2t=(1,),
+            v2v=(0, 1),
+            evidence=Evidence(basis={}, groups=(), warnings=()),
+        ),
+    )
+    return path
+
+
+def test_layers_of_an_analysis(pipe: Any, config: Make, tmp_path: Path) -> None:
+    backbone = backbone_for(pipe)
+    settings = config(v2t=(), v2v=(), layers=choice(tmp_path / "layers.json", pipe))
+    found = chosen_layers(settings, backbone)
+    assert (found.v2t, found.v2v, found.union) == ((1,), (0, 1), (0, 1))
+    choice(tmp_path / "layers.json", pipe, num_layers=42)
+    with pytest.raises(MatrixError, match=r"another architecture \(somewhere/base.*42 layers\)"):
+        chosen_layers(settings, backbone)
+    choice(tmp_path / "layers.json", pipe, fingerprint="0" * 16)
+    with pytest.warns(UserWarning, match="chosen on other weights"):
+        chosen_layers(settings, backbone)
+
+
+def test_layers_that_cannot_be(pipe: Any, config: Make, tmp_path: Path) -> None:
+    backbone = backbone_for(pipe)
+    with pytest.raises(MatrixError, match=r"no layer to train is given.*matrix analyze"):
+        chosen_layers(config(v2t=(), v2v=()), backbone)
+    with pytest.raises(MatrixError, match="given twice"):
+        chosen_layers(config(layers=tmp_path / "layers.json"), backbone)
+    with pytest.raises(MatrixError, match=r"layers\.json: the file does not exist"):
+        chosen_layers(config(v2t=(), v2v=(), layers=tmp_path / "layers.json"), backbone)
+    with pytest.raises(MatrixError, match=r"layer 7 does not exist.*0 to 1"):
+        chosen_layers(config(v2v=(7,)), backbone)
+    with pytest.raises(MatrixError, match=r"SPA has weight 0\.05 but no v2v layer.*--spa 0"):
+        chosen_layers(config(v2v=()), backbone)
+    assert chosen_layers(config(v2v=(), spa=0), backbone).union == (0, 1)
+
+
+def test_half_a_size(pipe: Any, config: Make) -> None:
+    with pytest.raises(MatrixError, match="width: only one of height and width"):
+        train(config(height=32), pipe)
+
+
+def test_a_size_the_model_cannot_take(pipe: Any, config: Make) -> None:
+    with pytest.raises(MatrixError, match="do not divide into tokens"):
+        train(config(height=36, width=32), pipe)
+
+
+def test_command(
+    config: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tiny_pipeline(0).save_pretrained(tmp_path / "model")
+    settings = TrainCommand(**config(model=str(tmp_path / "model"), steps=2).model_dump())
+    assert run_command(settings) == 0
+    assert f"adapter: {settings.out / 'adapter'}" in capsys.readouterr().err.replace("\n", "")
+
+    import os
+    import signal
+
+    from matrix_video.training.batches import make_batch
+
+    def terminated(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return make_batch(*arguments)
+
+    monkeypatch.setattr("matrix_video.training.loop.make_batch", terminated)
+    again = TrainCommand(**(settings.model_dump() | {"out": tmp_path / "stopped"}))
+    assert run_command(again) == 143
+    assert "stopped after 1 updates" in capsys.readouterr().err
+
+
+def test_command_line() -> None:
+    import tyro
+
+    flags = ["--sga", "0", "--spa", "0", "--no-id-map", "--v2t", "1", "2", "--v2v", "0"]
+    arguments = ["--data", "d", "--out", "o", *flags]
+    found = tyro.cli(TrainCommand, args=arguments)
+    assert (found.sga, found.spa, found.id_map) == (0, 0, False)
+    assert (found.v2t, found.v2v, found.layers) == ((1, 2), (0,), None)
+    assert not found.aligned
+    for name, field in TrainConfig.model_fields.items():
+        assert field.description, name
