@@ -51,9 +51,7 @@ def _outline(actor: Actor, frame: int) -> list[tuple[float, float]]:
     angles = np.arange(corners) * 2 * np.pi / corners + np.pi / 4
     x, y = actor.path_T2[frame]
     width, height = actor.stretch_T2[frame] * actor.look.radius
-    return [
-        (_SCALE * (x + width * np.cos(a)), _SCALE * (y + height * np.sin(a))) for a in angles
-    ]
+    return [(_SCALE * (x + width * np.cos(a)), _SCALE * (y + height * np.sin(a))) for a in angles]
 
 
 def render_with_pillow(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
@@ -76,9 +74,7 @@ def render_with_pillow(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
 
 
 def main(config: WorldBenchmark) -> None:
-    scenes = [
-        draw_interaction(clip_generator(0, "val", i), "shared") for i in range(config.clips)
-    ]
+    scenes = [draw_interaction(clip_generator(0, "val", i), "shared") for i in range(config.clips)]
     seconds: dict[str, list[float]] = {"render": [], "pillow": [], "write": []}
     for round_ in range(config.rounds):
         start = time.perf_counter()

@@ -109,9 +109,7 @@ def test_rates_warm_up_and_fall() -> None:
     assert pretrain_dit.rate(999, dit) == pytest.approx(0.01)
 
 
-def test_vae_trains_and_ends_with_unit_latents(
-    tmp_path: Path, frames_NTHWC: np.ndarray
-) -> None:
+def test_vae_trains_and_ends_with_unit_latents(tmp_path: Path, frames_NTHWC: np.ndarray) -> None:
     config = VaeConfig(steps=2, batch_size=2, checkpoint_every=1, log_every=1)
     vae = train_vae(frames_NTHWC, frames_NTHWC[:1], tmp_path, config)
     lines = [json.loads(line) for line in (tmp_path / "vae/metrics.jsonl").open()]
@@ -125,15 +123,15 @@ def test_psnr_of_a_perfect_and_of_a_constant_error(frames_NTHWC: np.ndarray) -> 
     class Off(nn.Module):
         """Stands in for a VAE: returns its input, five grey levels too bright."""
 
-        def encode(self, video_BCTHW):  # noqa: ANN001, ANN202
+        def encode(self, video_BCTHW):
             return self
 
         latent_dist = property(lambda self: self)
 
-        def mode(self):  # noqa: ANN202
+        def mode(self):
             return self
 
-        def decode(self, _):  # noqa: ANN001, ANN202
+        def decode(self, _):
             self.sample = to_model(np.minimum(frames_NTHWC, 250) + 5)
             return self
 

@@ -138,7 +138,8 @@ def test_participants_never_leave_and_others_may(val_clips: list[WorldClip]) -> 
         event = clip.scene.events[0]
         for index, actor in enumerate(clip.scene.actors):
             if index in (event.subject, event.object):
-                assert (actor.path_T2 > 0).all() and (actor.path_T2 < FRAME_SIZE).all()
+                assert (actor.path_T2 > 0).all()
+                assert (actor.path_T2 < FRAME_SIZE).all()
             elif not clip.masks_RTHW[index, -1].any():
                 left += 1
     assert left >= 5

@@ -30,7 +30,7 @@ def test_an_interrupted_write_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     write_split(tmp_path / "whole", 4, 0, "val")
     rendered: list[int] = []
 
-    def dying(seed: int, split: str, index: int):  # noqa: ANN202
+    def dying(seed: int, split: str, index: int):
         if len(rendered) == 2:
             raise KeyboardInterrupt
         rendered.append(index)

@@ -98,7 +98,7 @@ def tap(
     attention calls than the site says (0: another backend), other lengths of queries and keys, or a
     missing gradient.
     """
-    tapped = _Tap(model, Captures(), keep_output, require_grad)
+    tapped = _Tap(Captures(), keep_output, require_grad)
     by_module: dict[str, dict[str, Site]] = {}
     for name, site in sites.items():
         by_module.setdefault(site.module, {})[name] = site
@@ -116,9 +116,8 @@ def tap(
 
 @dataclass
 class _Tap:
-    """State of one context: armed between the beginning and the end of a forward of ``model``."""
+    """State of one context: armed between the beginning and the end of a forward of the model."""
 
-    model: nn.Module
     captures: Captures
     keep_output: bool
     require_grad: bool
@@ -126,8 +125,8 @@ class _Tap:
     armed: bool = False
     needs_grad: bool = False
 
-    def begin(self, module: nn.Module, *_: object) -> None:
-        if module is not self.model or self.captures.paused:
+    def begin(self, *_: object) -> None:
+        if self.captures.paused:
             return
         self.captures.clear()
         for watched in self.watched:
@@ -136,8 +135,9 @@ class _Tap:
         self.needs_grad = self.require_grad and torch.is_grad_enabled()
         self.armed = True
 
-    def end(self, module: nn.Module, inputs: object, output: object) -> None:
-        if module is not self.model or not self.armed:
+    def end(self, module: object, inputs: object, output: object) -> None:
+        del module, inputs
+        if not self.armed:
             return
         self.armed = False
         if output is None:  # the forward raised: its own error tells

@@ -10,7 +10,6 @@ from typing import Final
 import numpy as np
 
 from matrix_video.evaluation.course import (
-    SLACK,
     Course,
     Judged,
     Rule,
@@ -32,10 +31,12 @@ from matrix_video.evaluation.geometry import (
 from matrix_video.evaluation.template import Masks, centroid
 
 _SEATED: Final = 0.85  # of R: one that sits on another is closer than one beside it
+_RIDING: Final = 0.95  # of R: one that rides may shift a little on its seat
+_SLIPS: Final = 5.0  # pixels by which it may do so
 _BENEATH: Final = 0.6  # of R: how far below the object the subject ends up when it carries
 _FLAT: Final = 0.75  # of its first height: flattened
 _SINKS: Final = 0.85  # of its first height: flattening begins
-_BROADER: Final = 1.06  # of the width it would have if merely covered from above
+_BROADER: Final = 1.045  # of the width it would have if merely covered from above
 _AT_LAST: Final = 3  # frames at the end over which a width is averaged
 
 
@@ -57,7 +58,7 @@ def _carry_runs(course: Course) -> Judged:
     slip = float(np.hypot(*change_T2.T).max())
     above = float((-pair.offset_T2[start:, 1]).min()) / pair.radii
     apart = float(pair.distance_T[start:].max()) / pair.radii
-    holds = s >= CHANGES and o >= CHANGES and slip <= SLACK and above >= 0.2 and apart <= _SEATED
+    holds = s >= CHANGES and o >= CHANGES and slip <= _SLIPS and above >= 0.2 and apart <= _RIDING
     evidence = {"subject_travels": s, "object_travels": o, "slip": slip, "above": above}
     return holds, {**evidence, "apart": apart}
 
@@ -121,8 +122,10 @@ def _squash_runs(course: Course) -> Judged:
     pair = course.pair
     height, width = float(_height_T(pair)[-1]), _broadening(pair)
     down = float(displacement(pair.a, 0, pair.last)[1])
-    pressed = float(displacement(pair.a, course.turn, pair.last)[1])
-    over = all(_is_over(pair, t) for t in range(course.turn, pair.last + 1))
+    # From first touch: while one is pressed flat the two keep coming closer.
+    touched = course.turn if course.contact is None else course.contact
+    pressed = float(displacement(pair.a, touched, pair.last)[1])
+    over = all(_is_over(pair, t) for t in range(touched, pair.last + 1))
     holds = height <= _FLAT and width >= _BROADER and down >= ACTS and pressed >= SETS_IN and over
     return holds, {"height": height, "width": width, "subject_down": down, "pressed": pressed}
 

@@ -21,7 +21,6 @@ from matrix_video.evaluation.geometry import (
     CHANGES,
     SETS_IN,
     Flags,
-    Floats,
     Pair,
     first,
     meets,
@@ -35,16 +34,10 @@ _HOLD: Final = 5  # frames that make an embrace
 # bump: both come, meet and recoil.
 
 
-def axis(pair: Pair) -> Floats:
-    return unit(pair.offset_T2[0])
-
-
 def _recoils(pair: Pair) -> int | None:
     """When b, having come towards a, goes back the way it came."""
     along_T = pair.b.centre_T2 @ axis(pair)
-    nearest = int(along_T.argmin())
-    back_T = np.where(np.arange(len(along_T)) >= nearest, along_T - along_T[nearest], 0.0)
-    return sets_in(back_T, SETS_IN, ACTS)
+    return sets_in(along_T - np.minimum.accumulate(along_T), SETS_IN, ACTS)
 
 
 def _is_thrown_back(pair: Pair, since: int) -> int | None:
@@ -55,8 +48,8 @@ def _is_thrown_back(pair: Pair, since: int) -> int | None:
 
 
 def _bump_runs(course: Course) -> Judged:
-    axis = axis(course.pair)
-    s, o = course.goes(-axis, "s"), course.goes(axis, "o")
+    way = axis(course.pair)
+    s, o = course.goes(-way, "s"), course.goes(way, "o")
     return s >= ACTS and o >= ACTS, {"subject_recoil": s, "object_recoil": o}
 
 

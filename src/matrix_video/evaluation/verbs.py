@@ -1,7 +1,7 @@
 """What each verb demands of its two participants, as geometry of their tracks.
 
-Every rule reads positions and outlines of a *generated* video and nothing else. a is
-the subject, b the object, d the direction in which a came, R the sum of both radii.
+Every rule reads positions and outlines of a *generated* video and nothing else. Here a
+is the subject, b the object, d the direction in which a came, R the sum of both radii.
 
 =======  ======================  =======================================  ====================
 verb     contact                 the change runs                          the end state

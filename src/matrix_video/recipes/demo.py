@@ -140,22 +140,30 @@ class _Demo:
     def analyze(self) -> None:
         """Which layers follow the instances, and which of them separate success from failure."""
         from matrix_video.analysis.config import AnalyzeConfig
-        from matrix_video.analysis.run import analyze
+        from matrix_video.analysis.run import analyze, draw_overlays, make_probe
+        from matrix_video.data.dataset import Dataset
         from matrix_video.recipes.analyze import show
+        from matrix_video.services.progress import progress
 
-        choice = analyze(
-            AnalyzeConfig(
-                model=self.config.model,
-                data=self.path("data", "base-analysis"),
-                out=self.path("analysis"),
-                labels=self.path("scores", "base-analysis", "scores.json"),
-                overlays=2,
-                seed=self.config.seed,
-                precision="bf16",
-            ),
-            self.backbone,
+        settings = AnalyzeConfig(
+            model=self.config.model,
+            data=self.path("data", "base-analysis"),
+            out=self.path("analysis"),
+            labels=self.path("scores", "base-analysis", "scores.json"),
+            overlays=0,
+            seed=self.config.seed,
+            precision="bf16",
         )
+        choice = analyze(settings, self.backbone)
         show(choice, self.console)
+        # The gallery shows maps of its own prompts: the base's, on the real clips.
+        prompts = Dataset(self.path("data", "val"))
+        shown = min(self.config.gallery, len(prompts))
+        folder, probe = self.path("analysis", "overlays"), make_probe(settings)
+        with progress("overlays", shown) as advance:
+            for index in range(shown):
+                draw_overlays(folder, self.backbone, prompts, index, probe, choice)
+                advance(1)
 
     def train(self, name: str, *, aligned: bool) -> None:
         """LoRA on the chosen layers, with or without the id map, SGA and SPA."""
@@ -185,6 +193,7 @@ class _Demo:
             self._evaluate(name, "val", nulls=True)
 
     def report(self) -> None:
+        from matrix_video.recipes.report import compare
         from matrix_video.report.collect import collect
         from matrix_video.report.page import build_report
 
@@ -203,6 +212,7 @@ class _Demo:
             title="MATRIX demo",
             command="matrix demo",
             prompts=self.config.gallery,
+            compare=compare,
         )
         build_report(self.path("report"), content)
 

@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -68,6 +69,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: int | None = None
+        self._opened: float | None = None
 
     @classmethod
     def open(cls, path: Path, config: BaseModel, *, command: str) -> RunFolder:
@@ -80,6 +82,7 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             folder = cls(path)
             folder._take_lock()
+            folder._opened = time.monotonic()
         try:
             folder._settle({"command": command, **config.model_dump(mode="json")})
         except BaseException:
@@ -196,7 +199,11 @@ class RunFolder:
         return (self.path / "done" / f"{stage}.json").exists()
 
     def mark_done(self, stage: str, **facts: float | int | str | bool) -> None:
-        write_json(self.path / "done" / f"{stage}.json", facts)
+        """Store that a stage is done and its facts; ``seconds`` since opening unless given."""
+        spent = (
+            {} if self._opened is None else {"seconds": round(time.monotonic() - self._opened, 1)}
+        )
+        write_json(self.path / "done" / f"{stage}.json", {**spent, **facts})
 
     def facts(self, stage: str) -> dict[str, Any]:
         """What ``mark_done`` stored."""

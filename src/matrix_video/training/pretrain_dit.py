@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
+from diffusers import CogVideoXTransformer3DModel
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -53,7 +55,7 @@ class EncodedClips:
 
 @torch.no_grad()
 def encode_clips(
-    vae: AutoencoderKLCogVideoX, frames_NTHWC: NDArray, batch: int = 8
+    vae: Any, frames_NTHWC: NDArray[np.uint8], batch: int = 8
 ) -> tuple[Tensor, Tensor]:
     """Scaled posterior modes of the clips and, apart, of their first frames; float16.
 
@@ -97,7 +99,7 @@ class DitTrainer:
             config.num_layers, config.heads
         )
         self.text_encoder: T5EncoderModel = new_text_encoder(vocab_size)
-        self.scheduler = new_scheduler()
+        self.scheduler: Any = new_scheduler()  # Any: annotated for integer tensor types alone
         frames, rows = clips.latents_NFChw.shape[1], clips.latents_NFChw.shape[-1] // 2
         self.rope = get_3d_rotary_pos_embed(
             self.transformer.config["attention_head_dim"],

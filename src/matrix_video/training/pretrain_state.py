@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ class PretrainState:
         print(json.dumps(line), flush=True)
 
     @contextmanager
-    def averaged(self) -> Iterator[None]:
+    def averaged(self) -> Generator[None]:
         """Inside, the modules carry the averaged weights."""
         kept = {key: parameter.detach().clone() for key, parameter in self.parameters.items()}
         self.load_average()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ def to_model(frames_BTHWC: NDArray[np.uint8]) -> Tensor:
 
 
 @torch.no_grad()
-def psnr(vae: AutoencoderKLCogVideoX, frames_NTHWC: NDArray[np.uint8], batch: int = 4) -> float:
+def psnr(vae: Any, frames_NTHWC: NDArray[np.uint8], batch: int = 4) -> float:
     """Peak signal-to-noise ratio in dB of the rounded reconstruction, mean over clips."""
     values: list[float] = []
     for start in range(0, len(frames_NTHWC), batch):
@@ -80,7 +81,8 @@ def train_vae(
     from matrix_video.training.pretrain_state import PretrainState
 
     torch.manual_seed(config.seed)
-    vae = new_vae()
+    # Any: diffusers' outputs are annotated as tuples.
+    vae: Any = new_vae()
     state = PretrainState(out / "vae", {"vae": vae}, config.learning_rate, config.ema)
     state.resume(asdict(config))
     while state.step < config.steps:
@@ -114,7 +116,7 @@ def train_vae(
 
 
 @torch.no_grad()
-def _unit_scale(vae: AutoencoderKLCogVideoX, frames_NTHWC: NDArray[np.uint8]) -> float:
+def _unit_scale(vae: Any, frames_NTHWC: NDArray[np.uint8]) -> float:
     """One over the standard deviation of the latents of some training clips."""
     latents = [
         vae.encode(to_model(frames_NTHWC[i : i + 4])).latent_dist.mode()

@@ -8,7 +8,7 @@ counts) and 320 video tokens of 8 x 8 pixels.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from diffusers import (
@@ -31,7 +31,9 @@ _SPATIAL: Final = 4
 
 def new_vae() -> AutoencoderKLCogVideoX:
     """Causal 3-D VAE, 4x in time and 4x in space, about 0.65 M parameters."""
-    return AutoencoderKLCogVideoX(
+    # diffusers annotates its variable-length tuples as one-element ones.
+    build: Any = AutoencoderKLCogVideoX
+    return build(
         down_block_types=("CogVideoXDownBlock3D",) * 3,
         up_block_types=("CogVideoXUpBlock3D",) * 3,
         block_out_channels=(16, 32, 32),
@@ -74,7 +76,6 @@ def new_text_encoder(vocab_size: int) -> T5EncoderModel:
             dropout_rate=0.0,
             pad_token_id=0,
             eos_token_id=1,
-            decoder_start_token_id=0,
         )
     )
 
@@ -151,7 +152,7 @@ def export(
         transformer=transformer,
         scheduler=new_scheduler(),
     )
-    vae.to(dtype)
-    transformer.to(dtype)
+    for module in (vae, transformer):
+        nn.Module.to(module, dtype)
     text_encoder.float()
     pipe.save_pretrained(folder, safe_serialization=True)

@@ -12,7 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from matrix_video.data.sample import Instance, Interaction, Span
+from matrix_video.world.palette import CLASSES, COLOURS, RADII
 from matrix_video.world.scene import VERBS, Event, Look, Scene
+
+_ASIDES = {"stays": "stays still", "drifts": "drifts by", "leaves": "leaves"}
+"""What a caption says of a bystander, by its motion."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,15 @@ def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
     return options[rng.integers(len(options))]
 
 
-def _clause(text: _Text, scene: Scene, event: Event, names: list[str], rng: np.random.Generator, *, full: bool) -> None:
+def _clause(
+    text: _Text,
+    scene: Scene,
+    event: Event,
+    names: list[str],
+    rng: np.random.Generator,
+    *,
+    full: bool,
+) -> None:
     """Subject, verb, object in one of several wordings; the verb's span is its verb phrase."""
     verb = VERBS[event.verb]
     article = _pick(rng, ("a", "the"))
@@ -109,13 +121,13 @@ def _clause(text: _Text, scene: Scene, event: Event, names: list[str], rng: np.r
 
 def _aside(text: _Text, scene: Scene, names: list[str], rng: np.random.Generator) -> None:
     """Sometimes a bystander is mentioned as well."""
-    bystanders = [i for i, motion in enumerate(scene.motions) if motion in ("stays", "drifts", "leaves")]
+    bystanders = [i for i, motion in enumerate(scene.motions) if motion in _ASIDES]
     if not bystanders or rng.random() > 0.35:
         return
     actor = bystanders[rng.integers(len(bystanders))]
     text.say(_pick(rng, (", while", ", and")))
     text.name(actor, "a", names[actor], scene.actors[actor].look.noun, full=True)
-    text.say({"stays": "stays still", "drifts": "drifts by", "leaves": "leaves"}[scene.motions[actor]])
+    text.say(_ASIDES[scene.motions[actor]])
 
 
 def _finish(text: _Text, scene: Scene, names: list[str], *, with_events: bool = True) -> Caption:
@@ -176,10 +188,9 @@ def vague_caption(scene: Scene, rng: np.random.Generator) -> Caption:
 
 def vocabulary() -> tuple[str, ...]:
     """Every word a caption of this world can contain, sorted."""
-    from matrix_video.world.palette import CLASSES, COLOURS, RADII
-
     words = {"a", "the", "and", "is", "by", "each", "other", "while", ",", "still", "stays"}
-    words |= {"drifts", "leaves", "moves", "left", "right", "up", "down", *CLASSES, *COLOURS, *RADII}
+    words |= {"drifts", "leaves", "moves", "left", "right", "up", "down"}
+    words |= {*CLASSES, *COLOURS, *RADII}
     for verb in VERBS.values():
         for form in (*verb.present, *verb.progressive, *verb.passive):
             words.update(re.findall(r"\w+", form))

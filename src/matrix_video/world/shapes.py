@@ -48,7 +48,8 @@ def star(dx_THW: Floats, dy_THW: Floats, radius: float) -> Floats:
     inner_x, inner_y = _INNER * outer * _SIN36, _INNER * outer * _COS36
     edge_x, edge_y = inner_x, inner_y - outer
     length = math.hypot(edge_x, edge_y)
-    return x * np.float32(-edge_y / length) + (y - np.float32(outer)) * np.float32(edge_x / length)
+    side = x * np.float32(-edge_y / length) + (y - np.float32(outer)) * np.float32(edge_x / length)
+    return side.astype(np.float32, copy=False)
 
 
 DISTANCE = {"ball": ball, "box": box, "cone": cone, "star": star}

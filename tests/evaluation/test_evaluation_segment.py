@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+
+from matrix_video.evaluation.segment import BACKGROUND, STUFF, label_frames, learn
+from matrix_video.world.clips import make_clip
+from matrix_video.world.palette import COLOURS
+
+_RED, _BLUE = COLOURS["red"], COLOURS["blue"]
+
+
+def _painted(*boxes, background=(230, 230, 230)):
+    """A frame with rectangles (top, left, height, width, colour), and their masks."""
+    frame_HW3 = np.full((64, 64, 3), background, dtype=np.uint8)
+    masks = []
+    for top, left, height, width, colour in boxes:
+        mask_HW = np.zeros((64, 64), dtype=bool)
+        mask_HW[top : top + height, left : left + width] = True
+        frame_HW3[mask_HW] = colour
+        masks.append(mask_HW)
+    return frame_HW3, masks
+
+
+def test_colours_are_learned_from_the_masked_pixels_not_from_a_list():
+    strange = (120, 60, 10)  # no colour of the palette
+    frame_HW3, masks = _painted((10, 10, 16, 16, strange), (40, 40, 12, 12, _BLUE))
+    appearance = learn(frame_HW3, masks)
+    assert appearance.group_R == (0, 1)
+    assert appearance.num_own == 2
+    np.testing.assert_allclose(appearance.colours_K3[0], strange)
+    labels_HW = label_frames(frame_HW3[None], appearance)[0]
+    assert (labels_HW[masks[0]] == 0).all()
+    assert (labels_HW[masks[1]] == 1).all()
+    assert (labels_HW[~masks[0] & ~masks[1]] == BACKGROUND).all()
+
+
+def test_instances_of_one_colour_share_an_appearance():
+    near_red = (_RED[0] - 12, _RED[1] + 10, _RED[2])
+    frame_HW3, masks = _painted(
+        (5, 5, 16, 16, _RED), (5, 40, 16, 16, near_red), (40, 5, 16, 16, _BLUE)
+    )
+    assert learn(frame_HW3, masks).group_R == (0, 0, 1)
+
+
+def test_palette_colours_that_nobody_wears_are_strangers():
+    frame_HW3, masks = _painted((5, 5, 16, 16, _RED), (40, 5, 16, 16, _BLUE))
+    appearance = learn(frame_HW3, masks)
+    strangers = {tuple(map(int, colour)) for colour in appearance.colours_K3[2:]}
+    assert strangers == set(COLOURS.values()) - {_RED, _BLUE}
+    later_HW3, (new_HW,) = _painted((30, 30, 14, 14, COLOURS["green"]))
+    label = set(label_frames(later_HW3[None], appearance)[0][new_HW].tolist())
+    assert len(label) == 1
+    assert tuple(map(int, appearance.colours_K3[label.pop()])) == COLOURS["green"]
+
+
+def test_a_mixture_of_two_appearances_is_neither():
+    frame_HW3, masks = _painted((5, 5, 16, 16, _RED), (40, 5, 16, 16, COLOURS["cyan"]))
+    appearance = learn(frame_HW3, masks)
+    mixed = tuple((np.array(_RED, int) + COLOURS["cyan"]) // 2)
+    melted_HW3, (there_HW,) = _painted((20, 20, 14, 14, mixed))
+    assert (label_frames(melted_HW3[None], appearance)[0][there_HW] == STUFF).all()
+
+
+def test_half_faded_pixels_keep_their_colour_and_fainter_ones_are_background():
+    frame_HW3, masks = _painted((10, 10, 20, 20, _BLUE))
+    appearance = learn(frame_HW3, masks)
+    for share, label in ((0.7, 0), (0.3, BACKGROUND)):
+        colour = np.rint(share * np.array(_BLUE) + (1 - share) * 230).astype(np.uint8)
+        faded_HW3, (there_HW,) = _painted((30, 30, 12, 12, colour))
+        assert (label_frames(faded_HW3[None], appearance)[0][there_HW] == label).all()
+
+
+def test_a_background_that_changes_its_tint_stays_background():
+    frame_HW3, masks = _painted((10, 10, 16, 16, _RED))
+    appearance = learn(frame_HW3, masks)
+    tinted_HW3, _ = _painted((10, 10, 16, 16, _RED), background=(208, 214, 226))
+    labels_HW = label_frames(np.stack([frame_HW3, tinted_HW3]), appearance)
+    assert (labels_HW[1][~masks[0]] == BACKGROUND).all()
+    assert (labels_HW[1] == 0).sum() == masks[0].sum()
+
+
+@pytest.mark.parametrize("degraded", [False, True])
+def test_labels_match_the_exact_masks(degrade, degraded):
+    overlaps = []
+    for index in range(10):
+        clip = make_clip(3, "val", index)
+        frames_THWC = degrade(clip.frames_THWC, index) if degraded else clip.frames_THWC
+        appearance = learn(frames_THWC[0], list(clip.masks_RTHW[:, 0]))
+        labels_THW = label_frames(frames_THWC, appearance)
+        for group in range(appearance.num_own):
+            members = [r for r, g in enumerate(appearance.group_R) if g == group]
+            true_THW = clip.masks_RTHW[members].any(axis=0)
+            found_THW = labels_THW == group
+            overlaps.append((true_THW & found_THW).sum() / (true_THW | found_THW).sum())
+    assert min(overlaps) > (0.85 if degraded else 0.93)
+    assert np.median(overlaps) > (0.94 if degraded else 0.98)
+
+
+def test_a_mask_that_is_empty_or_of_another_size_is_refused():
+    frame_HW3, masks = _painted((10, 10, 16, 16, _RED))
+    with pytest.raises(ValueError, match="is empty or no frame"):
+        learn(frame_HW3, [np.zeros((64, 64), dtype=bool)])
+    with pytest.raises(ValueError, match="is empty or no frame"):
+        learn(frame_HW3, [masks[0][:32]])

@@ -1,0 +1,131 @@
+import numpy as np
+import pytest
+
+from matrix_video.evaluation.tracker import Presence, track
+from matrix_video.world.clips import make_clip
+from matrix_video.world.palette import COLOURS
+
+_WHITE = (232, 232, 232)
+
+
+def _disc(x, y, radius=8.0):
+    rows, columns = np.mgrid[:64, :64] + 0.5
+    return (columns - x) ** 2 + (rows - y) ** 2 <= radius**2
+
+
+def _film(*layers, frames=10):
+    """Frames from layers (colour, function of t → (x, y) or None), later ones on top."""
+    film_THW3 = np.full((frames, 64, 64, 3), _WHITE, dtype=np.uint8)
+    for colour, where in layers:
+        for t in range(frames):
+            place = where(t)
+            if place is not None:
+                film_THW3[t][_disc(*place)] = COLOURS[colour]
+    return film_THW3
+
+
+def _stay(x, y):
+    return lambda t: (x, y)
+
+
+@pytest.mark.parametrize("degraded", [False, True])
+def test_clips_are_followed_to_within_a_pixel_and_nothing_is_flagged(degrade, degraded):
+    errors = []
+    for index in range(12):
+        clip = make_clip(5, "val", index)
+        frames_THWC = degrade(clip.frames_THWC, index) if degraded else clip.frames_THWC
+        tracking = track(frames_THWC, list(clip.masks_RTHW[:, 0]))
+        assert not tracking.emergence_T.any()
+        assert not tracking.disappearance_T.any()
+        squashed = clip.scene.events[0].object if clip.scene.events[0].verb == "squash" else None
+        for index_r, (found, actor) in enumerate(
+            zip(tracking.tracks, clip.scene.actors, strict=True)
+        ):
+            assert not found.broken_T.any()
+            seen_T = np.array([p is Presence.SEEN for p in found.presence_T])
+            if index_r != squashed:  # whose silhouette is no longer that of the first frame
+                way_T2 = found.centre_T2 - found.centre_T2[0]
+                true_T2 = actor.path_T2 - actor.path_T2[0]
+                errors += np.hypot(*(way_T2 - true_T2).T)[seen_T].tolist()
+    assert np.median(errors) < 0.3
+    assert np.percentile(errors, 99) < 2.0
+
+
+def test_one_that_leaves_has_left_and_one_that_is_covered_is_hidden():
+    film = _film(
+        ("red", _stay(30, 30)),
+        ("green", lambda t: (52 + 3 * t, 50)),
+        ("blue", lambda t: (10 + 5 * min(t, 4), 30)),
+    )
+    tracking = track(film, [_disc(30, 30), _disc(52, 50), _disc(10, 30)])
+    red, green, blue = tracking.tracks
+    assert red.presence_T[-1] is Presence.HIDDEN
+    np.testing.assert_allclose(red.centre_T2[-1], [30, 30], atol=1.5)
+    assert green.presence_T[-1] is Presence.LEFT
+    assert set(blue.presence_T) == {Presence.SEEN}
+    assert not tracking.disappearance_T.any()
+    assert not tracking.emergence_T.any()
+
+
+def test_one_that_vanishes_in_the_open_has_gone():
+    film = _film(("red", lambda t: (30, 30) if t < 4 else None), ("blue", _stay(12, 12)))
+    tracking = track(film, [_disc(30, 30), _disc(12, 12)])
+    assert tracking.tracks[0].presence_T == (Presence.SEEN,) * 4 + (Presence.GONE,) * 6
+    assert tracking.disappearance_T.tolist() == [False] * 4 + [True] * 6
+
+
+def test_a_rest_of_an_instance_has_melted():
+    film = _film(("red", _stay(30, 30)))
+    for t in range(5, 10):
+        film[t][_disc(30, 30) & ~_disc(30, 30, 4.7)] = _WHITE
+    (red,) = track(film, [_disc(30, 30)]).tracks
+    assert red.presence_T[4] is Presence.SEEN
+    assert set(red.presence_T[5:]) == {Presence.MELTED}
+    assert red.broken_T.tolist() == [False] * 5 + [True] * 5
+
+
+def test_one_that_swallows_another_has_melted_and_the_other_is_not_merely_hidden():
+    film = _film(("red", _stay(24, 30)), ("green", lambda t: (40, 30)))
+    for t in range(4, 10):
+        film[t][_disc(40, 30)] = COLOURS["red"]
+        film[t][26:34, 24:40] = COLOURS["red"]
+    tracking = track(film, [_disc(24, 30), _disc(40, 30)])
+    red, green = tracking.tracks
+    assert green.presence_T[-1] is Presence.GONE
+    assert red.broken_T[-1] or tracking.emergence_T[-1]
+
+
+@pytest.mark.parametrize("colour", ["red", "green"])
+def test_a_blob_of_an_own_or_of_a_strange_colour_emerges(colour):
+    film = _film(("red", _stay(20, 20)), (colour, lambda t: (45, 45) if t >= 6 else None))
+    tracking = track(film, [_disc(20, 20)])
+    assert tracking.emergence_T.tolist() == [False] * 6 + [True] * 4
+    np.testing.assert_allclose(tracking.tracks[0].centre_T2[-1], [20, 20], atol=0.1)
+
+
+def test_a_leap_is_the_same_instance_but_cannot_be_believed():
+    film = _film(("red", lambda t: (15, 15) if t < 5 else (45, 45)))
+    tracking = track(film, [_disc(15, 15)])
+    assert tracking.tracks[0].leaps_T.tolist() == [False] * 5 + [True] + [False] * 4
+    assert not tracking.emergence_T.any()
+    assert not tracking.disappearance_T.any()
+
+
+def test_twins_that_touch_and_part_keep_their_identities():
+    film = _film(
+        ("red", lambda t: (18 + min(t, 8 - min(t, 8) + 4), 30)),
+        ("red", lambda t: (46 - min(2 * t, 12), 30 + max(t - 6, 0) * 3)),
+    )
+    one, two = track(film, [_disc(18, 30), _disc(46, 30)]).tracks
+    assert not one.broken_T.any()
+    assert not two.broken_T.any()
+    np.testing.assert_allclose(two.centre_T2[-1], [34, 39], atol=2.0)
+
+
+def test_the_first_frame_is_never_flagged_but_says_if_it_shows_nothing():
+    film = np.full((4, 64, 64, 3), _WHITE, dtype=np.uint8)
+    film[:, 40:60, 40:60] = COLOURS["blue"]
+    tracking = track(film, [_disc(20, 20), _disc(50, 50)])
+    assert not tracking.emergence_T[0]
+    assert not tracking.disappearance_T[0]
+    assert len(tracking.tracks) == 2
