@@ -20,7 +20,7 @@ from matrix_video.services.errors import MatrixError
 
 HEAVY = ("torch", "diffusers", "transformers", "scipy", "matplotlib", "av", "pyarrow")
 """Packages that `matrix --help` must not wait for."""
-NO_COMMANDS = {"pretrain_tiny"}
+NO_COMMANDS = {"tiny", "pretrain_tiny"}
 """Recipes that nobody needs who does not rebuild the shipped model."""
 
 

@@ -38,7 +38,9 @@ def test_placing_elsewhere_shifts_and_cuts_at_the_border(dx, dy):
     rows, columns = np.nonzero(mask_HW)
     inside = (rows + dy >= 0) & (rows + dy < 64) & (columns + dx >= 0) & (columns + dx < 64)
     shifted_HW[rows[inside] + dy, columns[inside] + dx] = True
-    np.testing.assert_array_equal(template.place(template.start + [dx, dy], _SIZE), shifted_HW)
+    np.testing.assert_array_equal(
+        template.place(template.start + np.array([dx, dy]), _SIZE), shifted_HW
+    )
 
 
 @settings(max_examples=40)
@@ -58,7 +60,7 @@ def test_a_fit_finds_the_whole_silhouette_behind_an_occluder(dx, dy, cut, side):
         hidden_HW[: 32 + dy - 9 + cut] = True
     own_HW = true_HW & ~hidden_HW
     found = template.fit(own_HW, ~own_HW & ~hidden_HW, template.start)
-    assert np.hypot(*(found - (template.start + [dx, dy]))) <= 1.5
+    assert np.hypot(*(found - (template.start + np.array([dx, dy])))) <= 1.5
 
 
 def test_a_fit_follows_out_of_the_frame():

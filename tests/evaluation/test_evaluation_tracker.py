@@ -113,7 +113,7 @@ def test_a_leap_is_the_same_instance_but_cannot_be_believed():
 
 def test_twins_that_touch_and_part_keep_their_identities():
     film = _film(
-        ("red", lambda t: (18 + min(t, 8 - min(t, 8) + 4), 30)),
+        ("red", lambda t: (18 + min(t, 4), 30)),
         ("red", lambda t: (46 - min(2 * t, 12), 30 + max(t - 6, 0) * 3)),
     )
     one, two = track(film, [_disc(18, 30), _disc(46, 30)]).tracks

@@ -46,7 +46,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +64,8 @@ from matrix_video.evaluation.verbs import RULES
 
 Reply = Literal["yes", "no", "no (visually implausible)", "unscored"]
 
+AWAY: Final = 1000.0
+"""Pixels that stand for an infinite distance in an answer's evidence."""
 _EARLY = 1  # frames by which an effect may seem to precede its cause
 _REACHES = 3.5  # pixels that an approach must bring
 
@@ -158,10 +160,15 @@ def _interaction(
     facts = ask(RULES[interaction.verb], s, o, others)
     texts = questions(sample, interaction)
     answers = tuple(
-        Answer(number, text, _reply(fact, s, o), fact.frame, dict(fact.evidence))
+        Answer(number, text, _reply(fact, s, o), fact.frame, _finite(fact.evidence))
         for number, (text, fact) in enumerate(zip(texts, facts, strict=True), start=1)
     )
     return InteractionVerdict(words, interaction.verb, answers)
+
+
+def _finite(evidence: Mapping[str, float]) -> dict[str, float]:
+    """What JSON can hold: the distance to one that is away becomes ``AWAY``."""
+    return {name: min(value, AWAY) for name, value in evidence.items()}
 
 
 def _reply(fact: Fact, s: Track, o: Track) -> Reply:
@@ -197,7 +204,7 @@ def _before(course: Course, rule: Rule) -> Fact:
     there = all(is_there(one, t) for one in (pair.a, pair.b) for t in (0, 1))
     joined_T = rule.joined(pair) if rule.beneath else pair.touch_T
     apart = not bool(joined_T[:2].any())
-    evidence = {"gap": float(min(pair.gap_T[0], 1e3)), "there": float(there)}
+    evidence = {"gap": float(pair.gap_T[0]), "there": float(there)}
     return Fact(there and apart, 0, {"s": (0, 1), "o": (0, 1)}, evidence)
 
 
@@ -220,7 +227,7 @@ def _comes(course: Course, rule: Rule) -> Fact:
 
 def _contact(course: Course) -> Fact:
     pair = course.pair
-    gap = float(min(pair.gap_T.min(), 1e3))
+    gap = float(pair.gap_T.min())
     if course.contact is None:
         return Fact(False, int(pair.distance_T.argmin()), {}, {"least_gap": gap})
     window = (max(course.contact - 2, 0), course.contact)
