@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from matrix_video.cli import parse
+from matrix_video.data.dataset import Dataset
 from matrix_video.recipes.evaluate import EvaluateCommand, run
 from matrix_video.world.write import write_split
 
@@ -27,10 +28,12 @@ def test_table_null_rows_and_difference(
                 tmp_path / "two",
                 nulls=False,
                 against=(tmp_path / "one",),
+                tracked=tmp_path / "tracked",
             )
         )
         == 0
     )
+    assert len(Dataset(tmp_path / "tracked")) == 3
     printed = capsys.readouterr().out
     assert "two − one: IF +0.000 [+0.000, +0.000] over 3 videos, not resolved" in printed
 

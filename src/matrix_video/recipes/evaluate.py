@@ -35,12 +35,16 @@ class EvaluateCommand:
     """Pipeline whose VAE gives the ceiling (ground truth after a round trip); None: no ceiling."""
     against: tuple[Path, ...] = ()
     """Earlier evaluation runs on the same prompts and seeds: prints the paired differences."""
+    tracked: Path | None = None
+    """Also write the videos with the tracks that the judge followed, as a data set for `matrix
+    analyze`; None: do not."""
     seed: int = 0
     """Seed of the null rows."""
 
 
 def run(config: EvaluateCommand) -> int:
-    from matrix_video.evaluation.run import EvaluateConfig, evaluate, read_scores
+    from matrix_video.evaluation.run import EvaluateConfig, evaluate, open_videos, read_scores
+    from matrix_video.evaluation.tracked import write_tracked
 
     evaluate(
         EvaluateConfig(
@@ -52,6 +56,8 @@ def run(config: EvaluateCommand) -> int:
             seed=config.seed,
         )
     )
+    if config.tracked is not None:
+        write_tracked(open_videos(config.videos).path, config.prompts, config.tracked)
     console = Console()
     show_scores(config.out, console)
     own = read_scores(config.out)
