@@ -135,8 +135,12 @@ def _draw(rng: np.random.Generator, verb: str, failure: Failure) -> tuple[Scene,
     background = BACKGROUNDS[rng.integers(len(BACKGROUNDS))]
     ordered = tuple(actors[index] for index in range(3))
     scene = Scene(ordered, (), background, float(rng.uniform(-8, 8)))
+    reach = looks[agent].radius + looks[patient].radius
+    wide = failure == "no contact" and verb != "chase"
+    if wide and _away(a_T2, b_T2).min() < 0.6 * reach + _APART:  # spare rendering hopeless ones
+        return None
     gaps_T = _gaps(scene)
-    if failure == "no contact" and verb != "chase" and gaps_T.min() < _APART:
+    if wide and gaps_T.min() < _APART:
         return None
     if verb != "carry" and gaps_T[:2].min() < 4.0:
         return None
