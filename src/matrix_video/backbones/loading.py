@@ -57,7 +57,7 @@ def load_pipeline(
         raise _not_loaded(model, source, error) from error
     _family(str(transformer), str(pipeline))
     try:
-        pipe = index.from_pretrained(source, use_safetensors=True, torch_dtype=dtype)
+        pipe = index.from_pretrained(source, use_safetensors=True, dtype=dtype)
     except (OSError, ValueError) as error:
         raise _not_loaded(model, source, error) from error
     return cast("DiffusionPipeline", pipe.to(device))
