@@ -59,8 +59,9 @@ def run(config: DemoCommand) -> int:
     with RunFolder.open(config.out, config, command="demo") as folder:
         demo = _Demo(config, folder, console)
         for name, stage in demo.stages():
-            with demo.timed(name):
-                stage()
+            if not folder.done(name):
+                with demo.timed(name):
+                    stage()
         demo.show()
     return 0
 
@@ -102,13 +103,11 @@ class _Demo:
 
     @contextmanager
     def timed(self, name: str) -> Generator[None]:
-        """Title before, seconds after; both kept, so that a resumed demo adds up its sittings."""
-        if not self.folder.done(name):
-            self.console.print(f"[bold]{name}[/bold]")
+        """Title before, seconds after; of a stage that was interrupted, its last sitting counts."""
+        self.console.print(f"[bold]{name}[/bold]")
         start = time.monotonic()
         yield
-        if not self.folder.done(name):
-            self.folder.mark_done(name, seconds=round(time.monotonic() - start, 1))
+        self.folder.mark_done(name, seconds=round(time.monotonic() - start, 1))
 
     def render(self) -> None:
         """Tiny-world clips: prompts to analyse and to compare on, and a training set."""

@@ -14,7 +14,7 @@ import numpy as np
 import tyro
 
 from matrix_video.data.dataset import Dataset
-from matrix_video.services.files import atomic_path
+from matrix_video.services.files import atomic_path, sha256_file, sha256_text
 from matrix_video.services.progress import progress
 from matrix_video.training.pretrain_dit import DitConfig
 from matrix_video.training.pretrain_vae import VaeConfig
@@ -98,7 +98,10 @@ def _encoded(
     from matrix_video.world.captions import vocabulary
 
     samples = Dataset(path).samples[:count]
-    cache = config.out / f"latents-{path.name}-{len(samples)}.safetensors"
+    # Named after all that it depends on: a new VAE or other clips must not meet old latents.
+    made_of = [path / "metadata.jsonl", *sorted(_vae_folder(config).iterdir())]
+    key = sha256_text(*map(sha256_file, made_of), str(len(samples)))[:16]
+    cache = config.out / f"latents-{key}.safetensors"
     if not cache.exists():
         latents, images = encode_clips(vae, frames_of(path, count))
         with atomic_path(cache) as temporary:

@@ -74,7 +74,7 @@ def train_vae(
     out: Path,
     config: VaeConfig,
 ) -> AutoencoderKLCogVideoX:
-    """Train, checkpointing to ``out/vae.ckpt.safetensors``; resumes from there.
+    """Train, checkpointing to ``out/vae/checkpoint.safetensors``; resumes from there.
 
     Returns the averaged model, its ``scaling_factor`` set so that latents have unit variance.
     """
