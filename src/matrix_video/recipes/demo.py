@@ -165,7 +165,7 @@ class _Demo:
                 advance(1)
 
     def train(self, name: str, *, aligned: bool) -> None:
-        """LoRA on the chosen layers, with or without the id map, SGA and SPA."""
+        """LoRA on the chosen layers and the id map; ``aligned`` adds SGA and SPA and nothing else."""
         from matrix_video.recipes.tiny import tiny_training
         from matrix_video.training.run import train
 
@@ -178,7 +178,6 @@ class _Demo:
                 steps=self.config.train_steps,
                 seed=self.config.seed,
                 aligned=aligned,
-                id_map=aligned,
             ),
             self.backbone.pipe,
         )

@@ -22,9 +22,8 @@ def tiny_training(
     steps: int = 2000,
     seed: int = 0,
     aligned: bool = True,
-    id_map: bool = True,
 ) -> TrainConfig:
-    """LoRA on the chosen layers; ``aligned`` adds SGA and SPA, ``id_map`` the first-frame ids.
+    """LoRA on the chosen layers with the first-frame id map; ``aligned`` adds SGA and SPA.
 
     The losses weigh ten times what the authors give for Wan 14B: the tiny model's own objective is
     smaller and its runs are shorter.
@@ -41,7 +40,6 @@ def tiny_training(
         lr=1e-3,
         sga=0.1 if aligned else 0.0,
         spa=0.05 if aligned else 0.0,
-        id_map=id_map,
         seed=seed,
         heldout_samples=8,
         heldout_every=max(1, steps // 4),
