@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from matrix_video.analysis.config import AnalyzeConfig
 from matrix_video.backbones.tiny import tiny_pipeline
 from matrix_video.recipes.analyze import AnalyzeCommand, run
-
-
-def test_command_and_config_are_one() -> None:
-    command = {f.name: f.default for f in fields(AnalyzeCommand)}
-    config = AnalyzeConfig.model_fields
-    assert set(command) == set(config)
-    for name, default in command.items():
-        if default is not MISSING:
-            assert default == config[name].default, name
 
 
 def test_the_choice_is_printed(

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 from matrix_video.backbones.tiny import tiny_pipeline
 from matrix_video.data.dataset import Dataset
-from matrix_video.generation.config import GenerateConfig
 from matrix_video.recipes.generate import GenerateCommand, run
-
-
-def test_command_and_config_are_one() -> None:
-    command = {f.name: f.default for f in fields(GenerateCommand)}
-    config = GenerateConfig.model_fields
-    assert set(command) == set(config)
-    for name, default in command.items():
-        if default is not MISSING:
-            assert default == config[name].default, name
 
 
 def test_a_pipeline_folder_is_loaded_and_run(prompts: Path, tmp_path: Path) -> None:

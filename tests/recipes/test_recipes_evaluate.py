@@ -15,7 +15,7 @@ def test_table_null_rows_and_difference(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     write_split(tmp_path / "val", 3, 0, "val")
-    first = EvaluateCommand(tmp_path / "val", tmp_path / "val", tmp_path / "one")
+    first = EvaluateCommand(videos=tmp_path / "val", prompts=tmp_path / "val", out=tmp_path / "one")
     assert run(first) == 0
     printed = capsys.readouterr().out
     for row in ("one", "frozen first frame", "another prompts clip", "straight drift"):
@@ -23,9 +23,9 @@ def test_table_null_rows_and_difference(
     assert (
         run(
             EvaluateCommand(
-                tmp_path / "val",
-                tmp_path / "val",
-                tmp_path / "two",
+                videos=tmp_path / "val",
+                prompts=tmp_path / "val",
+                out=tmp_path / "two",
                 nulls=False,
                 against=(tmp_path / "one",),
                 tracked=tmp_path / "tracked",

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from matrix_video.data.dataset import Dataset
+from matrix_video.evaluation.config import EvaluateConfig
 from matrix_video.evaluation.nulls import derangement, drifting, frozen
 from matrix_video.evaluation.oracle import first_masks, judge
 from matrix_video.evaluation.scoring import Estimate, Metric, VideoScore, score_video, summarise
@@ -31,25 +31,6 @@ _OWN: Final = "videos"
 _BATCH: Final = 8
 
 Frames = NDArray[np.uint8]
-
-
-class EvaluateConfig(BaseModel):
-    """One run of ``matrix evaluate``; stored in the run folder as ``config.yaml``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    videos: Path
-    """Generation run, or data set of generated videos."""
-    prompts: Path
-    """Prompt set: samples and first-frame masks; its own videos make null rows and ceiling."""
-    out: Path
-    """Run folder."""
-    nulls: bool = True
-    """Also score the null rows."""
-    model: str | None = None
-    """Pipeline whose VAE gives the ceiling, ground truth after a round trip; None: no ceiling."""
-    seed: int = 0
-    """Seed of the null rows."""
 
 
 def evaluate(config: EvaluateConfig) -> dict[Metric, Estimate]:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+
+from matrix_video.analysis.config import AnalyzeConfig
 
 if TYPE_CHECKING:
     from matrix_video.analysis.layers import LayerChoice
 
 
-@dataclass(frozen=True)
-class AnalyzeCommand:
+class AnalyzeCommand(AnalyzeConfig):
     """Measure every layer's attention against mask tracks and choose the layers to align.
 
     Each clip is encoded, noised to a few levels and run through the model once a level; the maps of
@@ -24,52 +23,11 @@ class AnalyzeCommand:
     videos that succeeded from videos that failed.
     """
 
-    data: Path
-    """Data set with mask tracks: real videos, or videos that the model generated."""
-    out: Path
-    """Run folder; a run that was stopped goes on with the next sample."""
-    model: str = "tiny"
-    """Pipeline: tiny, a folder in diffusers format, or a hub id."""
-    labels: Path | None = None
-    """scores.json of an evaluation of these videos, or a CSV with columns id and success."""
-    success_at: float = 0.75
-    """Share of yes among questions 7-10 from which a scored video is a success."""
-    draws: int = 2000
-    """Bootstrap draws over videos."""
-    levels: int = 5
-    """Noise levels, evenly spaced in the model's schedule."""
-    batch: int = 5
-    """Noise levels in one forward pass; lower it if memory runs out."""
-    layers_at_once: int | None = None
-    """Layers read in one forward pass; lower it if memory runs out. None: all."""
-    per_head: bool = False
-    """Also write a row for every attention head."""
-    mentions: Literal["noun", "full", "all"] = "full"
-    """Which tokens stand for an instance: its class noun, its first full mention, or all."""
-    overlays: int = 2
-    """Samples to draw map overlays of."""
-    fps: float | None = None
-    """Frame rate to sample clips at; None: their own."""
-    num_frames: int | None = None
-    """Frames of a clip; None: all."""
-    height: int | None = None
-    """Rows to resize to; None: as stored."""
-    width: int | None = None
-    """Columns to resize to; None: as stored."""
-    limit: int | None = None
-    """Measure the first so many samples alone."""
-    seed: int = 0
-    """Seed of the noise and of the bootstrap."""
-    precision: Literal["no", "bf16"] = "no"
-    """Autocast of the transformer: no (float32) or bf16."""
 
-
-def run(config: AnalyzeCommand) -> int:
-    from matrix_video.analysis.config import AnalyzeConfig
+def run(config: AnalyzeConfig) -> int:
     from matrix_video.analysis.run import analyze
 
-    choice = analyze(AnalyzeConfig(**asdict(config)))
-    show(choice, Console())
+    show(analyze(config), Console())
     return 0
 
 

@@ -165,7 +165,7 @@ class _Demo:
                 advance(1)
 
     def train(self, name: str, *, aligned: bool) -> None:
-        """LoRA on the chosen layers and the id map; ``aligned`` adds SGA and SPA and nothing else."""
+        """LoRA and the id map; ``aligned`` adds SGA and SPA, and nothing else."""
         from matrix_video.recipes.tiny import tiny_training
         from matrix_video.training.run import train
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
+from matrix_video.evaluation.config import EvaluateConfig
+
 if TYPE_CHECKING:
     from matrix_video.evaluation.scoring import VideoScore
 
 
-@dataclass(frozen=True)
-class EvaluateCommand:
+class EvaluateCommand(EvaluateConfig):
     """Score the interactions of generated videos (InterGenEval) with the oracle judge.
 
     Instances are followed from the prompt set's first-frame masks by their appearance; ten
@@ -23,39 +23,18 @@ class EvaluateCommand:
     null rows (frozen first frame, another prompt's clip, straight drift) and the ceiling.
     """
 
-    videos: Path
-    """Generation run, or data set of generated videos."""
-    prompts: Path
-    """Prompt set that the videos were generated from."""
-    out: Path
-    """Run folder; a run that was stopped goes on."""
-    nulls: bool = True
-    """Also score the null rows."""
-    model: str | None = None
-    """Pipeline whose VAE gives the ceiling (ground truth after a round trip); None: no ceiling."""
     against: tuple[Path, ...] = ()
     """Earlier evaluation runs on the same prompts and seeds: prints the paired differences."""
     tracked: Path | None = None
     """Also write the videos with the tracks that the judge followed, as a data set for `matrix
     analyze`; None: do not."""
-    seed: int = 0
-    """Seed of the null rows."""
 
 
 def run(config: EvaluateCommand) -> int:
-    from matrix_video.evaluation.run import EvaluateConfig, evaluate, open_videos, read_scores
+    from matrix_video.evaluation.run import evaluate, open_videos, read_scores
     from matrix_video.evaluation.tracked import write_tracked
 
-    evaluate(
-        EvaluateConfig(
-            videos=config.videos,
-            prompts=config.prompts,
-            out=config.out,
-            nulls=config.nulls,
-            model=config.model,
-            seed=config.seed,
-        )
-    )
+    evaluate(EvaluateConfig(**config.model_dump(include=set(EvaluateConfig.model_fields))))
     if config.tracked is not None:
         write_tracked(open_videos(config.videos).path, config.prompts, config.tracked)
     console = Console()

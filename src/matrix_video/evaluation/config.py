@@ -1,0 +1,26 @@
+"""What an evaluation run is made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+
+class EvaluateConfig(BaseModel):
+    """One run of ``matrix evaluate``; stored in the run folder as ``config.yaml``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    videos: Path
+    """Generation run, or data set of generated videos."""
+    prompts: Path
+    """Prompt set: samples and first-frame masks; its own videos make null rows and ceiling."""
+    out: Path
+    """Run folder."""
+    nulls: bool = True
+    """Also score the null rows."""
+    model: str | None = None
+    """Pipeline whose VAE gives the ceiling, ground truth after a round trip; None: no ceiling."""
+    seed: int = 0
+    """Seed of the null rows."""
