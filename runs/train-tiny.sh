@@ -1,19 +1,14 @@
 #!/usr/bin/env bash
-# Rebuild the shipped tiny pipeline from nothing: about two and a half hours on two CPU cores.
-# Every stage resumes: run it again after an interruption.
+# Rebuild the shipped tiny pipeline from nothing: VAE, then text encoder and transformer; the stock
+# pipeline folder ends up in OUT/tiny. Hours on two CPU cores, and more when anything else runs on
+# them. Every stage resumes: run it again after an interruption.
+#   runs/train-tiny.sh [OUT] [further options of matrix_video.recipes.pretrain_tiny]
 set -euo pipefail
 out=${1:-out/train-tiny}
-matrix=.venv/bin/matrix
-python=.venv/bin/python
+shift || true
 
 # What the model learns from, and what measures it. Lossless video, exact masks (unused here).
-$matrix world --out "$out/base" --clips 12000 --seed 0 --split base
-$matrix world --out "$out/val" --clips 400 --seed 0 --split val
-
-# The VAE first: everything else is trained on its latents.
-$python -m matrix_video.recipes.pretrain_tiny --base "$out/base" --val "$out/val" --out "$out" \
-    --stages vae
-
-# Text encoder and transformer, then a stock pipeline folder in $out/tiny.
-$python -m matrix_video.recipes.pretrain_tiny --base "$out/base" --val "$out/val" --out "$out" \
-    --stages dit export
+.venv/bin/matrix world --out "$out/base" --clips 12000 --seed 0 --split base
+.venv/bin/matrix world --out "$out/val" --clips 400 --seed 0 --split val
+.venv/bin/python -m matrix_video.recipes.pretrain_tiny \
+    --base "$out/base" --val "$out/val" --out "$out" "$@"

@@ -15,7 +15,6 @@ from types import FrameType
 from typing import Annotated, Any, Final, NoReturn, Protocol, cast
 
 import tyro
-from pydantic import ValidationError
 from rich.console import Console
 
 from matrix_video.services.errors import MatrixError
@@ -83,15 +82,6 @@ def _say(name: str, message: str) -> None:
     console.print(f"matrix {name}: {message}", style="red", highlight=False, markup=False)
 
 
-def _refused(error: ValidationError) -> str:
-    """A value that an option's type allows but its configuration does not."""
-    problems = (
-        f"{'.'.join(map(str, one['loc'])) or error.title}: {one['msg']}, not {one['input']!r}"
-        for one in error.errors()
-    )
-    return "; ".join(problems)
-
-
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(EXIT_TERMINATED)
 
@@ -108,9 +98,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except MatrixError as error:
         _say(name, str(error))
         code = EXIT_PROBLEM
-    except ValidationError as error:
-        _say(name, f"{_refused(error)}. See matrix {name} --help.")
-        code = EXIT_USAGE
     except KeyboardInterrupt:
         _say(name, "interrupted")
         code = EXIT_INTERRUPTED

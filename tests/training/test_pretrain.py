@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from diffusers import CogVideoXImageToVideoPipeline
+from PIL import Image
 from torch import nn
 
+from matrix_video.recipes.pretrain_tiny import PretrainTiny, run
 from matrix_video.services.errors import MatrixError
 from matrix_video.training import pretrain_dit, pretrain_vae
 from matrix_video.training.pretrain_dit import DitConfig, DitTrainer, EncodedClips, encode_clips
@@ -18,12 +20,11 @@ from matrix_video.training.pretrain_vae import VaeConfig, psnr, to_model, train_
 from matrix_video.training.tiny_model import (
     LATENT_CHANNELS,
     TEXT_LENGTH,
-    export,
-    new_text_encoder,
+    new_pipeline,
     new_tokenizer,
-    new_transformer,
     new_vae,
 )
+from matrix_video.world.write import write_split
 
 WORDS = ("a", "ball", "pushes", ",")
 
@@ -140,39 +141,66 @@ def test_psnr_of_a_perfect_and_of_a_constant_error(frames_NTHWC: np.ndarray) -> 
     assert psnr(Off(), clips) == pytest.approx(expected, abs=1e-3)  # type: ignore[arg-type]
 
 
-def _clips(count: int, vocab: int) -> EncodedClips:
+def _trainer(config: DitConfig) -> DitTrainer:
+    torch.manual_seed(0)
+    return DitTrainer(new_pipeline(new_vae(), WORDS, num_layers=2, heads=2), config)
+
+
+def _clips(trainer: DitTrainer, count: int) -> EncodedClips:
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(count, 5, LATENT_CHANNELS, 16, 16, generator=generator)
-    tokens = torch.randint(3, vocab, (count, TEXT_LENGTH), generator=generator)
-    return EncodedClips(latents.half(), latents[:, :1].half(), tokens)
+    tokens_NL = trainer.tokens(["a ball pushes a ball"] * count)
+    return EncodedClips(latents.half(), latents[:, :1].half(), tokens_NL)
 
 
-def test_dit_learns_and_resumes(tmp_path: Path) -> None:
-    tokenizer = new_tokenizer(WORDS)
-    empty_L = tokenizer("", padding="max_length", return_tensors="pt").input_ids[0]
-    clips = _clips(2, len(tokenizer))
-    config = DitConfig(
-        steps=6, batch_size=2, warmup=1, num_layers=2, heads=2, checkpoint_every=3, log_every=1
-    )
-    whole = DitTrainer(clips, len(tokenizer), empty_L, config)
+def _weights(trainer: DitTrainer) -> list[torch.Tensor]:
+    modules = (trainer.pipe.transformer, trainer.pipe.text_encoder)
+    return [p.detach().clone() for module in modules for p in module.parameters()]
+
+
+def test_dit_learns_and_a_killed_run_ends_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = DitConfig(steps=6, batch_size=2, warmup=1, checkpoint_every=2, log_every=1)
+    whole = _trainer(config)
+    clips = _clips(whole, 2)
     before = whole.heldout_loss(clips)
-    whole.train(tmp_path / "whole", clips)
+    whole.train(clips, clips, tmp_path / "whole")
     assert whole.heldout_loss(clips) < before
-    DitTrainer(clips, len(tokenizer), empty_L, replace(config, steps=3, decay_share=0.0)).train(
-        tmp_path / "cut", clips
-    )
-    # The learning rate of steps 0-2 is the same in both: the plateau ends later.
+
+    cut = _trainer(config)
+    original = PretrainState.update
+
+    def dying(state: PretrainState, loss: torch.Tensor, rate: float) -> None:
+        if state.step == 5:
+            raise KeyboardInterrupt
+        original(state, loss, rate)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PretrainState, "update", dying)
+        with pytest.raises(KeyboardInterrupt):
+            cut.train(clips, clips, tmp_path / "cut")
+    again = _trainer(config)
+    again.train(clips, clips, tmp_path / "cut")
+    for ours, theirs in zip(_weights(again), _weights(whole), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_another_recipe_does_not_resume(tmp_path: Path) -> None:
+    config = DitConfig(steps=1, batch_size=1)
+    trainer = _trainer(config)
+    clips = _clips(trainer, 1)
+    trainer.train(clips, clips, tmp_path)
     with pytest.raises(MatrixError, match="decay_share"):
-        DitTrainer(clips, len(tokenizer), empty_L, config).train(tmp_path / "cut", clips)
+        _trainer(replace(config, decay_share=0.5)).train(clips, clips, tmp_path)
 
 
 def test_encoding_keeps_the_first_frame_apart(frames_NTHWC: np.ndarray) -> None:
-    torch.manual_seed(0)
-    vae = new_vae()
+    backbone = _trainer(DitConfig()).backbone
     changed = frames_NTHWC[:1].copy()
     changed[:, 1:] = 0
-    latents, images = encode_clips(vae, frames_NTHWC[:1])
-    other_latents, other_images = encode_clips(vae, changed)
+    latents, images = encode_clips(backbone, frames_NTHWC[:1])
+    other_latents, other_images = encode_clips(backbone, changed)
     assert latents.shape == (1, 5, LATENT_CHANNELS, 16, 16)
     assert images.shape == (1, 1, LATENT_CHANNELS, 16, 16)
     assert torch.equal(images, other_images)
@@ -188,21 +216,36 @@ def test_every_word_and_no_word_is_unknown() -> None:
     assert tokenizer.model_max_length == TEXT_LENGTH
 
 
-def test_export_is_a_stock_pipeline(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    tokenizer = new_tokenizer(WORDS)
-    transformer = new_transformer(num_layers=2, heads=2)
-    export(
-        tmp_path / "tiny",
-        vae=new_vae(),
-        tokenizer=tokenizer,
-        text_encoder=new_text_encoder(len(tokenizer)),
-        transformer=transformer,
+def test_the_recipe_ends_in_a_stock_pipeline_and_does_not_start_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_split(tmp_path / "base", 2, 0, "base")
+    write_split(tmp_path / "val", 1, 0, "val")
+    config = PretrainTiny(
+        base=tmp_path / "base",
+        val=tmp_path / "val",
+        out=tmp_path / "out",
+        vae=VaeConfig(steps=1, batch_size=1),
+        dit=DitConfig(steps=1, batch_size=1),
+        num_layers=2,
+        heads=2,
+        threads=1,
     )
-    pipe = CogVideoXImageToVideoPipeline.from_pretrained(tmp_path / "tiny")
-    pipe.set_progress_bar_config(disable=True)
-    from PIL import Image
+    run(config)
+    assert "held-out PSNR over 1 clips" in capsys.readouterr().out
+    caches = sorted((tmp_path / "out").glob("latents-*"))
+    assert len(caches) == 2
+    stamps = [path.stat().st_mtime_ns for path in caches]
+    run(config)
+    assert "PSNR" not in capsys.readouterr().out
+    assert [path.stat().st_mtime_ns for path in caches] == stamps
+    # Other clips must not meet these latents.
+    write_split(tmp_path / "more", 2, 1, "base")
+    run(replace(config, base=tmp_path / "more"))
+    assert len(list((tmp_path / "out").glob("latents-*"))) == 3
 
+    pipe = CogVideoXImageToVideoPipeline.from_pretrained(tmp_path / "out/tiny")
+    pipe.set_progress_bar_config(disable=True)
     frames = pipe(
         Image.new("RGB", (64, 64), (200, 30, 30)),
         "a ball pushes a ball",

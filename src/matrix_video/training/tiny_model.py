@@ -131,28 +131,29 @@ def new_scheduler() -> CogVideoXDDIMScheduler:
     )
 
 
+def new_pipeline(
+    vae: AutoencoderKLCogVideoX, words: tuple[str, ...], num_layers: int = 8, heads: int = 5
+) -> CogVideoXImageToVideoPipeline:
+    """A stock pipeline around a trained VAE; text encoder and transformer are untrained."""
+    tokenizer = new_tokenizer(words)
+    return CogVideoXImageToVideoPipeline(
+        tokenizer=tokenizer,
+        text_encoder=new_text_encoder(len(tokenizer)),
+        vae=vae,
+        transformer=new_transformer(num_layers, heads),
+        scheduler=new_scheduler(),
+    )
+
+
 def export(
-    folder: Path,
-    *,
-    vae: AutoencoderKLCogVideoX,
-    tokenizer: T5Tokenizer,
-    text_encoder: T5EncoderModel,
-    transformer: CogVideoXTransformer3DModel,
-    dtype: torch.dtype = torch.float16,
+    folder: Path, pipe: CogVideoXImageToVideoPipeline, dtype: torch.dtype = torch.float16
 ) -> None:
-    """Write a stock ``CogVideoXImageToVideoPipeline`` folder, large weights rounded to ``dtype``.
+    """Write the stock pipeline's folder, large weights rounded to ``dtype`` (in ``pipe`` too).
 
     The text encoder stays in float32: loaded without a dtype, transformers keeps what it finds
     while diffusers turns the rest to float32, and the two would not meet.
     """
-    pipe = CogVideoXImageToVideoPipeline(
-        tokenizer=tokenizer,
-        text_encoder=text_encoder,
-        vae=vae,
-        transformer=transformer,
-        scheduler=new_scheduler(),
-    )
-    for module in (vae, transformer):
+    for module in (pipe.vae, pipe.transformer):
         nn.Module.to(module, dtype)
-    text_encoder.float()
+    pipe.text_encoder.float()
     pipe.save_pretrained(folder, safe_serialization=True)
