@@ -18,6 +18,7 @@ import tyro
 from rich.console import Console
 
 from matrix_video.services.errors import MatrixError
+from matrix_video.services.signals import EXIT_TERMINATED
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "demo": ("matrix_video.recipes.demo", "DemoCommand"),
@@ -40,7 +41,6 @@ _DESCRIPTION: Final = (
 EXIT_PROBLEM: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
-EXIT_TERMINATED: Final = 143
 
 
 class _Recipe(Protocol):

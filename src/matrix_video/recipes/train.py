@@ -17,8 +17,8 @@ class TrainCommand(TrainConfig):
 def run(config: TrainConfig) -> int:
     from rich.console import Console
 
+    from matrix_video.services.signals import EXIT_TERMINATED
     from matrix_video.training.run import train
-    from matrix_video.training.signals import EXIT_TERMINATED
 
     result = train(config)
     console = Console(stderr=True)

@@ -24,12 +24,12 @@ from matrix_video.attention.tap import Captures, tap
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.progress import progress
 from matrix_video.services.run import RunFolder
+from matrix_video.services.signals import stop_on_sigterm
 from matrix_video.training.batches import Draw, EncodedSet, make_batch
 from matrix_video.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from matrix_video.training.config import TrainConfig
 from matrix_video.training.lora import refuse_scale
 from matrix_video.training.schedule import batch_indices, warmup_factor
-from matrix_video.training.signals import stop_on_sigterm
 from matrix_video.training.step import Losses, check_finite, compute_losses
 from matrix_video.training.student import Student
 
