@@ -3,12 +3,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from matrix_video.data.dataset import Dataset
+from matrix_video.data.dataset import Dataset, DatasetWriter
+from matrix_video.data.tracks import MaskTrack, State
 from matrix_video.evaluation import run as run_module
 from matrix_video.evaluation.run import EvaluateConfig, evaluate, read_scores
-from matrix_video.evaluation.tracked import write_tracked
 from matrix_video.services.errors import MatrixError
 from matrix_video.world.clips import make_clip
 from matrix_video.world.write import write_split
@@ -63,12 +64,29 @@ def test_a_killed_run_goes_on_at_its_row(
 
 def test_videos_of_other_prompts_are_refused(prompts: Path, tmp_path: Path) -> None:
     write_split(tmp_path / "other", 2, 1, "val")
-    with pytest.raises(MatrixError, match=r"'val-1-000000' has no prompt in .*the prompt set"):
+    with pytest.raises(MatrixError, match=r"no clip 'val-1-000000'"):
         evaluate(EvaluateConfig(videos=tmp_path / "other", prompts=prompts, out=tmp_path / "s"))
 
 
+def test_a_finished_run_is_not_judged_again(
+    prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = EvaluateConfig(videos=prompts, prompts=prompts, out=tmp_path, nulls=False)
+    summary = evaluate(config)
+    facts = (tmp_path / "done/evaluate.json").read_bytes()
+    monkeypatch.setattr(run_module, "judge", None)
+    assert evaluate(config) == summary
+    assert (tmp_path / "done/evaluate.json").read_bytes() == facts
+
+
+def test_damaged_scores_name_the_file(tmp_path: Path) -> None:
+    (tmp_path / "scores.json").write_text('{"videos": [{"id": "a"}]}')
+    with pytest.raises(MatrixError, match=r"scores\.json: these are no scores"):
+        read_scores(tmp_path)
+
+
 def test_the_judges_tracks_become_a_data_set(prompts: Path, tmp_path: Path) -> None:
-    write_tracked(prompts, prompts, tmp_path / "tracked")
+    evaluate(EvaluateConfig(videos=prompts, prompts=prompts, out=tmp_path, tracked=True))
     found = Dataset(tmp_path / "tracked")
     truth = [make_clip(0, "val", index) for index in range(6)]
     overlaps: list[float] = []
@@ -80,3 +98,84 @@ def test_the_judges_tracks_become_a_data_set(prompts: Path, tmp_path: Path) -> N
             both, either = (ours_THW & masks_THW).sum(), (ours_THW | masks_THW).sum()
             overlaps.append(float(both / either))
     assert sum(overlaps) / len(overlaps) > 0.85
+
+
+def test_the_remains_of_a_vanished_instance_are_no_mask(prompts: Path, tmp_path: Path) -> None:
+    """An instance of which a corner is left is gone: its later frames are absent."""
+    dataset = Dataset(prompts)
+    clip, sample = make_clip(0, "val", 3), dataset.samples[3]
+    frames = clip.frames_THWC.copy()
+    background = np.median(frames[0][~clip.masks_RTHW[:, 0].any(0)], axis=0)
+    for t in range(6, 17):
+        rows, _ = np.nonzero(clip.masks_RTHW[0, t])
+        body = clip.masks_RTHW[0, t] & (np.arange(64)[:, None] < rows.max() - 2)
+        frames[t][body] = background
+        assert rows.size > 300 and 40 > (clip.masks_RTHW[0, t] & ~body).sum() > 20
+    with DatasetWriter(tmp_path / "videos") as writer:
+        writer.add(sample, frames, 8.0, {}, lossless=True)
+    evaluate(
+        EvaluateConfig(
+            videos=tmp_path / "videos", prompts=prompts, out=tmp_path / "s", tracked=True
+        )
+    )
+    states = Dataset(tmp_path / "s/tracked").tracks(0)[sample.instances[0].id].states
+    assert states[0] is State.VISIBLE
+    assert all(state is State.ABSENT for state in states[6:])
+
+
+def test_clips_of_several_sizes_are_exchanged_within_their_size(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "mixed") as writer:
+        for index in range(5):
+            clip = make_clip(0, "val", index)
+            pad = ((0, 0), (0, 0), (0, 8 * (index % 2)))
+            frames = np.pad(clip.frames_THWC, (*pad, (0, 0)), mode="edge")
+            tracks = {
+                instance.id: MaskTrack.from_masks(np.pad(masks_THW, pad))
+                for instance, masks_THW in zip(clip.sample.instances, clip.masks_RTHW, strict=True)
+            }
+            if index != 3:  # leaves one wide clip, which has no partner
+                writer.add(clip.sample, frames, 8.0, tracks, lossless=True)
+    config = EvaluateConfig(
+        videos=tmp_path / "mixed", prompts=tmp_path / "mixed", out=tmp_path / "s"
+    )
+    evaluate(config)
+    nulls = json.loads((tmp_path / "s/scores.json").read_text())["nulls"]
+    assert nulls["frozen_first_frame"]["if"]["n"] == 4
+    assert nulls["another_prompts_clip"]["if"]["n"] == 3
+
+
+def test_a_prompts_null_rows_do_not_depend_on_the_others(prompts: Path, tmp_path: Path) -> None:
+    few = Dataset(prompts)[4:]
+    with DatasetWriter(tmp_path / "few") as writer:
+        for row, sample in enumerate(few.samples):
+            writer.add_file(sample, few.video_path(row), few.tracks(row))
+    for name, folder in (("few", tmp_path / "few"), ("all", prompts)):
+        evaluate(EvaluateConfig(videos=folder, prompts=folder, out=tmp_path / f"s-{name}"))
+    rows = [
+        json.loads((tmp_path / f"s-{name}/rows/straight_drift.json").read_text())
+        for name in ("few", "all")
+    ]
+    assert rows[0] == rows[1][4:]
+
+
+def test_the_shipped_vae_is_a_high_ceiling(prompts: Path, tmp_path: Path) -> None:
+    evaluate(
+        EvaluateConfig(videos=prompts, prompts=prompts, out=tmp_path, nulls=False, model="tiny")
+    )
+    stored = json.loads((tmp_path / "scores.json").read_text())
+    assert stored["nulls"]["ceiling"]["if"]["mean"] > 0.95
+    assert stored["nulls"]["ceiling"]["if"]["n"] == 6
+
+
+@pytest.mark.slow
+def test_200_clips_through_the_shipped_vae(tmp_path: Path) -> None:
+    write_split(tmp_path / "val", 200, 0, "val")
+    data = tmp_path / "val"
+    evaluate(EvaluateConfig(videos=data, prompts=data, out=tmp_path / "s", model="tiny"))
+    stored = json.loads((tmp_path / "s/scores.json").read_text())
+    assert stored["summary"]["if"]["mean"] >= 0.98
+    assert stored["nulls"]["ceiling"]["if"]["mean"] >= 0.95
+    frozen = json.loads((tmp_path / "s/rows/frozen_first_frame.json").read_text())
+    for video in frozen:
+        for answer in video["interactions"][0]["answers"][1:]:
+            assert answer["answer"] != "yes", video["id"]

@@ -98,8 +98,12 @@ def test_the_interval_covers_as_it_should() -> None:
 
 
 def test_pairs_match_by_id() -> None:
-    left = [score_video(f"v{i}", _verdict("y" * 10)) for i in range(6)]
-    right = [score_video(f"v{i}", _verdict("n" * 10)) for i in reversed(range(1, 6))]
-    found = paired_difference(left, right, "if")
-    assert (found.mean, found.low, found.high, found.n) == (1, 1, 1, 5)
+    # Every video has a score of its own, the same in both runs but for one question.
+    left = [score_video(f"v{i}", _verdict("y" * i + "n" * (10 - i))) for i in range(1, 6)]
+    right = [
+        score_video(f"v{i}", _verdict("y" * (i - 1) + "n" * (11 - i))) for i in range(5, 1, -1)
+    ]
+    found = paired_difference(left, right, "kisa_raw")
+    assert found.n == 4
+    assert (found.mean, found.low, found.high) == pytest.approx((1 / 6, 1 / 6, 1 / 6))
     assert paired_difference(left, [], "if").n == 0

@@ -128,4 +128,5 @@ def test_the_first_frame_is_never_flagged_but_says_if_it_shows_nothing():
     tracking = track(film, [_disc(20, 20), _disc(50, 50)])
     assert not tracking.emergence_T[0]
     assert not tracking.disappearance_T[0]
-    assert len(tracking.tracks) == 2
+    assert tracking.tracks[0].presence_T[0] is not Presence.SEEN
+    assert tracking.tracks[1].presence_T[0] is Presence.SEEN

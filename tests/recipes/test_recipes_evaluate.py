@@ -28,14 +28,14 @@ def test_table_null_rows_and_difference(
                 out=tmp_path / "two",
                 nulls=False,
                 against=(tmp_path / "one",),
-                tracked=tmp_path / "tracked",
+                tracked=True,
             )
         )
         == 0
     )
-    assert len(Dataset(tmp_path / "tracked")) == 3
+    assert len(Dataset(tmp_path / "two/tracked")) == 3
     printed = capsys.readouterr().out
-    assert "two − one: IF +0.000 [+0.000, +0.000] over 3 videos, not resolved" in printed
+    assert "two − one: IF 0.000 [0.000, 0.000] over 3 videos, not resolved" in printed
 
 
 def test_the_command_line_gives_the_settings() -> None:

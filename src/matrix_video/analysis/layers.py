@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from matrix_video.analysis.dominance import ENOUGH, MINIMUM, Dominance, contrast_layers
 from matrix_video.analysis.ranking import (
@@ -29,7 +29,8 @@ from matrix_video.analysis.ranking import (
 from matrix_video.analysis.records import KINDS, Table
 from matrix_video.attention.site import Kind
 from matrix_video.services.errors import MatrixError
-from matrix_video.services.files import read_json, write_json
+from matrix_video.services.files import write_json
+from matrix_video.services.records import read_record
 
 FEW_SAMPLES = 16
 """Samples below which a warning says that the ranking is thin."""
@@ -130,16 +131,12 @@ def write_choice(path: Path, choice: LayerChoice) -> None:
 
 def read_choice(path: Path) -> LayerChoice:
     """Read ``layers.json``; `MatrixError` names the field that is wrong."""
-    try:
-        return LayerChoice.model_validate(read_json(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise MatrixError(
-            f"not a choice of layers ({first['msg']})",
-            remedy="Give the layers.json of a finished matrix analyze run",
-            file=path,
-            field=".".join(str(part) for part in first["loc"]) or None,
-        ) from error
+    return read_record(
+        path,
+        LayerChoice,
+        what="a choice of layers",
+        remedy="Give the layers.json of a finished matrix analyze run",
+    )
 
 
 def choose_layers(

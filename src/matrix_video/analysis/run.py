@@ -59,8 +59,7 @@ def analyze(config: AnalyzeConfig, backbone: Backbone | None = None) -> LayerCho
     """
     with RunFolder.open(config.out, config, command="analyze") as run:
         if backbone is None:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-            backbone = backbone_for(load_pipeline(config.model, device=device))
+            backbone = backbone_for(load_pipeline(config.model))
         data = open_data(config)
         labels = None if config.labels is None else _labels(config.labels, config, data)
         probe = make_probe(config)

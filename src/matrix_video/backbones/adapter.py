@@ -31,6 +31,7 @@ from matrix_video.backbones.condition import Condition
 from matrix_video.backbones.fingerprint import Fingerprint, fingerprint
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import atomic_dir, read_json, write_json
+from matrix_video.services.records import invalid_record, read_record
 
 LORA_FILE: Final = "pytorch_lora_weights.safetensors"
 INFO_FILE: Final = "matrix_adapter.json"
@@ -38,6 +39,8 @@ CONDITION_NAME: Final = "matrix_cond"
 DECODER_NAME: Final = "matrix_decoder"
 ADAPTER_NAME: Final = "matrix"
 _PREFIX: Final = "transformer."
+_DESCRIPTION: Final = "an adapter description"
+_AGAIN: Final = "copy the adapter folder again, or train again"
 
 
 class AdapterInfo(BaseModel):
@@ -197,7 +200,7 @@ def _tensors(file: Path) -> dict[str, Tensor]:
     except SafetensorError as error:
         raise MatrixError(
             f"not a readable safetensors file ({error})",
-            remedy="copy the adapter folder again, or train again",
+            remedy=_AGAIN,
             file=file,
         ) from error
 
@@ -206,10 +209,7 @@ def _read_info(directory: Path) -> AdapterInfo | None:
     file = directory / INFO_FILE
     if not file.exists():  # plain LoRA of another origin
         return None
-    try:
-        return AdapterInfo.model_validate(read_json(file))
-    except ValidationError as error:
-        raise _invalid(file, error) from error
+    return read_record(file, AdapterInfo, what=_DESCRIPTION, remedy=_AGAIN)
 
 
 def _read_condition(transformer: nn.Module, directory: Path) -> Condition | None:
@@ -220,7 +220,7 @@ def _read_condition(transformer: nn.Module, directory: Path) -> Condition | None
     try:
         told = ConditionInfo.model_validate(files.facts)
     except ValidationError as error:
-        raise _invalid(file, error) from error
+        raise invalid_record(file, error, what=_DESCRIPTION, remedy=_AGAIN) from error
     try:
         condition = Condition(transformer, told.site, told.channels, told.patch)
     except (AttributeError, ValueError) as error:
@@ -267,16 +267,6 @@ def _other_base(transformer: nn.Module, file: Path, problem: str) -> MatrixError
         f"the adapter does not fit this {type(transformer).__name__}: {problem}",
         remedy="load it into the pipeline that it was trained on",
         file=file,
-    )
-
-
-def _invalid(file: Path, error: ValidationError) -> MatrixError:
-    first = error.errors()[0]
-    return MatrixError(
-        f"not an adapter description ({first['msg']})",
-        remedy="copy the adapter folder again, or train again",
-        file=file,
-        field=".".join(str(part) for part in first["loc"]) or None,
     )
 
 

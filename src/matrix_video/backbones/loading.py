@@ -40,11 +40,12 @@ def backbone_for(pipe: DiffusionPipeline) -> Backbone:
 
 
 def load_pipeline(
-    model: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    model: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device | None = None
 ) -> DiffusionPipeline:
     """The pipeline ``model``: "tiny" (shipped), a folder in diffusers' format, or a hub id.
 
-    Only safetensors are read and no code of a checkpoint runs. Weights are converted to ``dtype``.
+    Only safetensors are read and no code of a checkpoint runs. Weights are converted to ``dtype``,
+    on ``device`` (None: the GPU, where there is one).
     Raises `MatrixError` when there is no such model, when it is not complete, or when its family is
     not known; the family is looked at before any weight is loaded.
     """
@@ -60,7 +61,8 @@ def load_pipeline(
         pipe = index.from_pretrained(source, use_safetensors=True, dtype=dtype)
     except (OSError, ValueError) as error:
         raise _not_loaded(model, source, error) from error
-    return cast("DiffusionPipeline", pipe.to(device))
+    place = ("cuda" if torch.cuda.is_available() else "cpu") if device is None else device
+    return cast("DiffusionPipeline", pipe.to(place))
 
 
 def _family(transformer: str, pipeline: str) -> Callable[[DiffusionPipeline], Backbone]:

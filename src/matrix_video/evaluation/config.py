@@ -15,12 +15,16 @@ class EvaluateConfig(BaseModel):
     videos: Path
     """Generation run, or data set of generated videos."""
     prompts: Path
-    """Prompt set: samples and first-frame masks; its own videos make null rows and ceiling."""
+    """Prompt set that the videos were generated from: samples and first-frame masks; its own
+    videos make null rows and ceiling."""
     out: Path
-    """Run folder."""
+    """Run folder; a run that was stopped goes on with the row it was at."""
     nulls: bool = True
     """Also score the null rows."""
     model: str | None = None
-    """Pipeline whose VAE gives the ceiling, ground truth after a round trip; None: no ceiling."""
+    """Pipeline whose VAE gives the ceiling (ground truth after a round trip); None: no ceiling."""
+    tracked: bool = False
+    """Also write OUT/tracked: the videos with the tracks that the judge followed, as a data set
+    for `matrix analyze`."""
     seed: int = 0
     """Seed of the null rows."""

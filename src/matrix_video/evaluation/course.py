@@ -24,6 +24,7 @@ from matrix_video.evaluation.geometry import (
     meets,
     sets_in,
     settles,
+    shift_T,
     unit,
 )
 
@@ -31,7 +32,12 @@ Evidence = dict[str, float]
 Judged = tuple[bool, Evidence]
 
 
-_NEXT: Final = 4  # frames after first touch within which two come as close as they do
+NEXT: Final = 4
+"""Frames after first touch within which two come as close as they do."""
+EARLY: Final = 1
+"""Frames by which an effect may seem to precede its cause."""
+FLIGHT: Final = 6.0
+"""Pixels that make a flight."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +102,7 @@ class Rule:
         if contact is not None:
             until = pair.last if onset is None or onset <= contact else onset
             if self.mutual:
-                until = min(contact + _NEXT, pair.last)
+                until = min(contact + NEXT, pair.last)
             turn = settles(pair, contact, until)
         elif onset is not None:
             turn = max(onset - 1, 0)
@@ -120,19 +126,14 @@ def touching(pair: Pair) -> Flags:
     return pair.touch_T
 
 
-def shift_T(pair: Pair, since: int) -> Floats:
-    """How far b is from where it was, pixels."""
-    return np.hypot(*(pair.b.centre_T2 - pair.b.centre_T2[since]).T)
-
-
 def moves_off(pair: Pair) -> int | None:
     """When b begins to leave the place where it stood."""
-    return sets_in(shift_T(pair, 0), SETS_IN, CHANGES)
+    return sets_in(shift_T(pair.b, 0), SETS_IN, CHANGES)
 
 
 def is_moved(pair: Pair, since: int) -> int | None:
     """When b has visibly left the place where it was in a frame."""
-    return first(shift_T(pair, since) >= ACTS, since)
+    return first(shift_T(pair.b, since) >= ACTS, since)
 
 
 def axis(pair: Pair) -> Floats:

@@ -9,6 +9,7 @@ from typing import Final
 
 from matrix_video.evaluation.course import (
     ALIGNED,
+    FLIGHT,
     SLACK,
     Course,
     Judged,
@@ -23,8 +24,6 @@ from matrix_video.evaluation.geometry import (
     cosine,
     displacement,
 )
-
-_FLIGHT: Final = 6.0  # pixels that make a flight
 
 
 def _in_order(course: Course, direction: Floats) -> bool:
@@ -80,7 +79,7 @@ def _hit_runs(course: Course) -> Judged:
     d = course.came
     s, o = course.goes(d, "s"), course.goes(d, "o")
     aligned = cosine(displacement(course.pair.b, course.turn, course.pair.last), d)
-    holds = o >= _FLIGHT and abs(s) <= 0.4 * o and aligned >= ALIGNED
+    holds = o >= FLIGHT and abs(s) <= 0.4 * o and aligned >= ALIGNED
     return holds, {"object_along": o, "subject_along": s, "aligned": aligned}
 
 

@@ -136,6 +136,11 @@ def cosine(one: Floats, two: Floats) -> float:
     return float(unit(one) @ unit(two))
 
 
+def shift_T(track: Track, since: int) -> Floats:
+    """How far a track is in each frame from where it was in one, pixels."""
+    return np.hypot(*(track.centre_T2 - track.centre_T2[since]).T)
+
+
 def displacement(track: Track, start: int, stop: int) -> Floats:
     return track.centre_T2[stop] - track.centre_T2[start]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from matrix_video.evaluation.course import Course, Rule
+from matrix_video.evaluation.course import EARLY, NEXT, Course, Rule
 from matrix_video.evaluation.geometry import (
     ACTS,
     CHANGES,
@@ -19,18 +19,16 @@ from matrix_video.evaluation.geometry import (
     meets,
     moved,
     settles,
+    shift_T,
 )
 from matrix_video.evaluation.pursuit import follows, gain, sets_out
-
-_EARLY = 1  # frames by which an effect may seem to precede its cause
-_NEXT = 4  # frames after first touch within which two come as close as they do
 
 
 def acts(cast: Cast, course: Course, rule: Rule) -> Fact:
     """Q7: s moves by itself by the time of contact; it is not set in motion by another."""
     s, last = cast.subject, course.pair.last
     until = course.turn if rule.in_contact and course.contact is not None else last
-    way_T = np.hypot(*(s.centre_T2[: until + 1] - s.centre_T2[0]).T)
+    way_T = shift_T(s, 0)[: until + 1]
     moves, onset = first(way_T >= ACTS), sets_out(s)
     if moves is None or onset is None:
         return Fact(False, until, {}, {"moved": float(way_T.max())})
@@ -47,7 +45,7 @@ def _reaches(pair: Pair) -> int | None:
     contact = meets(pair.touch_T)
     if contact is None:
         return None
-    there = settles(pair, contact, min(contact + _NEXT, pair.last))
+    there = settles(pair, contact, min(contact + NEXT, pair.last))
     return contact if approach(pair.a, pair.b.centre_T2, there) >= ACTS else None
 
 
@@ -65,7 +63,7 @@ def agent(cast: Cast, course: Course, rule: Rule) -> Fact:
     for one in cast.others:
         reached = _reaches(cast.pair(one, pair.b))
         earlier += reached is not None and reached < course.contact
-    stirred = course.onset is not None and course.onset < course.contact - _EARLY
+    stirred = course.onset is not None and course.onset < course.contact - EARLY
     holds = came >= ACTS and not earlier and not stirred
     evidence = {"approach": came, "earlier": float(earlier), "stirred_before": float(stirred)}
     return Fact(holds, course.contact, _until(course.contact), evidence)
@@ -148,7 +146,7 @@ def _meets_by_itself(pair: Pair, rule: Rule) -> int | None:
     for joined_T in (rule.joined(pair), pair.touch_T):
         met = meets(joined_T)
         if met is not None:
-            there = settles(pair, met, min(met + _NEXT, pair.last))
+            there = settles(pair, met, min(met + NEXT, pair.last))
             if moved(pair.a, 0, there) >= ACTS:
                 return met
     return None

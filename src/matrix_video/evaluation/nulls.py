@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from matrix_video.services.files import sha256_text
+
 Frames = NDArray[np.uint8]
 
 _SPEED = (0.5, 1.6)  # pixels a frame: the range in which acting instances move
@@ -33,14 +35,14 @@ def derangement(count: int, seed: int) -> list[int]:
 
 
 def drifting(
-    first_HWC: Frames, masks_R: Sequence[NDArray[np.bool_]], num_frames: int, seed: int
+    first_HWC: Frames, masks_R: Sequence[NDArray[np.bool_]], num_frames: int, key: str
 ) -> Frames:
     """Every instance of the first frame slides straight on at its own random pace.
 
     Instances are cut out by their masks and pasted over a background filled in from the nearest
-    free pixels; they stop at the frame's border.
+    free pixels; they stop at the frame's border. Their paths follow from ``key`` alone.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(int(sha256_text(key)[:16], 16))
     height, width = first_HWC.shape[:2]
     taken_HW = np.zeros((height, width), dtype=bool)
     for mask_HW in masks_R:

@@ -45,7 +45,7 @@ Shapes: T frames, H rows, W columns, R instances.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 import numpy as np
@@ -53,7 +53,7 @@ from numpy.typing import NDArray
 
 from matrix_video.data.sample import Interaction, Sample
 from matrix_video.data.tracks import MaskTrack, State
-from matrix_video.evaluation.course import Course, Rule
+from matrix_video.evaluation.course import EARLY, Course, Rule
 from matrix_video.evaluation.geometry import ACTS, Cast, Fact, approach, is_there
 from matrix_video.evaluation.grounding import acted_upon, acts, agent, recipient
 from matrix_video.evaluation.pursuit import follows, sets_out
@@ -66,7 +66,6 @@ Reply = Literal["yes", "no", "no (visually implausible)", "unscored"]
 
 AWAY: Final = 1000.0
 """Pixels that stand for an infinite distance in an answer's evidence."""
-_EARLY = 1  # frames by which an effect may seem to precede its cause
 _REACHES = 3.5  # pixels that an approach must bring
 
 
@@ -101,6 +100,8 @@ class Verdict:
     interactions: tuple[InteractionVerdict, ...]
     emergence_T: NDArray[np.bool_] | None
     disappearance_T: NDArray[np.bool_] | None
+    tracks: Mapping[str, Track] = field(default_factory=dict[str, Track])
+    """Followed instances by id."""
 
 
 def judge(
@@ -124,6 +125,7 @@ def judge(
         interactions=tuple(_interaction(one, sample, found) for one in sample.interactions),
         emergence_T=None if tracking is None else tracking.emergence_T,
         disappearance_T=None if tracking is None else tracking.disappearance_T,
+        tracks=found,
     )
 
 
@@ -244,7 +246,7 @@ def _cause(course: Course, rule: Rule) -> Fact:
     if cause is None or effect is None:
         return Fact(False, course.turn, {}, evidence)
     window = (max(min(cause, effect) - 1, 0), min(effect + 1, course.pair.last))
-    early = _EARLY if rule.in_contact else 2 * _EARLY
+    early = EARLY if rule.in_contact else 2 * EARLY
     return Fact(effect >= cause - early, effect, {"s": window, "o": window}, evidence)
 
 

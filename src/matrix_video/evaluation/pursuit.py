@@ -11,11 +11,11 @@ import numpy as np
 
 from matrix_video.evaluation.course import (
     ALIGNED,
+    FLIGHT,
     SLACK,
     Course,
     Judged,
     Rule,
-    shift_T,
 )
 from matrix_video.evaluation.geometry import (
     ACTS,
@@ -27,11 +27,11 @@ from matrix_video.evaluation.geometry import (
     first,
     moved,
     sets_in,
+    shift_T,
     unit,
 )
 from matrix_video.evaluation.tracker import Track
 
-_FLIGHT: Final = 6.0  # pixels that make a flight
 _GAINED: Final = 2.0  # pixels by which a pursuer comes closer
 
 
@@ -40,8 +40,7 @@ _GAINED: Final = 2.0  # pixels by which a pursuer comes closer
 
 def sets_out(track: Track) -> int | None:
     """When a track begins to move away from where it stood."""
-    shift_T = np.hypot(*(track.centre_T2 - track.centre_T2[0]).T)
-    return first(shift_T >= SETS_IN)
+    return first(shift_T(track, 0) >= SETS_IN)
 
 
 def follows(pair: Pair, until: int | None = None) -> bool:
@@ -56,7 +55,7 @@ def follows(pair: Pair, until: int | None = None) -> bool:
 def flees(pair: Pair) -> bool:
     """Whether b makes off with a behind it."""
     way = displacement(pair.b, 0, pair.last)
-    return float(np.hypot(*way)) >= _FLIGHT and cosine(way, pair.offset_T2[0]) >= 0.5
+    return float(np.hypot(*way)) >= FLIGHT and cosine(way, pair.offset_T2[0]) >= 0.5
 
 
 def gain(pair: Pair) -> float:
@@ -71,7 +70,7 @@ def _has_gained(pair: Pair) -> Flags:
 
 
 def _takes_flight(pair: Pair) -> int | None:
-    return sets_in(shift_T(pair, 0), SETS_IN, _FLIGHT) if flees(pair) else None
+    return sets_in(shift_T(pair.b, 0), SETS_IN, FLIGHT) if flees(pair) else None
 
 
 def _is_put_to_flight(pair: Pair, since: int) -> int | None:
@@ -84,7 +83,7 @@ def _chase_runs(course: Course) -> Judged:
     ways = min(float(np.hypot(*s)), float(np.hypot(*o)))
     aligned = cosine(s, o)
     behind = bool((pair.offset_T2 @ unit(o) > 0).all())
-    holds = ways >= _FLIGHT and aligned >= ALIGNED and behind
+    holds = ways >= FLIGHT and aligned >= ALIGNED and behind
     return holds, {"shorter_way": ways, "aligned": aligned, "behind": float(behind)}
 
 
@@ -93,7 +92,7 @@ def _chase_ends(course: Course) -> Judged:
     o = displacement(pair.b, 0, pair.last)
     behind = float(pair.offset_T2[-1] @ unit(o))
     kept, went = gain(pair), moved(pair.a, 0, pair.last)
-    holds = float(np.hypot(*o)) >= _FLIGHT and behind > 0 and kept >= -SLACK and went >= ACTS
+    holds = float(np.hypot(*o)) >= FLIGHT and behind > 0 and kept >= -SLACK and went >= ACTS
     return holds, {"object_travelled": float(np.hypot(*o)), "behind": behind, "gain": kept}
 
 

@@ -1,54 +1,64 @@
 """An evaluation run: generated videos and their prompt set in, ``scores.json`` out.
 
 Rows are judged one after the other and kept in ``rows/<row>.json``; a killed run goes on with the
-row it was at. Shapes: B batch, T frames, H rows, W columns, C colours.
+row it was at. Shapes: T frames, H rows, W columns, C colours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from matrix_video.data.dataset import Dataset
+from matrix_video.data.dataset import Dataset, DatasetWriter
+from matrix_video.data.video import probe_video
 from matrix_video.evaluation.config import EvaluateConfig
 from matrix_video.evaluation.nulls import derangement, drifting, frozen
-from matrix_video.evaluation.oracle import first_masks, judge
+from matrix_video.evaluation.oracle import Verdict, first_masks, judge
 from matrix_video.evaluation.scoring import Estimate, Metric, VideoScore, score_video, summarise
+from matrix_video.evaluation.tracked import tracks_of
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import read_json, write_json
 from matrix_video.services.progress import progress
 from matrix_video.services.run import RunFolder
 
+if TYPE_CHECKING:
+    from matrix_video.backbones.base import Backbone
+
 SCORES: Final = "scores.json"
+TRACKED: Final = "tracked"
 NULLS: Final = ("frozen_first_frame", "another_prompts_clip", "straight_drift")
 CEILING: Final = "ceiling"
-_OWN: Final = "videos"
-_BATCH: Final = 8
+STAGE: Final = "evaluate"
 
 Frames = NDArray[np.uint8]
 
 
-def evaluate(config: EvaluateConfig) -> dict[Metric, Estimate]:
+def evaluate(config: EvaluateConfig, backbone: Backbone | None = None) -> dict[Metric, Estimate]:
     """Judge every video and write ``scores.json``; returns the videos' own summary.
 
+    ``backbone`` saves loading ``config.model`` for the ceiling. A finished run returns at once.
     Raises `MatrixError` for a video without a prompt, and for videos of another size or length than
     can be judged.
     """
-    videos = open_videos(config.videos)
-    prompts = Dataset(config.prompts)
-    rows = _matching(videos, prompts)
     with RunFolder.open(config.out, config, command="evaluate") as run:
-        own = _row(run, _OWN, prompts, rows, lambda i: videos.video(i).frames_THWC)
-        others: dict[str, list[VideoScore]] = {}
-        if config.nulls:
-            others |= _null_rows(run, config, prompts, rows)
-        if config.model is not None:
-            others[CEILING] = _ceiling(run, config.model, prompts, rows)
+        if run.done(STAGE):
+            return summarise(read_scores(config.out))
+        videos = open_videos(config.videos)
+        if not len(videos):
+            raise MatrixError("there are no videos", remedy="Generate some first", file=videos.path)
+        prompts = Dataset(config.prompts).subset(sample.id for sample in videos.samples)
+        own = _row(run, "videos", partial(_own, run, config, videos, prompts))
+        others = {
+            name: _row(run, name, make)
+            for name, make in _reference_rows(config, prompts, backbone).items()
+        }
         summary = summarise(own)
         write_json(
             run.path / SCORES,
@@ -61,14 +71,22 @@ def evaluate(config: EvaluateConfig) -> dict[Metric, Estimate]:
                 "nulls": {name: _plain(summarise(row)) for name, row in others.items()},
             },
         )
-        run.mark_done("evaluate", videos=len(own))
+        run.mark_done(STAGE, videos=len(own))
     return summary
 
 
 def read_scores(folder: Path) -> list[VideoScore]:
-    """The videos of a finished evaluation run."""
-    stored = read_json(folder / SCORES)
-    return [VideoScore.from_json(video) for video in stored["videos"]]
+    """The videos of a finished evaluation run; `MatrixError` where the file is none of ours."""
+    file = folder / SCORES
+    stored = read_json(file)
+    try:
+        return [VideoScore.from_json(video) for video in stored["videos"]]
+    except (KeyError, TypeError) as error:
+        raise MatrixError(
+            f"these are no scores ({error})",
+            remedy="Give the folder of a finished matrix evaluate run",
+            file=file,
+        ) from error
 
 
 def open_videos(path: Path) -> Dataset:
@@ -81,93 +99,118 @@ def _plain(summary: dict[Metric, Estimate]) -> dict[str, Any]:
     return {metric: asdict(found) for metric, found in summary.items()}
 
 
-def _matching(videos: Dataset, prompts: Dataset) -> list[int]:
-    """For each video the row of its prompt."""
-    where = {sample.id: row for row, sample in enumerate(prompts.samples)}
-    for sample in videos.samples:
-        if sample.id not in where:
-            raise MatrixError(
-                f"video {sample.id!r} has no prompt in {prompts.path}",
-                remedy="Give the prompt set that the videos were generated from",
-                file=videos.path / "metadata.jsonl",
-                field="id",
-            )
-    if not videos.samples:
-        raise MatrixError("there are no videos", remedy="Generate some first", file=videos.path)
-    return [where[sample.id] for sample in videos.samples]
-
-
-def _row(
-    run: RunFolder,
-    name: str,
-    prompts: Dataset,
-    rows: Sequence[int],
-    frames_of: Callable[[int], Frames],
-) -> list[VideoScore]:
-    """Scores of one row of the table; ``frames_of`` gives video i of it."""
+def _row(run: RunFolder, name: str, make: Callable[[], list[VideoScore]]) -> list[VideoScore]:
+    """A row of the table, made unless an interrupted run has it already."""
     stored = run.path / "rows" / f"{name}.json"
     if stored.exists():
         return [VideoScore.from_json(video) for video in read_json(stored)]
-    scores: list[VideoScore] = []
-    with progress(f"judge {name.replace('_', ' ')}", len(rows)) as advance:
-        for i, row in enumerate(rows):
-            sample = prompts.samples[row]
-            try:
-                verdict = judge(frames_of(i), prompts.tracks(row), sample)
-            except ValueError as error:
-                raise MatrixError(
-                    f"video {sample.id!r} cannot be judged: {error}",
-                    remedy="Generate it at its prompt's own size and length",
-                    file=run.path,
-                    field=name,
-                ) from error
-            scores.append(score_video(sample.id, verdict))
-            advance(1)
+    scores = make()
     write_json(stored, [score.to_json() for score in scores])
     return scores
 
 
-def _null_rows(
-    run: RunFolder, config: EvaluateConfig, prompts: Dataset, rows: Sequence[int]
-) -> dict[str, list[VideoScore]]:
+def _own(
+    run: RunFolder, config: EvaluateConfig, videos: Dataset, prompts: Dataset
+) -> list[VideoScore]:
+    def frames_of(i: int) -> Frames:
+        return videos.video(i).frames_THWC
+
+    if not config.tracked:
+        return _judged("videos", prompts, range(len(prompts)), frames_of)
+    with DatasetWriter(run.path / TRACKED) as writer:
+
+        def keep(i: int, verdict: Verdict) -> None:
+            if not writer.has(videos.samples[i].id):
+                writer.add_file(videos.samples[i], videos.video_path(i), tracks_of(verdict))
+
+        return _judged("videos", prompts, range(len(prompts)), frames_of, keep)
+
+
+def _judged(
+    title: str,
+    prompts: Dataset,
+    rows: Iterable[int],
+    frames_of: Callable[[int], Frames],
+    keep: Callable[[int, Verdict], None] | None = None,
+) -> list[VideoScore]:
+    """Scores of one video for each prompt in ``rows``; ``keep`` is shown every verdict."""
+    scores: list[VideoScore] = []
+    rows = list(rows)
+    with progress(f"judge {title.replace('_', ' ')}", len(rows)) as advance:
+        for i in rows:
+            sample, tracks, frames_THWC = prompts.samples[i], prompts.tracks(i), frames_of(i)
+            try:
+                verdict = judge(frames_THWC, tracks, sample)
+            except ValueError as error:
+                raise MatrixError(
+                    f"video {sample.id!r} cannot be judged: {error}",
+                    remedy="Generate it at its prompt's own size and length",
+                    file=prompts.path,
+                    field=title,
+                ) from error
+            scores.append(score_video(sample.id, verdict))
+            if keep is not None:
+                keep(i, verdict)
+            advance(1)
+    return scores
+
+
+def _reference_rows(
+    config: EvaluateConfig, prompts: Dataset, backbone: Backbone | None
+) -> dict[str, Callable[[], list[VideoScore]]]:
+    """What a table is read against, by row name; a clip may have no partner of its own shape."""
+    every = range(len(prompts))
+
     def truth(i: int) -> Frames:
-        return prompts.video(rows[i]).frames_THWC
+        return prompts.video(i).frames_THWC
 
     def drift(i: int) -> Frames:
-        frames_THWC = truth(i)
-        masks = first_masks(prompts.tracks(rows[i]), prompts.samples[rows[i]])
-        return drifting(
-            frames_THWC[0], list(masks.values()), len(frames_THWC), config.seed * 1_000_003 + i
+        frames_THWC, sample = truth(i), prompts.samples[i]
+        masks = list(first_masks(prompts.tracks(i), sample).values())
+        return drifting(frames_THWC[0], masks, len(frames_THWC), f"{config.seed} {sample.id}")
+
+    rows: dict[str, Callable[[], list[VideoScore]]] = {}
+    if config.nulls:
+        partner = _partners(prompts, config.seed)
+        makers: tuple[tuple[Iterable[int], Callable[[int], Frames]], ...] = (
+            (every, lambda i: frozen(truth(i))),
+            (sorted(partner), lambda i: truth(partner[i])),
+            (every, drift),
         )
-
-    makers: dict[str, Callable[[int], Frames]] = {NULLS[0]: lambda i: frozen(truth(i))}
-    if len(rows) > 1:
-        partner = derangement(len(rows), config.seed)
-        makers[NULLS[1]] = lambda i: truth(partner[i])
-    makers[NULLS[2]] = drift
-    return {name: _row(run, name, prompts, rows, maker) for name, maker in makers.items()}
+        for name, (chosen, maker) in zip(NULLS, makers, strict=True):
+            rows[name] = partial(_judged, name, prompts, chosen, maker)
+    if config.model is not None:
+        rows[CEILING] = partial(_ceiling, config.model, backbone, prompts, truth)
+    return rows
 
 
-def _ceiling(run: RunFolder, model: str, prompts: Dataset, rows: Sequence[int]) -> list[VideoScore]:
+def _partners(prompts: Dataset, seed: int) -> dict[int, int]:
+    """For each prompt another one of the same size, where there is one."""
+    alike: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for i in range(len(prompts)):
+        info = probe_video(prompts.video_path(i))
+        alike[info.height, info.width].append(i)
+    return {
+        i: group[j]
+        for group in alike.values()
+        if len(group) > 1
+        for i, j in zip(group, derangement(len(group), seed), strict=True)
+    }
+
+
+def _ceiling(
+    model: str, backbone: Backbone | None, prompts: Dataset, truth: Callable[[int], Frames]
+) -> list[VideoScore]:
     """Ground truth through the model's VAE and back: the best that the model could show."""
     import torch
 
     from matrix_video.backbones.loading import backbone_for, load_pipeline
 
-    if (run.path / "rows" / f"{CEILING}.json").exists():
-        return _row(run, CEILING, prompts, rows, lambda _: np.zeros(0, np.uint8))
-    backbone = backbone_for(load_pipeline(model))
-    done: dict[int, Frames] = {}
+    loaded = backbone_for(load_pipeline(model)) if backbone is None else backbone
 
     def round_trip(i: int) -> Frames:
-        if i not in done:
-            done.clear()
-            chunk = range(i, min(i + _BATCH, len(rows)))
-            frames_BTHWC = np.stack([prompts.video(rows[j]).frames_THWC for j in chunk])
-            with torch.no_grad():
-                latents = backbone.encode_video(torch.from_numpy(frames_BTHWC))
-                decoded_BTHWC = backbone.decode(latents).cpu().numpy()
-            done.update(zip(chunk, decoded_BTHWC, strict=True))
-        return done[i]
+        with torch.no_grad():
+            latents = loaded.encode_video(torch.from_numpy(truth(i))[None])
+            return loaded.decode(latents)[0].cpu().numpy()
 
-    return _row(run, CEILING, prompts, rows, round_trip)
+    return _judged(CEILING, prompts, range(len(prompts)), round_trip)

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 
 from matrix_video.evaluation.oracle import Verdict
+from matrix_video.evaluation.questions import KISA_QUESTIONS, SGI_QUESTIONS
 
 Metric = Literal["kisa_raw", "sgi_raw", "spi", "kisa", "sgi", "if"]
 METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
@@ -81,8 +82,8 @@ def spi(emergence: float, disappearance: float) -> float:
 def score_video(id: str, verdict: Verdict) -> VideoScore:
     """Pool the answers of all interactions of a video and weigh them with its SPI."""
     answers = [answer for one in verdict.interactions for answer in one.answers]
-    kisa_raw = _share([answer.reply for answer in answers if answer.question <= 6])
-    sgi_raw = _share([answer.reply for answer in answers if answer.question > 6])
+    kisa_raw = _share([answer.reply for answer in answers if answer.question in KISA_QUESTIONS])
+    sgi_raw = _share([answer.reply for answer in answers if answer.question in SGI_QUESTIONS])
     emergence = disappearance = integrity = None
     if verdict.emergence_T is not None and verdict.disappearance_T is not None:
         emergence = float(verdict.emergence_T[1:].mean())

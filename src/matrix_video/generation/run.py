@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from matrix_video.backbones.adapter import LORA_FILE, Adapter, load_adapter
@@ -49,8 +48,7 @@ def generate(config: GenerateConfig, backbone: Backbone | None = None) -> Path:
         if run.done("generate"):
             return folder
         if backbone is None:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-            pipe: Any = load_pipeline(config.model, device=device)
+            pipe: Any = load_pipeline(config.model)
             pipe.set_progress_bar_config(disable=True)  # ours counts videos, not steps
             backbone = backbone_for(pipe)
         adapter: Adapter | None = None

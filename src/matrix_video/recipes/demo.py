@@ -84,9 +84,7 @@ class _Demo:
         if self._loaded is None:
             from matrix_video.backbones.loading import backbone_for, load_pipeline
 
-            pipe = load_pipeline(self.config.model)
-            pipe.set_progress_bar_config(disable=True)
-            self._loaded = backbone_for(pipe)
+            self._loaded = backbone_for(load_pipeline(self.config.model))
         return self._loaded
 
     def stages(self) -> tuple[tuple[str, Callable[[], None]], ...]:
@@ -126,15 +124,8 @@ class _Demo:
 
     def label(self) -> None:
         """The base generates clips; the judge scores and tracks them."""
-        from matrix_video.evaluation.tracked import write_tracked
-
         self._generate("base-analysis", "analysis", adapter=None)
-        self._evaluate("base-analysis", "analysis", nulls=False)
-        write_tracked(
-            self.path("videos", "base-analysis", "dataset"),
-            self.path("data", "analysis"),
-            self.path("data", "base-analysis"),
-        )
+        self._evaluate("base-analysis", "analysis", tracked=True)
 
     def analyze(self) -> None:
         """Which layers follow the instances, and which of them separate success from failure."""
@@ -146,7 +137,7 @@ class _Demo:
 
         settings = AnalyzeConfig(
             model=self.config.model,
-            data=self.path("data", "base-analysis"),
+            data=self.path("scores", "base-analysis", "tracked"),
             out=self.path("analysis"),
             labels=self.path("scores", "base-analysis", "scores.json"),
             overlays=0,
@@ -187,8 +178,9 @@ class _Demo:
             self._generate(name, "val", adapter)
 
     def evaluate(self) -> None:
+        # Null rows and ceiling are the prompts' own: once is enough.
         for name in ("base", "lora", "matrix"):
-            self._evaluate(name, "val", nulls=True)
+            self._evaluate(name, "val", reference=name == "base")
 
     def report(self) -> None:
         from matrix_video.recipes.report import compare
@@ -208,7 +200,7 @@ class _Demo:
                 ("MATRIX scores", self.path("scores", "matrix")),
             ),
             title="MATRIX demo",
-            command="matrix demo",
+            command=self.command(),
             prompts=self.config.gallery,
             compare=compare,
         )
@@ -231,27 +223,38 @@ class _Demo:
             self.backbone,
         )
 
-    def _evaluate(self, name: str, prompts: str, *, nulls: bool) -> None:
-        from matrix_video.evaluation.run import EvaluateConfig, evaluate
+    def _evaluate(
+        self, name: str, prompts: str, *, reference: bool = False, tracked: bool = False
+    ) -> None:
+        from matrix_video.evaluation.config import EvaluateConfig
+        from matrix_video.evaluation.run import evaluate
 
         evaluate(
             EvaluateConfig(
                 videos=self.path("videos", name),
                 prompts=self.path("data", prompts),
                 out=self.path("scores", name),
-                nulls=nulls,
-                model=self.config.model if nulls else None,
+                nulls=reference,
+                model=self.config.model if reference else None,
+                tracked=tracked,
                 seed=self.config.seed,
-            )
+            ),
+            self.backbone if reference else None,
         )
+
+    def command(self) -> str:
+        """The command line that gives this demo."""
+        changed = self.config.model_dump(mode="json", exclude_defaults=True)
+        options = [f"--{key.replace('_', '-')} {value}" for key, value in changed.items()]
+        return " ".join(["matrix demo", *options])
 
     def show(self) -> None:
         """Scores, differences, stage times and where the page is."""
         from matrix_video.evaluation.run import read_scores
         from matrix_video.recipes.evaluate import show_difference, show_scores
 
-        for name in ("base", "lora", "matrix"):
-            show_scores(self.path("scores", name), self.console)
+        names = ("base", "lora", "matrix")
+        show_scores([self.path("scores", name) for name in names], self.console)
         lora, matrix = (read_scores(self.path("scores", name)) for name in ("lora", "matrix"))
         base = read_scores(self.path("scores", "base"))
         show_difference("lora", lora, "base", base, self.console)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -25,62 +26,74 @@ class EvaluateCommand(EvaluateConfig):
 
     against: tuple[Path, ...] = ()
     """Earlier evaluation runs on the same prompts and seeds: prints the paired differences."""
-    tracked: Path | None = None
-    """Also write the videos with the tracks that the judge followed, as a data set for `matrix
-    analyze`; None: do not."""
 
 
 def run(config: EvaluateCommand) -> int:
-    from matrix_video.evaluation.run import evaluate, open_videos, read_scores
-    from matrix_video.evaluation.tracked import write_tracked
+    from matrix_video.evaluation.run import evaluate, read_scores
 
+    earlier = {path.name: read_scores(path) for path in config.against}
     evaluate(EvaluateConfig(**config.model_dump(include=set(EvaluateConfig.model_fields))))
-    if config.tracked is not None:
-        write_tracked(open_videos(config.videos).path, config.prompts, config.tracked)
     console = Console()
-    show_scores(config.out, console)
+    show_scores([config.out], console)
     own = read_scores(config.out)
-    for other in config.against:
-        show_difference(config.out.name, own, other.name, read_scores(other), console)
+    for name, theirs in earlier.items():
+        show_difference(config.out.name, own, name, theirs, console)
     return 0
 
 
-def _cell(found: dict[str, float | None]) -> str:
-    mean, low, high = found["mean"], found["low"], found["high"]
-    if mean is None or low is None or high is None:
-        return "–"
-    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def show_scores(folder: Path, console: Console) -> None:
-    """Print one evaluation's table: the run, null rows, ceiling."""
+def show_scores(folders: Sequence[Path], console: Console) -> None:
+    """Print one table: the evaluations, and the null rows and ceiling that they hold."""
     from matrix_video.evaluation.run import SCORES
+    from matrix_video.evaluation.scoring import METRICS
+    from matrix_video.report.content import METRIC_NAMES
     from matrix_video.services.files import read_json
 
-    stored = read_json(folder / SCORES)
-    table = Table("row", "n", "KISA_raw", "SGI_raw", "SPI", "KISA", "SGI", "IF")
-    metrics = ("kisa_raw", "sgi_raw", "spi", "kisa", "sgi", "if")
-    for name, row in {folder.name: stored["summary"], **stored["nulls"]}.items():
-        cells = [_cell(row[metric]) for metric in metrics]
+    stored: dict[str, Any] = {folder.name: read_json(folder / SCORES) for folder in folders}
+    rows = {name: scores["summary"] for name, scores in stored.items()}
+    for scores in stored.values():
+        rows |= scores["nulls"]
+    table = Table("row", "n", *(METRIC_NAMES[metric] for metric in METRICS))
+    for name, row in rows.items():
+        cells = [_cell(row[metric]) for metric in METRICS]
         table.add_row(name.replace("_", " "), str(row["if"]["n"]), *cells)
     console.print(table)
-    if stored["unscored"]:
-        console.print(f"{stored['unscored']} answers could not be obtained (unscored)")
+    for name, scores in stored.items():
+        if scores["unscored"]:
+            console.print(f"{name}: {scores['unscored']} answers could not be obtained (unscored)")
+
+
+def _cell(found: dict[str, Any]) -> str:
+    from matrix_video.report.content import Estimate
+    from matrix_video.report.wording import interval, number
+
+    if found["mean"] is None:
+        return "–"
+    estimate = Estimate(**found)
+    return f"{number(estimate.mean)} {interval(estimate)}"
 
 
 def show_difference(
-    name: str, own: list[VideoScore], other: str, theirs: list[VideoScore], console: Console
+    name: str,
+    own: Sequence[VideoScore],
+    other: str,
+    theirs: Sequence[VideoScore],
+    console: Console,
 ) -> None:
-    """Print one paired IF difference, or that it is not resolved."""
+    """Print one paired IF difference with its verdict."""
     from matrix_video.evaluation.scoring import paired_difference
+    from matrix_video.report.content import Difference, Estimate
+    from matrix_video.report.wording import interval, signed, verdict
 
     found = paired_difference(own, theirs, "if")
     if found.mean is None or found.low is None or found.high is None:
         console.print(f"{name} − {other}: no video in common", highlight=False)
         return
-    verdict = "" if found.low > 0 or found.high < 0 else ", not resolved"
+    difference = Difference(name, other, "if", Estimate(found.mean, found.low, found.high, found.n))
+    estimate = difference.estimate
     console.print(
-        f"{name} − {other}: IF {found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}] "
-        f"over {found.n} videos{verdict}",
+        f"{name} − {other}: IF {signed(estimate.mean)} {interval(estimate, sign=True)} over "
+        f"{estimate.n} videos, {verdict(difference)}",
         highlight=False,
+        markup=False,
+        soft_wrap=True,
     )

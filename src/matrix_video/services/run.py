@@ -31,6 +31,7 @@ from matrix_video.services.files import (
 )
 
 LOCK: Final = ".lock"
+CONFIG: Final = "config.yaml"
 _PACKAGES: Final = (
     "matrix-video",
     "torch",
@@ -92,9 +93,9 @@ class RunFolder:
 
     def _settle(self, wanted: dict[str, Any]) -> None:
         """Compare or store the settings, and clear away what a killed run left half done."""
-        stored = self.path / "config.yaml"
+        stored = self.path / CONFIG
         if stored.exists():
-            self._compare(_read_yaml(stored), wanted)
+            self._compare(read_config(self.path), wanted)
         clear_temporary(self.path)
         self._drop_torn_line()
         if not stored.exists():
@@ -102,8 +103,7 @@ class RunFolder:
             # Last: its presence is what makes the folder a run.
             write_atomic(stored, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
 
-    def _compare(self, stored: object, wanted: dict[str, Any]) -> None:
-        known = cast("dict[str, Any]", stored) if isinstance(stored, dict) else {}
+    def _compare(self, known: dict[str, Any], wanted: dict[str, Any]) -> None:
         for key in dict.fromkeys([*wanted, *known]):
             if key == "out":  # the folder itself, which may have been moved or spelled otherwise
                 continue
@@ -112,7 +112,7 @@ class RunFolder:
                     f"the folder holds a run with {key} = {known.get(key)!r}, "
                     f"this one has {wanted.get(key)!r}",
                     remedy="use the same settings to resume it, or another output folder",
-                    file=self.path / "config.yaml",
+                    file=self.path / CONFIG,
                     field=key,
                 )
 
@@ -218,12 +218,17 @@ def _is_file(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _read_yaml(path: Path) -> object:
+def read_config(folder: Path) -> dict[str, Any]:
+    """Settings that a run folder holds; empty when it is no run. `MatrixError` for broken YAML."""
+    path = folder / CONFIG
+    if not path.is_file():
+        return {}
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        stored: object = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise MatrixError(
             f"this is not valid YAML ({' '.join(str(error).split())})",
             remedy="restore the file, or choose another output folder",
             file=path,
         ) from error
+    return cast("dict[str, Any]", stored) if isinstance(stored, dict) else {}
