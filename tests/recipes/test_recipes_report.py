@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
+from matrix_video import cli
 from matrix_video.data.dataset import Dataset, DatasetWriter
 from matrix_video.evaluation.run import EvaluateConfig, evaluate
 from matrix_video.recipes.report import ReportCommand, compare, named_runs, run
@@ -58,6 +60,32 @@ def test_names_are_given_or_taken_from_the_folder(tmp_path: Path) -> None:
             named_runs((text,))
 
 
-def test_a_wrong_number_of_prompts_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MatrixError, match="prompts: -1 prompts cannot be shown"):
-        run(ReportCommand(out=tmp_path, runs=(), prompts=-1))
+def test_a_wrong_number_of_prompts_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ValidationError, match=r"prompts\n.*greater than or equal to 0"):
+        ReportCommand(out=tmp_path, runs=(), prompts=-1)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["report", "--out", str(tmp_path / "page"), "--runs", "x", "--prompts", "-1"])
+    assert end.value.code == 2
+    told = capsys.readouterr().err
+    assert "prompts" in told
+    assert "greater than or equal to 0" in told
+    assert not (tmp_path / "page").exists()
+
+
+def test_the_command_is_frozen_and_knows_its_fields(tmp_path: Path) -> None:
+    command = ReportCommand(out=tmp_path, runs=("a",))
+    assert (command.title, command.prompts) == ("MATRIX", 8)
+    with pytest.raises(ValidationError, match="frozen"):
+        command.prompts = 3  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(ValidationError, match=r"prompt\n.*Extra inputs are not permitted"):
+        ReportCommand.model_validate({"out": tmp_path, "runs": ("a",), "prompt": 3})
+
+
+def test_evaluations_of_other_prompts_have_no_difference(root: Path, tmp_path: Path) -> None:
+    write_split(tmp_path / "other", 2, 6, "val")
+    out = tmp_path / "scores"
+    given = tmp_path / "other"
+    evaluate(EvaluateConfig(videos=given, prompts=given, out=out, nulls=False))
+    assert compare(root / "scores-val", out, "if") is None

@@ -25,8 +25,10 @@ from matrix_video.report.content import (
     Curve,
     Estimate,
     HeldOut,
+    Kind,
     LayerGroup,
     LayerScore,
+    Words,
 )
 
 
@@ -39,7 +41,7 @@ def titles(svg: str) -> list[str]:
     return [e.text or "" for e in ET.fromstring(svg).iter("title")]
 
 
-def group(lifts: list[float], words: str = "nouns", dominant: tuple[int, ...] = ()) -> LayerGroup:
+def group(lifts: list[float], words: Words = "nouns", dominant: tuple[int, ...] = ()) -> LayerGroup:
     return LayerGroup(
         kind="v2t",
         words=words,
@@ -110,8 +112,8 @@ def test_whiskers_scale_with_their_intervals(
     spans = [e for e in marks(svg, "line", "whisker") if e.get("y1") == e.get("y2")]
     assert len(dots) == len(spans) == len(rows)
     ends = [(float(e.get("x1", "nan")), float(e.get("x2", "nan"))) for e in spans]
-    lows = [row.estimate.low or 0.0 for row in rows]
-    highs = [row.estimate.high or 0.0 for row in rows]
+    lows = [row.estimate.low for row in rows]
+    highs = [row.estimate.high for row in rows]
     # Pixels per unit, from the widest interval; all others must agree with it.
     widest = max(range(len(rows)), key=lambda i: highs[i] - lows[i])
     if highs[widest] - lows[widest] < 0.05:
@@ -131,12 +133,12 @@ def test_a_forest_says_its_numbers_and_shortens_long_names() -> None:
     svg = forest_chart(
         [
             ForestRow(name, Estimate(0.967, 0.9, 1.0, 24)),
-            ForestRow("one", Estimate(0.5, None, None, 1)),
+            ForestRow("one", Estimate(0.5, 0.5, 0.5, 1)),
         ],
         "IF",
     )
     assert f"{name}: 0.967 [0.900, 1.000], n = 24" in titles(svg)
-    assert "one: 0.500 no interval, n = 1" in titles(svg)
+    assert "one: 0.500 [0.500, 0.500], n = 1" in titles(svg)
     assert [e.text for e in marks(svg, "text", "row")] == ["ground truth after a rou…", "one"]
 
 
@@ -190,20 +192,34 @@ def test_a_loss_is_drawn_twice_and_shares_its_ceiling() -> None:
 
 
 def test_heldout_has_a_tooltip_per_point_and_tags_apart() -> None:
-    found = [
-        HeldOut(kind, layer, Curve((0.0, 50.0), (0.3, end)))
-        for kind, layer, end in (("v2t", "5", 0.4), ("v2v", "1", 0.4), ("v2v", "2", 0.401))
-    ]
-    svg = heldout_chart(found)
+    ends: tuple[tuple[Kind, int, float], ...] = (
+        ("v2t", 5, 0.4),
+        ("v2v", 1, 0.4),
+        ("v2v", 2, 0.401),
+    )
+    found = [HeldOut(kind, layer, Curve((0.0, 50.0), (0.3, end))) for kind, layer, end in ends]
+    svg = heldout_chart(found, high=0.401)
     assert "V2T layer 5, step 50: AAS 0.400" in titles(svg)
-    tags = [float(e.get("y", "nan")) for e in marks(svg, "text", "tag")]
-    assert len(tags) == 3
-    assert min(b - a for a, b in pairwise(sorted(tags))) >= 11.9
+    tags = marks(svg, "text", "tag")
+    assert sorted(e.text or "" for e in tags) == ["V2T 5", "V2V 1", "V2V 2"]
+    places = sorted(float(e.get("y", "nan")) for e in tags)
+    assert min(b - a for a, b in pairwise(places)) >= 11.9
+
+
+def test_heldout_shares_the_highest_value_of_all_runs() -> None:
+    found = [HeldOut("v2t", 5, Curve((0.0, 50.0), (0.1, 0.2)))]
+
+    def top(high: float) -> float:
+        svg = heldout_chart(found, high)
+        return min(float(e.get("cy", "nan")) for e in marks(svg, "circle", "point v2t"))
+
+    low, foot = top(0.2), 192.0
+    assert foot - top(0.8) == pytest.approx((foot - low) / 4, abs=0.1)
 
 
 @given(st.lists(st.floats(20, 190), min_size=1, max_size=12))
 def test_tags_move_apart(places: list[float]) -> None:
-    held = HeldOut("v2t", "5", Curve((0.0,), (0.3,)))
+    held = HeldOut("v2t", 5, Curve((0.0,), (0.3,)))
     found = [place for place, _ in apart([(p, held) for p in places], 12.0, 20.0, 190.0)]
     assert all(b - a >= 12.0 - 1e-9 for a, b in pairwise(found))
     assert all(20.0 - 1e-9 <= place <= 190.0 + 1e-9 for place in found)

@@ -182,5 +182,22 @@ def test_an_unscored_answer_stays_unscored(scored: Path, tmp_path: Path) -> None
             ],
         },
     )
-    with pytest.raises(MatrixError, match=r"answers\.0\.answer: 'maybe' is none of yes, no"):
+    with pytest.raises(
+        MatrixError,
+        match=r"answers\.0\.answer: not scores of an evaluation \(Input should be 'yes', 'no', "
+        r"'no \(visually implausible\)' or 'unscored'\)\. Give the folder of a finished matrix",
+    ):
         collect([("s", run)], title="t")
+
+
+def test_an_estimate_without_its_interval_is_refused(scored: Path, tmp_path: Path) -> None:
+    stored = json.loads((scored / "scores-truth" / "scores.json").read_text())
+    for change, problem in (
+        ({"low": None}, "a mean needs both ends of its interval"),
+        ({"mean": None}, "a mean needs both ends of its interval"),
+        ({"low": 0.9, "high": 0.1}, r"interval \[0\.9, 0\.1\]"),
+    ):
+        summary = {**stored["summary"], "kisa": {**stored["summary"]["kisa"], **change}}
+        write_json(tmp_path / "scores.json", {**stored, "summary": summary})
+        with pytest.raises(MatrixError, match=rf"scores\.json: summary\.kisa: .*{problem}"):
+            collect([("s", tmp_path)], title="t")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from matrix_video.report.content import ReportContent
+from matrix_video.data.video import write_video
+from matrix_video.report.content import GalleryClip, ReportContent
 from matrix_video.report.page import build_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -83,6 +85,48 @@ def test_nothing_is_wider_than_a_phone(page: Path, tmp_path: Path) -> None:
     script = "document.title = document.documentElement.scrollWidth + ' ' + innerWidth;"
     wide, window = probed(page, tmp_path, script, "--window-size=500,2000").split()
     assert int(wide) <= int(window) == 500
+
+
+def test_a_frame_is_sought_by_its_number_in_the_video(
+    content: ReportContent, tmp_path: Path
+) -> None:
+    """A strip that left frames out shows the last one that it kept, up to the frame asked for."""
+    frames = np.zeros((301, 128, 16, 3), dtype=np.uint8)
+    frames[..., 0] = np.arange(301)[:, None, None] % 256
+    write_video(tmp_path / "long.mp4", frames, 30.0, lossless=True)
+    item = content.gallery[0]
+    clips = (*item.clips[:2], GalleryClip("long", tmp_path / "long.mp4"))
+    page = build_report(
+        tmp_path / "report", replace(content, gallery=(replace(item, clips=clips, overlays=()),))
+    )
+    script = """
+        const places = () => [...document.querySelectorAll('#gallery .clip')].map((clip) => {
+          const image = clip.firstElementChild;
+          const matrix = new DOMMatrix(getComputedStyle(image).transform);
+          const frames = Number(clip.style.getPropertyValue('--n'));
+          return Math.round(-frames * matrix.m42 / image.getBoundingClientRect().height);
+        }).join();
+        const slider = document.getElementById('frame');
+        const button = document.querySelector('[data-frame]');
+        const found = [slider.max];
+        const plays = [...document.querySelectorAll('.clip img')].map((c) => c.getAnimations()[0]);
+        Promise.all(plays.map((play) => play.ready)).then(() => setTimeout(() => {
+          for (const frame of [7, 9, 200, 300]) {
+            button.dataset.frame = frame;
+            button.click();
+            found.push(places());
+          }
+          document.title = found.join(' ');
+        }, 100));
+    """
+    last = item_frames(page)
+    assert last == [17, 17, 101]
+    assert probed(page, tmp_path, script) == "300 7,7,2 9,9,3 16,16,66 16,16,100"
+
+
+def item_frames(page: Path) -> list[int]:
+    text = page.read_text(encoding="utf-8")
+    return [int(n) for n in re.findall(r'data-stride="\d+" style="--n:(\d+)', text)][-3:]
 
 
 def test_clips_play_together_and_an_answer_seeks_its_frame(page: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ def test_a_small_clip_is_stored_exactly(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", frames, 8.0, lossless=True)
     strip = make_strip(tmp_path / "a.mp4", tmp_path / "assets")
     assert (strip.frames, strip.height, strip.width) == (5, 16, 24)
+    assert strip.stride == 1
     assert strip.seconds == pytest.approx(5 / 8)
     assert strip.pixelated
     stored = np.asarray(Image.open(tmp_path / strip.file).convert("RGB"))
@@ -48,10 +49,19 @@ def test_a_tall_clip_becomes_smaller_and_keeps_its_shape(tmp_path: Path) -> None
 def test_a_long_clip_fits_into_one_picture_and_keeps_its_duration(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", noise(300, 130, 16), 30.0)
     strip = make_strip(tmp_path / "a.mp4", tmp_path / "assets")
-    assert strip.frames == 100  # every third
+    assert (strip.frames, strip.stride) == (100, 3)
     assert strip.seconds == pytest.approx(10.0)
     assert strip.height == 130
     assert strip.frames * strip.height <= 16_000
+
+
+def test_a_strip_with_a_stride_holds_just_those_frames(tmp_path: Path) -> None:
+    frames = noise(301, 128, 16)
+    write_video(tmp_path / "a.mp4", frames, 30.0, lossless=True)
+    strip = make_strip(tmp_path / "a.mp4", tmp_path / "assets")
+    assert (strip.frames, strip.stride, strip.height) == (101, 3, 128)
+    stored = np.asarray(Image.open(tmp_path / strip.file).convert("RGB"))
+    np.testing.assert_array_equal(stored.reshape(-1, *frames.shape[1:]), frames[::3])
 
 
 def test_encode_never_exceeds_what_browsers_read() -> None:

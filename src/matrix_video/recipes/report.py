@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 
 from matrix_video.services.errors import MatrixError
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from matrix_video.report.content import Estimate, Metric
 
 
-@dataclass(frozen=True)
-class ReportCommand:
+class ReportCommand(BaseModel):
     """Put runs side by side on one static page: layers, losses, scores with intervals, clips.
 
     The page stands in OUT/index.html with its clips in OUT/assets; it asks nothing of the network.
@@ -26,13 +25,15 @@ class ReportCommand:
     paired differences from every two evaluations.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
     out: Path
     """Folder to write the page to."""
     runs: tuple[str, ...]
     """Run folders in the order to show them, each as FOLDER or as NAME=FOLDER."""
     title: str = "MATRIX"
     """Heading of the page."""
-    prompts: int = 8
+    prompts: int = Field(default=8, ge=0)
     """Prompts in the gallery: the first that all generation runs have."""
 
 
@@ -40,10 +41,6 @@ def run(config: ReportCommand) -> int:
     from matrix_video.report.collect import collect
     from matrix_video.report.page import build_report
 
-    if config.prompts < 0:
-        raise MatrixError(
-            f"{config.prompts} prompts cannot be shown", remedy="Give 0 or more", field="prompts"
-        )
     content = collect(
         named_runs(config.runs),
         title=config.title,
@@ -57,13 +54,16 @@ def run(config: ReportCommand) -> int:
 
 
 def compare(left: Path, right: Path, metric: Metric) -> Estimate | None:
-    """Paired difference between two evaluation folders, as `evaluation.scoring` measures it."""
+    """Left − right of two evaluation folders, as `evaluation.scoring` measures it.
+
+    None: no video was scored in both.
+    """
     from matrix_video.evaluation.run import read_scores
     from matrix_video.evaluation.scoring import paired_difference
     from matrix_video.report.content import Estimate
 
     found = paired_difference(read_scores(left), read_scores(right), metric)
-    if found.mean is None:
+    if found.mean is None or found.low is None or found.high is None:
         return None
     return Estimate(found.mean, found.low, found.high, found.n)
 

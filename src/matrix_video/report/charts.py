@@ -98,15 +98,13 @@ class ForestRow:
     note: str = ""
 
 
-def forest_chart(
-    rows: Sequence[ForestRow], axis: str, *, sign: bool = False, include: Sequence[float] = (0.0,)
-) -> Markup:
-    """Estimates with their intervals as whiskers, one row each; a line at 0 where it is inside."""
+def forest_chart(rows: Sequence[ForestRow], axis: str, *, sign: bool = False) -> Markup:
+    """Estimates with their intervals as whiskers, one row each; a line at 0."""
     height = 30.0 * len(rows) + 44
     left, right = 172.0, 14.0
     pen = Pen(_WIDTH, height, f"{axis} with 95 % intervals: " + ", ".join(r.label for r in rows))
     ends = [v for r in rows for v in (r.estimate.low, r.estimate.high, r.estimate.mean)]
-    x = Scale.over([v for v in ends if v is not None], left, _WIDTH - right, include=include)
+    x = Scale.over(ends, left, _WIDTH - right, include=(0.0,))
     foot = height - 38
     values, step = ticks(x, 5)
     for value in values:
@@ -120,10 +118,9 @@ def forest_chart(
         pen.text(left - 10, y + (4 if not row.note else -1), _short(row.label), "row", "end")
         if row.note:
             pen.text(left - 10, y + 11, row.note, "note", "end")
-        if low is not None and high is not None:
-            pen.line(x(low), y, x(high), y, f"whisker {row.css}", text)
-            for end in (low, high):
-                pen.line(x(end), y - 4, x(end), y + 4, f"whisker {row.css}")
+        pen.line(x(low), y, x(high), y, f"whisker {row.css}", text)
+        for end in (low, high):
+            pen.line(x(end), y - 4, x(end), y + 4, f"whisker {row.css}")
         pen.dot(x(mean), y, 4.5, f"dot {row.css}", text)
     pen.text((left + _WIDTH - right) / 2, height - 6, axis, "label", "middle")
     return pen.markup()
@@ -147,7 +144,7 @@ def _short(label: str, most: int = 25) -> str:
     return label if len(label) <= most else label[: most - 1] + "…"
 
 
-def loss_chart(curve: Curve, name: str, ceiling: float | None = None) -> Markup:
+def loss_chart(curve: Curve, name: str, ceiling: float) -> Markup:
     """A loss over steps: every update faint, a running mean strong.
 
     ``ceiling`` is the largest value of this term in any run, so that runs can be compared.
@@ -155,9 +152,8 @@ def loss_chart(curve: Curve, name: str, ceiling: float | None = None) -> Markup:
     pen = Pen(_WIDTH, _HEIGHT, f"{name} loss over training steps")
     faint = thin(curve)
     strong = thin(smooth(curve))
-    top = faint.values if ceiling is None else (*faint.values, ceiling)
     x = _step_scale([curve])
-    y = Scale.over(top, _HEIGHT - _BOTTOM, _TOP, include=(0.0,))
+    y = Scale.over((*faint.values, ceiling), _HEIGHT - _BOTTOM, _TOP, include=(0.0,))
     _y_axis(pen, y, f"{name} loss")
     _x_axis(pen, x, y.start)
     pen.path([(x(s), y(v)) for s, v in zip(faint.steps, faint.values, strict=True)], "line faint")
@@ -167,14 +163,12 @@ def loss_chart(curve: Curve, name: str, ceiling: float | None = None) -> Markup:
     return pen.markup()
 
 
-def heldout_chart(curves: Sequence[HeldOut], high: float | None = None) -> Markup:
+def heldout_chart(curves: Sequence[HeldOut], high: float) -> Markup:
     """Held-out AAS of each supervised layer over steps; ``high`` as ``ceiling`` above."""
     pen = Pen(_WIDTH, _HEIGHT, "held-out AAS of the supervised layers, without the decoder")
     values = [v for held in curves for v in held.curve.values]
     x = _step_scale([held.curve for held in curves], room=44)
-    y = Scale.over(
-        values if high is None else [*values, high], _HEIGHT - _BOTTOM, _TOP, include=(0.0,)
-    )
+    y = Scale.over([*values, high], _HEIGHT - _BOTTOM, _TOP, include=(0.0,))
     _y_axis(pen, y, "AAS, no decoder")
     _x_axis(pen, x, y.start)
     tags: list[tuple[float, HeldOut]] = []

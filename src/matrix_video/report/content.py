@@ -76,11 +76,7 @@ class Contrast:
 
 @dataclass(frozen=True)
 class LayerGroup:
-    """One kind of map and one class of words.
-
-    ``reason`` says why dominance was not measured; None: it was, and ``contrasts`` has its
-    evidence.
-    """
+    """One kind of map and one class of words; ``contrasts`` is the evidence of dominance."""
 
     kind: Kind
     words: Words
@@ -91,7 +87,6 @@ class LayerGroup:
     contrasts: tuple[Contrast, ...] = ()
     successes: int = 0
     failures: int = 0
-    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -136,8 +131,7 @@ class HeldOut:
     """AAS of one supervised layer on held-out samples, taken without the decoder."""
 
     kind: Kind
-    layer: str
-    """As it is shown, e.g. "5"."""
+    layer: int
     curve: Curve
 
 
@@ -153,19 +147,17 @@ class TrainingCurves:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over ``n`` videos with its interval; ``low`` and ``high`` None: no interval."""
+    """A mean over ``n`` videos with its interval."""
 
     mean: float
-    low: float | None
-    high: float | None
+    low: float
+    high: float
     n: int
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.mean):
             raise ValueError(f"an estimate of {self.mean}")
-        if (self.low is None) != (self.high is None):
-            raise ValueError("an interval needs both ends")
-        if self.low is not None and self.high is not None and not self.low <= self.high:
+        if not self.low <= self.high:
             raise ValueError(f"interval [{self.low}, {self.high}]")
 
 
@@ -191,11 +183,8 @@ class Difference:
 
     @property
     def resolved(self) -> bool:
-        """Whether there is an interval and it leaves out 0; one prompt resolves nothing."""
-        low, high = self.estimate.low, self.estimate.high
-        if low is None or high is None or self.estimate.n < 2:
-            return False
-        return low > 0 or high < 0
+        """Whether the interval leaves out 0; one prompt resolves nothing."""
+        return self.estimate.n > 1 and (self.estimate.low > 0 or self.estimate.high < 0)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ class Strip:
 
     file: str
     frames: int
+    stride: int
+    """Frames of the video for each of the strip: it holds frames 0, stride, 2 stride, ..."""
     height: int
     width: int
     seconds: float
@@ -51,8 +53,8 @@ def make_strip(video: Path, assets: Path) -> Strip:
     found = read_video(video)
     frames_THWC, rate = found.frames_THWC, found.fps
     seconds = len(found) / rate
-    every = max(1, math.ceil(len(found) * min(found.size[0], _LOWEST) / _SIDE))
-    frames_THWC = frames_THWC[::every]
+    stride = max(1, math.ceil(len(found) * min(found.size[0], _LOWEST) / _SIDE))
+    frames_THWC = frames_THWC[::stride]
     data, size = encode(frames_THWC)
     name = f"{hashlib.sha256(data).hexdigest()[:16]}.webp"
     if not (assets / name).is_file():
@@ -60,6 +62,7 @@ def make_strip(video: Path, assets: Path) -> Strip:
     return Strip(
         file=f"{assets.name}/{name}",
         frames=len(frames_THWC),
+        stride=stride,
         height=size[0],
         width=size[1],
         seconds=seconds,

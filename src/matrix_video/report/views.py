@@ -20,7 +20,6 @@ from matrix_video.report.charts import (
 )
 from matrix_video.report.content import (
     KINDS,
-    METRIC_NAMES,
     TERM_NAMES,
     TERMS,
     Difference,
@@ -28,7 +27,6 @@ from matrix_video.report.content import (
     GalleryItem,
     LayerGroup,
     LayerScores,
-    Metric,
     RunRow,
     TrainingCurves,
 )
@@ -80,7 +78,6 @@ class AnalysisView:
     """An analysis with everything that is drawn of it."""
 
     scores: LayerScores
-    warnings: tuple[str, ...]
     kinds: tuple[KindView, ...]
     overlays: tuple[ClipView, ...]
 
@@ -88,17 +85,7 @@ class AnalysisView:
 def analysis_view(scores: LayerScores, assets: Path) -> AnalysisView:
     """Charts of an analysis; its overlays are stored."""
     overlays = tuple(_clip(one.label, one.video, assets, None) for one in scores.overlays)
-    return AnalysisView(scores, all_warnings(scores), kind_views(scores), overlays)
-
-
-def all_warnings(scores: LayerScores) -> tuple[str, ...]:
-    """The analysis' own warnings, and every group whose dominance they leave unmentioned."""
-    added = [
-        f"{group.kind} {group.words}: dominance not measured ({group.reason})"
-        for group in scores.groups
-        if group.reason
-    ]
-    return (*scores.warnings, *(line for line in added if line not in scores.warnings))
+    return AnalysisView(scores, kind_views(scores), overlays)
 
 
 def kind_views(scores: LayerScores) -> tuple[KindView, ...]:
@@ -176,31 +163,28 @@ def training_views(runs: tuple[TrainingCurves, ...]) -> tuple[TrainingView, ...]
     return tuple(views)
 
 
-def score_figure(rows: tuple[RunRow, ...], metric: Metric = "if") -> Figure | None:
-    """All rows of one metric with whiskers; None where nothing was scored."""
-    found = [
-        ForestRow(row.label, row.scores[metric], row.kind) for row in rows if metric in row.scores
-    ]
+def score_figure(rows: tuple[RunRow, ...]) -> Figure | None:
+    """IF of all rows with whiskers; None where nothing was scored."""
+    found = [ForestRow(row.label, row.scores["if"], row.kind) for row in rows if "if" in row.scores]
     if not found:
         return None
-    return Figure(forest_chart(found, METRIC_NAMES[metric]), f"{METRIC_NAMES[metric]} of every row")
+    return Figure(forest_chart(found, "IF"), "IF of every row")
 
 
-def difference_figure(differences: tuple[Difference, ...], metric: Metric = "if") -> Figure | None:
-    """Paired differences of one metric; hollow where they are not resolved."""
+def difference_figure(differences: tuple[Difference, ...]) -> Figure | None:
+    """Paired differences in IF; hollow where they are not resolved."""
     found = [
         ForestRow(
             f"{d.left} − {d.right}", d.estimate, "run" if d.resolved else "unresolved", verdict(d)
         )
         for d in differences
-        if d.metric == metric
+        if d.metric == "if"
     ]
     if not found:
         return None
-    name = METRIC_NAMES[metric]
     return Figure(
-        forest_chart(found, f"paired difference in {name}", sign=True),
-        f"Paired differences in {name}, prompt by prompt",
+        forest_chart(found, "paired difference in IF", sign=True),
+        "Paired differences in IF, prompt by prompt",
     )
 
 

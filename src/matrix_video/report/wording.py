@@ -22,17 +22,13 @@ def signed(value: float, places: int = PLACES) -> str:
 
 
 def interval(estimate: Estimate, *, sign: bool = False) -> str:
-    """ "[0.331, 0.490]", or "no interval"."""
-    if estimate.low is None or estimate.high is None:
-        return "no interval"
+    """ "[0.331, 0.490]"."""
     write = signed if sign else number
     return f"[{write(estimate.low)}, {write(estimate.high)}]"
 
 
 def verdict(difference: Difference) -> str:
     """What a paired difference says. An interval that touches 0 says nothing."""
-    if difference.estimate.low is None:
-        return "not resolved: no interval"
     if not difference.resolved:
         return "not resolved"
     side = difference.left if difference.estimate.mean > 0 else difference.right

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, cast
 
 from matrix_video.data.dataset import Dataset
 from matrix_video.report.collect.layers import OverlayFile
-from matrix_video.report.collect.runs import DATASET, GENERATION, Run
+from matrix_video.report.collect.runs import DATASET, Run
 from matrix_video.report.collect.scores import Evaluation, judges
 from matrix_video.report.content import GalleryClip, GalleryItem, Overlay
 from matrix_video.services.errors import MatrixError
-from matrix_video.services.files import read_json
 
 TRUTH = "ground truth"
 
@@ -35,7 +32,7 @@ def collect_gallery(
 ) -> Gallery:
     """The first ``count`` prompts that every finished generation run has; never picked by result.
 
-    Raises `MatrixError` for a data set with broken metadata.
+    Raises `MatrixError` for a data set with broken metadata, and for runs on different prompt sets.
     """
     generated = [run for run in runs if run.kind == "generate"]
     done = [run for run in generated if run.finished]
@@ -45,7 +42,10 @@ def collect_gallery(
     if not done:
         return Gallery((), "", tuple(lines or ["clips: no generation run was given"]))
     sets = {run.label: Dataset(run.path / DATASET) for run in done}
-    truth = _prompt_set(done)
+    shared = set.intersection(*({s.id for s in data.samples} for data in sets.values()))
+    common = [s.id for s in next(iter(sets.values())).samples if s.id in shared]
+    shown = common[:count]
+    truth = _truth(done, shown)
     if isinstance(truth, str):
         lines.append(truth)
         truth = None
@@ -55,11 +55,12 @@ def collect_gallery(
         for label, evaluation in scored.items()
         if evaluation is None
     ]
-    shared = set.intersection(*({s.id for s in data.samples} for data in sets.values()))
-    common = [s.id for s in next(iter(sets.values())).samples if s.id in shared]
     if not common:
         return Gallery((), "", (*lines, "clips: the generation runs share no prompt"))
-    items = [_item(name, sets, truth, scored, overlays) for name in common[:count]]
+    if not shown:
+        return Gallery((), "", (*lines, "clips: none were asked for"))
+    clips = {label: data.subset(shown) for label, data in sets.items()}
+    items = [_item(index, clips, truth, scored, overlays) for index in range(len(shown))]
     if not any(item.overlays for item in items):
         lines.append("maps over the clips: no run has overlays of these prompts")
     few = len(items) < len(common)
@@ -72,62 +73,52 @@ def collect_gallery(
 
 
 def _item(
-    name: str,
+    index: int,
     sets: Mapping[str, Dataset],
     truth: Dataset | None,
     scored: Mapping[str, Evaluation | None],
     overlays: Sequence[OverlayFile],
 ) -> GalleryItem:
+    sample = next(iter(sets.values())).samples[index]
     clips: list[GalleryClip] = []
     if truth is not None:
-        video = _video(truth, name)
-        if video is not None:
-            clips.append(GalleryClip(TRUTH, video, reference=True))
-    sample = None
+        clips.append(GalleryClip(TRUTH, truth.video_path(index), reference=True))
     for label, data in sets.items():
-        video = _video(data, name)
-        assert video is not None  # the id stands in every set
-        evaluation = scored[label]
-        found = None if evaluation is None else evaluation.videos.get(name)
-        sample = sample or next(s for s in data.samples if s.id == name)
+        video, evaluation = data.video_path(index), scored[label]
+        found = None if evaluation is None else evaluation.videos.get(sample.id)
         clips.append(
             GalleryClip(label, video)
             if found is None
             else GalleryClip(label, video, found.scores, found.answers)
         )
-    assert sample is not None
     return GalleryItem(
         sample=sample,
         clips=tuple(clips),
-        overlays=tuple(Overlay(o.label, o.video) for o in overlays if o.sample == name),
+        overlays=tuple(Overlay(o.label, o.video) for o in overlays if o.sample == sample.id),
     )
 
 
-def _video(data: Dataset, name: str) -> Path | None:
-    for index, sample in enumerate(data.samples):
-        if sample.id == name:
-            return data.video_path(index)
-    return None
+def _truth(runs: Sequence[Run], shown: Sequence[str]) -> Dataset | str:
+    """The prompts' own clips, those shown alone; or why there are none.
 
-
-def _prompt_set(runs: Sequence[Run]) -> Dataset | str:
-    """The prompts' own data set, or why there is none to show."""
-    named: list[str] = []
-    for run in runs:
-        file = run.path / GENERATION
-        facts: Any = read_json(file) if file.is_file() else {}
-        path = cast("dict[str, Any]", facts).get("prompts") if isinstance(facts, dict) else None
-        if isinstance(path, str):
-            named.append(path)
-    if not named:
-        return f"ground truth: no {GENERATION} names the prompt set"
-    if len(set(named)) > 1:
+    A set that lost one of them is no longer the one that was used, so none of it is shown.
+    """
+    paths = sorted({run.data.resolve() for run in runs if run.data is not None})
+    if not paths:
+        return "ground truth: the generation runs have no settings, which name the prompt set"
+    if len(paths) > 1:
         raise MatrixError(
-            f"the generation runs have different prompt sets ({', '.join(sorted(set(named)))})",
-            remedy="Report runs on the same prompts together",
+            f"the generation runs have different prompt sets ({', '.join(map(str, paths))})",
+            remedy="Report runs on the same prompts together; where their settings name one set by "
+            "relative paths, do so in the folder in which they were started",
             field="runs",
         )
-    path = Path(named[0])
+    path = paths[0]
     if not path.is_dir():
         return f"ground truth: the prompt set {path} is not there"
-    return Dataset(path)
+    prompts = Dataset(path)
+    known = {sample.id for sample in prompts.samples}
+    lost = [name for name in shown if name not in known]
+    if lost:
+        return f"ground truth: the prompt set {path} no longer has {', '.join(lost)}"
+    return prompts.subset(shown)

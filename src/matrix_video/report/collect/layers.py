@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from matrix_video.report.charts import KIND_NAMES
-from matrix_video.report.collect.runs import LAYERS, OVERLAYS, Record, Run, read_model
+from matrix_video.report.collect.runs import LAYERS, OVERLAYS, Record, Run
 from matrix_video.report.content import (
     Contrast,
     Kind,
@@ -19,6 +19,7 @@ from matrix_video.report.content import (
     Overlay,
     Words,
 )
+from matrix_video.services.records import read_record
 
 _OVERLAY = re.compile(r"(?P<sample>.+)_(?P<kind>v2t|v2v)_layer(?P<layer>[0-9]+)")
 
@@ -52,8 +53,6 @@ class _Group(Record):
     samples: int
     influential: tuple[int, ...]
     layers: tuple[_Layer, ...]
-    dominance: Literal["measured", "not measured"]
-    reason: str | None
     successes: int
     failures: int
     contrasts: tuple[_Contrast, ...]
@@ -79,8 +78,11 @@ class _Choice(Record):
 
 def layer_scores(run: Run, overlays: Sequence[Overlay] = ()) -> LayerScores:
     """Read an analysis; `MatrixError` names the field that is wrong."""
-    choice = read_model(
-        run.path / LAYERS, _Choice, "Give the folder of a finished matrix analyze run"
+    choice = read_record(
+        run.path / LAYERS,
+        _Choice,
+        what="a choice of layers",
+        remedy="Give the folder of a finished matrix analyze run",
     )
     return LayerScores(
         label=run.label,
@@ -96,7 +98,6 @@ def layer_scores(run: Run, overlays: Sequence[Overlay] = ()) -> LayerScores:
 
 
 def _group(group: _Group) -> LayerGroup:
-    measured = group.dominance == "measured"
     return LayerGroup(
         kind=group.kind,
         words=group.words,
@@ -107,7 +108,6 @@ def _group(group: _Group) -> LayerGroup:
         contrasts=tuple(Contrast(c.layer, c.difference, c.low, c.high) for c in group.contrasts),
         successes=group.successes,
         failures=group.failures,
-        reason=None if measured else group.reason or "no reason was given",
     )
 
 

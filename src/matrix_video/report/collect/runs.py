@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar, cast
+from typing import Any, Final, Literal, cast
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from matrix_video.report.content import StageRun
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import read_json
+from matrix_video.services.run import read_config
 
 RunKind = Literal["analyze", "train", "generate", "evaluate"]
 LAYERS, SCORES, GENERATION, DATASET = "layers.json", "scores.json", "generation.json", "dataset"
-CONFIG, ENVIRONMENT, OVERLAYS = "config.yaml", "environment.json", "overlays"
+ENVIRONMENT, OVERLAYS = "environment.json", "overlays"
 
 _RESULTS: Final[dict[RunKind, str]] = {
     "analyze": LAYERS,
@@ -25,16 +25,19 @@ _RESULTS: Final[dict[RunKind, str]] = {
     "evaluate": SCORES,
 }
 """What a finished run of each kind holds."""
-_DATA_FIELDS: Final = ("videos", "data", "prompts")
+_DATA_FIELDS: Final[dict[RunKind, str]] = {
+    "analyze": "data",
+    "train": "data",
+    "generate": "prompts",
+    "evaluate": "videos",
+}
+"""The setting that names what a run of each kind worked on."""
 
 
 class Record(BaseModel):
     """Base of what is read from JSON: fields that the page does not show are passed over."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
-
-
-_Model = TypeVar("_Model", bound=Record)
 
 
 @dataclass(frozen=True)
@@ -52,9 +55,28 @@ class Run:
         return (self.path / _RESULTS[self.kind]).exists()
 
     @property
+    def named_data(self) -> str | None:
+        """What it worked on, as its settings name it; of a generation run its prompt set, of an
+        evaluation the videos."""
+        return _text(self.config.get(_DATA_FIELDS[self.kind]))
+
+    @property
     def data(self) -> Path | None:
-        """The data set that it worked on, as its settings name it."""
-        return next((Path(str(self.config[f])) for f in _DATA_FIELDS if self.config.get(f)), None)
+        """Where that is.
+
+        A relative name starts in the folder that the run was started in, which is the run's own
+        path less its ``out``. Where that tells nothing (``out`` was absolute, or the run was
+        moved), it starts in the working directory.
+        """
+        if self.named_data is None:
+            return None
+        there = self._started_in() / self.named_data
+        return there if there.exists() else Path(self.named_data)
+
+    def _started_in(self) -> Path:
+        out = Path(_text(self.config.get("out")) or "").parts
+        here = self.path.absolute().parts  # `resolve` would follow links
+        return Path(*here[: -len(out)]) if out and here[-len(out) :] == out else Path()
 
 
 def open_runs(named: Iterable[tuple[str, Path]]) -> tuple[Run, ...]:
@@ -78,7 +100,7 @@ def _kind(path: Path) -> tuple[RunKind, dict[str, Any]]:
     remedy = "Give the folder of an analyze, train, generate or evaluate run"
     if not path.is_dir():
         raise MatrixError("there is no such run folder", remedy=remedy, file=path)
-    config = _config(path)
+    config = read_config(path)
     for kind in _RESULTS:
         if config.get("command") == kind:
             return kind, config
@@ -90,21 +112,6 @@ def _kind(path: Path) -> tuple[RunKind, dict[str, Any]]:
     raise MatrixError(what, remedy=remedy, file=path)
 
 
-def _config(path: Path) -> dict[str, Any]:
-    file = path / CONFIG
-    if not file.is_file():
-        return {}
-    try:
-        stored: object = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise MatrixError(
-            f"this is not valid YAML ({str(error).splitlines()[0]})",
-            remedy="Restore the file from the run, or remove it",
-            file=file,
-        ) from error
-    return cast("dict[str, Any]", stored) if isinstance(stored, dict) else {}
-
-
 def stage_run(run: Run) -> StageRun:
     """The run's row in "what was run"."""
     config = run.config
@@ -112,7 +119,7 @@ def stage_run(run: Run) -> StageRun:
         label=run.label,
         command=f"matrix {run.kind}",
         model=_text(config.get("model")),
-        data=None if run.data is None else str(run.data),
+        data=run.named_data,
         seed=_text(config.get("seed")),
         seconds=_seconds(run.path),
         settings=tuple(
@@ -170,17 +177,3 @@ def versions(runs: Sequence[Run]) -> tuple[tuple[str, str], ...]:
         )
         for name, found in values.items()
     )
-
-
-def read_model(path: Path, model: type[_Model], remedy: str) -> _Model:
-    """A JSON file as a record; `MatrixError` names the file and the first wrong field."""
-    try:
-        return model.model_validate(read_json(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise MatrixError(
-            first["msg"].removeprefix("Value error, "),
-            remedy=remedy,
-            file=path,
-            field=".".join(str(part) for part in first["loc"]) or None,
-        ) from error

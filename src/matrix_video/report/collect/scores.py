@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, model_validator
 
-from matrix_video.report.collect.runs import DATASET, SCORES, Record, Run, read_model
+from matrix_video.report.collect.runs import DATASET, SCORES, Record, Run
 from matrix_video.report.content import (
     METRICS,
     Answer,
@@ -18,6 +18,7 @@ from matrix_video.report.content import (
     RunRow,
     Verdict,
 )
+from matrix_video.services.records import read_record
 
 CEILING: Final = "ceiling"
 _NAMES: Final = {
@@ -26,7 +27,8 @@ _NAMES: Final = {
     "straight_drift": "straight drift",
     CEILING: "ground truth through the VAE",
 }
-_VERDICTS: Final[dict[str, Verdict]] = {
+_Reply = Literal["yes", "no", "no (visually implausible)", "unscored"]
+_VERDICTS: Final[dict[_Reply, Verdict]] = {
     "yes": "yes",
     "no": "no",
     "no (visually implausible)": "implausible",
@@ -36,18 +38,11 @@ _VERDICTS: Final[dict[str, Verdict]] = {
 
 class _Answer(Record):
     question: int = Field(ge=1, le=10)
-    answer: str
+    answer: _Reply
     text: str = ""
     frame: int | None = None
-    evidence: dict[str, Any] | str | None = None
+    evidence: dict[str, float]
     reason: str | None = None
-
-    @field_validator("answer")
-    @classmethod
-    def _known(cls, answer: str) -> str:
-        if answer not in _VERDICTS:
-            raise ValueError(f"{answer!r} is none of {', '.join(_VERDICTS)}")
-        return answer
 
 
 class _Interaction(Record):
@@ -67,10 +62,25 @@ class _Video(Record):
 
 
 class _Estimate(Record):
+    """All three numbers, or none where no video was scored."""
+
     mean: float | None
-    low: float | None = None
-    high: float | None = None
+    low: float | None
+    high: float | None
     n: int
+
+    @model_validator(mode="after")
+    def _all_or_none(self) -> Self:
+        if self.shown is None and {self.mean, self.low, self.high} != {None}:
+            raise ValueError("a mean needs both ends of its interval")
+        return self
+
+    @property
+    def shown(self) -> Estimate | None:
+        """The three; None where there are none."""
+        if self.mean is None or self.low is None or self.high is None:
+            return None
+        return Estimate(self.mean, self.low, self.high, self.n)
 
 
 _Summary = dict[str, _Estimate]
@@ -132,8 +142,11 @@ def judges(evaluation: Run, generation: Run) -> bool:
 
 
 def _evaluation(run: Run, name: str) -> Evaluation:
-    scores = read_model(
-        run.path / SCORES, _Scores, "Give the folder of a finished matrix evaluate run"
+    scores = read_record(
+        run.path / SCORES,
+        _Scores,
+        what="scores of an evaluation",
+        remedy="Give the folder of a finished matrix evaluate run",
     )
     videos = {video.id: _video(video) for video in scores.videos}
     answers = [a for v in videos.values() for group in v.answers for a in group.answers]
@@ -204,20 +217,17 @@ def _video(video: _Video) -> ScoredVideo:
 
 def _evidence(answer: _Answer) -> str:
     parts = [] if answer.reason is None else [answer.reason]
-    if isinstance(answer.evidence, str):
-        parts.append(answer.evidence)
-    elif answer.evidence is not None:
-        parts += [f"{name.replace('_', ' ')} {_plain(v)}" for name, v in answer.evidence.items()]
+    parts += [f"{name.replace('_', ' ')} {_plain(v)}" for name, v in answer.evidence.items()]
     return ", ".join(parts)
 
 
-def _plain(value: object) -> str:
-    return f"{value:.3g}".replace("-", "−") if isinstance(value, float) else str(value)
+def _plain(value: float) -> str:
+    return f"{value:.3g}".replace("-", "−")
 
 
 def _estimates(summary: _Summary) -> dict[Metric, Estimate]:
     return {
-        metric: Estimate(found.mean, found.low, found.high, found.n)
+        metric: shown
         for metric in METRICS
-        if (found := summary.get(metric)) is not None and found.mean is not None
+        if (found := summary.get(metric)) is not None and (shown := found.shown) is not None
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -21,7 +20,7 @@ from matrix_video.report.content import (
 )
 from matrix_video.services.run import RunFolder
 
-_HELDOUT = re.compile(r"heldout_aas/(?P<layer>.+)/(?P<kind>v2t|v2v)")
+_HELDOUT = re.compile(r"heldout_aas/(?P<layer>\d+)/(?P<kind>v2t|v2v)")
 _STAGE = "train"
 
 
@@ -61,29 +60,16 @@ def _curve(rows: Iterable[Mapping[str, Any]], key: str) -> tuple[Curve | None, i
 
 
 def _heldout(rows: list[dict[str, Any]]) -> tuple[HeldOut, ...]:
-    keys: dict[tuple[Kind, str], str] = {}
+    keys: dict[tuple[Kind, int], str] = {}
     for row in rows:
         for key in row:
             match = _HELDOUT.fullmatch(key)
             if match is not None:
                 kind: Kind = "v2t" if match["kind"] == "v2t" else "v2v"
-                keys[kind, _layer(match["layer"])] = key
-    order = defaultdict(int, {kind: i for i, kind in enumerate(KINDS)})
+                keys[kind, int(match["layer"])] = key
     found: list[HeldOut] = []
-    for (kind, layer), key in sorted(
-        keys.items(), key=lambda k: (order[k[0][0]], _number(k[0][1]))
-    ):
-        curve, _ = _curve(rows, key)
+    for kind, layer in sorted(keys, key=lambda k: (KINDS.index(k[0]), k[1])):
+        curve, _ = _curve(rows, keys[kind, layer])
         if curve is not None:
             found.append(HeldOut(kind, layer, curve))
     return tuple(found)
-
-
-def _layer(name: str) -> str:
-    """The layer's number in a name such as "transformer_blocks.5.attn1"; else the name."""
-    found = re.search(r"[0-9]+", name)
-    return found[0] if found else name
-
-
-def _number(layer: str) -> float:
-    return float(layer) if layer.isdigit() else math.inf

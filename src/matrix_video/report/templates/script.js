@@ -9,20 +9,21 @@
   const shown = document.querySelector("output[for=frame]");
   const clips = [...document.querySelectorAll(".clip")].map((clip) => ({
     frames: Number(clip.style.getPropertyValue("--n")),
+    stride: Number(clip.dataset.stride),
     play: clip.firstElementChild.getAnimations()[0],
   })).filter((clip) => clip.play);
 
-  const seek = (frame) => {
+  const seek = (frame) => { // a frame of the videos; long strips hold every stride-th alone
     pause.checked = true;
-    for (const { frames, play } of clips) {
-      const share = (Math.min(frame, frames - 1) + 0.5) / frames;
+    for (const { frames, stride, play } of clips) {
+      const share = (Math.min(Math.floor(frame / stride), frames - 1) + 0.5) / frames;
       play.currentTime = share * HOLD * play.effect.getComputedTiming().duration;
     }
     slider.value = String(frame);
     shown.textContent = String(frame);
   };
 
-  const last = Math.max(0, ...clips.map((clip) => clip.frames - 1));
+  const last = Math.max(0, ...clips.map((clip) => (clip.frames - 1) * clip.stride));
   slider.max = String(last);
   slider.closest("label").hidden = last === 0;
   slider.addEventListener("input", () => seek(Number(slider.value)));
