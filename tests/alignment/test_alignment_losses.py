@@ -117,8 +117,9 @@ def test_absent_instance_is_an_all_zero_target_without_dice() -> None:
     none = torch.zeros(1, 1, 2, 2, 2, dtype=torch.bool)
     known, present = torch.ones(1, 1, 2, dtype=torch.bool), torch.ones(1, 1, dtype=torch.bool)
     loss = mask_loss(logits, none, known, present)
-    assert loss.dice_B.item() == 0
-    assert loss.bce_B.item() == pytest.approx(-math.log(1 - sigmoid(1.5)))
+    dice = mask_loss(logits, none, known, present, MaskLossWeights(bce=0, dice=1, l2=0))
+    assert dice.total_B.item() == 0
+    assert loss.total_B.item() == pytest.approx(-math.log(1 - sigmoid(1.5)))
     (gradient,) = torch.autograd.grad(loss.total_B.sum(), logits)
     assert torch.all(gradient > 0)
 

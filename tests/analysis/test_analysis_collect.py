@@ -16,7 +16,6 @@ import torch
 
 from matrix_video.analysis.collect import (
     Probe,
-    clip_grid,
     level_maps,
     measure_clip,
     targets_of,
@@ -41,7 +40,7 @@ def clip(data: Path) -> Clip:
 
 
 def test_targets_know_tokens_masks_and_rivals(clip: Clip, backbone: Backbone) -> None:
-    grid = clip_grid(backbone, clip)
+    grid = backbone.clip_grid(clip)
     targets = targets_of(backbone, clip, grid, "full")
     assert [(t.phrase.role, t.phrase.text) for t in targets] == [
         ("subject", "red ball"),
@@ -66,7 +65,7 @@ def test_targets_know_tokens_masks_and_rivals(clip: Clip, backbone: Backbone) ->
 
 
 def test_maps_equal_dense_softmax_of_the_same_forward(clip: Clip, backbone: Backbone) -> None:
-    grid = clip_grid(backbone, clip)
+    grid = backbone.clip_grid(clip)
     targets = targets_of(backbone, clip, grid, "full")
     (found,) = level_maps(backbone, clip, targets, _PROBE, [0, 2])
     assert found.levels == (0, 1, 2)
@@ -169,7 +168,7 @@ def test_unknown_frames_are_not_scored(clip: Clip, backbone: Backbone) -> None:
 
 
 def masks_area(backbone: Backbone, clip: Clip) -> float:
-    target = targets_of(backbone, clip, clip_grid(backbone, clip), "full")[0]
+    target = targets_of(backbone, clip, backbone.clip_grid(clip), "full")[0]
     return float(target.own.mask_Fhw[0].double().mean())
 
 

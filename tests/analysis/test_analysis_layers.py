@@ -23,13 +23,17 @@ from matrix_video.analysis.layers import (
 from matrix_video.analysis.records import KINDS, Row, Table, to_table
 from matrix_video.analysis.scores import score
 from matrix_video.attention.site import Kind
+from matrix_video.backbones.fingerprint import Fingerprint
 from matrix_video.data.sample import Role
 from matrix_video.services.errors import MatrixError
 
 _LAYERS = 12  # so three layers are influential
 _SHAPE = (4, 6, 6)
 _MODEL = ModelFacts(
-    name="planted", family="none", transformer="T", num_layers=_LAYERS, fingerprint="f"
+    name="planted",
+    family="none",
+    num_layers=_LAYERS,
+    fingerprint=Fingerprint(name="T", architecture="a", weights="w"),
 )
 _DATA = DataFacts(path="planted", samples=1, hash="h")
 _ROLES: tuple[Role, ...] = ("subject", "object", "verb")

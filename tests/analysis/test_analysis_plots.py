@@ -10,6 +10,7 @@ import numpy as np
 from matrix_video.analysis.layers import DataFacts, ModelFacts, choose_layers
 from matrix_video.analysis.plots import draw_plots, level_means
 from matrix_video.analysis.records import KINDS, Row, Table, to_table
+from matrix_video.backbones.fingerprint import Fingerprint
 from matrix_video.data.sample import Role
 
 _LAYERS = 4
@@ -47,7 +48,8 @@ def _table(samples: int = 8) -> Table:
 
 def test_all_plots_are_written_and_equal_each_time(tmp_path: Path) -> None:
     table = _table()
-    model = ModelFacts(name="m", family="f", transformer="T", num_layers=_LAYERS, fingerprint="f")
+    mark = Fingerprint(name="T", architecture="a", weights="w")
+    model = ModelFacts(name="m", family="f", num_layers=_LAYERS, fingerprint=mark)
     labels = {f"clip{s}": s % 2 == 0 for s in range(8)}
     choice = choose_layers(
         table,

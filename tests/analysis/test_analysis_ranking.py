@@ -46,7 +46,7 @@ def test_frequency_and_mean_count_alike() -> None:
     aas_SL = np.array(
         [[0.5, 0.4, 0.1, 0.0], [0.5, 0.4, 0.1, 0.0], [0.1, 0.4, 0.9, 0.0]], dtype=np.float64
     )
-    ranking = rank_layers(aas_SL, 2)
+    ranking = rank_layers(aas_SL)
     np.testing.assert_allclose(ranking.frequency_L, [2 / 3, 1.0, 1 / 3, 0.0])
     # Ranks of frequency 2 1 3 4, of the mean (0.367 0.4 0.367 0) 2 1 2 4.
     assert ranking.order == (1, 0, 2, 3)
@@ -54,10 +54,10 @@ def test_frequency_and_mean_count_alike() -> None:
 
 
 def test_equal_rank_sums_go_to_the_higher_mean() -> None:
-    # Layer 0 is in both lists of one but has the lower mean; layer 1 the other way round.
-    aas_SL = np.array([[0.3, 0.2, 0.0], [0.3, 0.2, 0.0], [0.0, 0.9, 0.1]])
-    ranking = rank_layers(aas_SL, 1)
-    np.testing.assert_allclose(ranking.frequency_L, [2 / 3, 1 / 3, 0.0])
+    # Layer 0 is always among the top two but has the lower mean; layer 1 the other way round.
+    aas_SL = np.array([[0.3, 0.9, 0.0], [0.3, 0.9, 0.0], [0.3, 0.0, 0.4]])
+    ranking = rank_layers(aas_SL)
+    np.testing.assert_allclose(ranking.frequency_L, [1.0, 2 / 3, 1 / 3])
     assert ranking.mean_aas_L[1] > ranking.mean_aas_L[0]
     assert ranking.order[:2] == (1, 0)
 

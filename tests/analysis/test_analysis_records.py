@@ -34,7 +34,8 @@ def test_round_trip_keeps_values_and_nulls(tmp_path: Path) -> None:
     np.testing.assert_equal(table.number("binding"), [math.nan, 0.25])
     assert table.text("instance").tolist() == ["id1+id2"] * 2
     assert table.index("layer").tolist() == [1, 1]
-    assert len(table.mean_over_heads()) == 1
+    assert (len(table.of("v2v", "verbs")), len(table.of("v2t", "verbs"))) == (1, 0)
+    assert len(table.of("v2v", "nouns")) == 0
 
 
 def test_tables_join_and_may_be_empty() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,9 @@ from matrix_video.analysis.layers import read_choice
 from matrix_video.analysis.records import Row, read_table
 from matrix_video.analysis.run import analyze
 from matrix_video.backbones.base import Backbone
+from matrix_video.backbones.fingerprint import fingerprint
+from matrix_video.backbones.loading import backbone_for
+from matrix_video.backbones.tiny import tiny_pipeline
 from matrix_video.data.clip import Clip
 from matrix_video.data.video import read_video
 from matrix_video.services.errors import MatrixError
@@ -28,7 +32,7 @@ def test_everything_is_written(data: Path, tmp_path: Path, backbone: Backbone) -
     out = tmp_path / "run"
     choice = analyze(_config(data, out, overlays=1), backbone)
     assert read_choice(out / "layers.json") == choice
-    assert choice.model.fingerprint == backbone.fingerprint()
+    assert choice.model.fingerprint == fingerprint(backbone.transformer)
     assert choice.data.samples == 3
     table = read_table(out / "attention.parquet")
     assert sorted(set(table.text("sample"))) == ["clip0", "clip1", "clip2"]
@@ -85,6 +89,19 @@ def test_a_changed_clip_is_measured_again(data: Path, tmp_path: Path, backbone: 
     after = analyze(_config(data, out, overlays=0), backbone)
     assert after.data.hash != before.data.hash
     assert len(list((out / "parts").iterdir())) == 4
+
+
+def test_another_model_is_measured_again(data: Path, tmp_path: Path, backbone: Backbone) -> None:
+    """Other weights under the same name: old measurements must not stand for them."""
+    out = tmp_path / "run"
+    before = analyze(_config(data, out, overlays=0), backbone)
+    other = backbone_for(tiny_pipeline(1, layers=3))
+    after = analyze(_config(data, out, overlays=0), other)
+    assert after == analyze(_config(data, tmp_path / "fresh", overlays=0), other)
+    assert after.evidence != before.evidence
+    decoded: Any = backbone_for(tiny_pipeline(1, layers=3))
+    decoded.pipe.vae.encoder.conv_in.conv.weight.data.mul_(2)
+    assert analyze(_config(data, out, overlays=0), decoded).evidence != after.evidence
 
 
 def test_labels_reach_the_evidence(data: Path, tmp_path: Path, backbone: Backbone) -> None:

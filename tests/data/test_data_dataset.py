@@ -126,3 +126,24 @@ def test_broken_metadata_names_line_and_field(dataset_path: Path) -> None:
     file.write_text("\n".join(lines))
     with pytest.raises(MatrixError, match=r"metadata\.jsonl: line 2: interactions\[0\]\.subject"):
         Dataset(dataset_path)
+
+
+def test_content_key_is_of_all_that_a_clip_is_made_of(dataset_path: Path) -> None:
+    dataset = Dataset(dataset_path)
+    keys = [dataset.content_key(i) for i in range(3)]
+    assert len(set(keys)) == 3
+    assert [Dataset(dataset_path).subset(["0002"]).content_key(0)] == keys[1:2]
+    assert Dataset(dataset_path, ClipTransform(num_frames=2)).content_key(0) != keys[0]
+    for change in (dataset.video_path(0), dataset.track_path(1)):
+        change.write_bytes(change.read_bytes() + b" ")
+    metadata = dataset_path / "metadata.jsonl"
+    metadata.write_text(metadata.read_text().replace('"0003"', '"0004"'))
+    shutil.copy(dataset.track_path(2), dataset_path / "tracks" / "0004.json")
+    again = Dataset(dataset_path)
+    assert all(again.content_key(i) != keys[i] for i in range(3))
+    dataset.track_path(0).unlink()
+    with pytest.raises(MatrixError, match=r"0001\.json: a file of clip '0001' is missing"):
+        dataset.content_key(0)
+    dataset.video_path(1).unlink()
+    with pytest.raises(MatrixError, match=r"0002\.mp4: a file of clip '0002' is missing"):
+        dataset.content_key(1)

@@ -170,6 +170,10 @@ def test_grid_counts() -> None:
     assert grid.shape == (5, 8, 6)
     assert grid.num_frames == 5
     assert grid.num_tokens == 240
+    assert grid.first == 0
+    assert TokenGrid(causal_frames(5, 4, patch_t=2, prepend=1), 8, 6).first == 1
+    with pytest.raises(ValueError, match=r"no token frame of .* holds a pixel frame"):
+        TokenGrid(((),), 8, 6).first  # noqa: B018
 
 
 def test_refusals() -> None:

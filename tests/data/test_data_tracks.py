@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco
 
-from matrix_video.data.tracks import MaskTrack, State, run_lengths
+from matrix_video.data.tracks import MaskTrack, State, first_masks, run_lengths
 
 masks = st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9)).flatmap(
     lambda shape: arrays(np.bool_, shape)
@@ -114,3 +114,19 @@ def test_other_refusals() -> None:
         MaskTrack.from_masks(np.zeros((1, 2, 2), dtype=np.uint8))
     with pytest.raises(ValueError, match="'hidden' is not a valid State"):
         MaskTrack.from_json({"states": ["hidden"], "rles": [None]}, (2, 2))
+
+
+def test_first_masks_are_of_what_is_visible_there() -> None:
+    masks_THW = np.zeros((2, 3, 3), dtype=bool)
+    masks_THW[:, 1, 2] = True
+    late_THW = masks_THW.copy()
+    late_THW[0] = False
+    found = first_masks(
+        {
+            "late": MaskTrack.from_masks(late_THW),
+            "seen": MaskTrack.from_masks(masks_THW),
+            "unknown": MaskTrack.from_masks(masks_THW, unknown=[0]),
+        }
+    )
+    assert list(found) == ["seen"]
+    assert np.array_equal(found["seen"], masks_THW[0])

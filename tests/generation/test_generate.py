@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 import matrix_video.generation.run as run_module
 from matrix_video.backbones.base import Backbone
 from matrix_video.backbones.condition import Condition
+from matrix_video.backbones.fingerprint import fingerprint
 from matrix_video.data.dataset import Dataset
 from matrix_video.generation.config import GenerateConfig
 from matrix_video.generation.run import generate
@@ -44,7 +45,7 @@ def test_a_data_set_of_clips_is_written(prompts: Path, tmp_path: Path, backbone:
         made.tracks(0)
     facts = json.loads((out / "generation.json").read_text())
     assert facts["prompts"] == str(prompts)
-    assert facts["model"]["fingerprint"] == backbone.fingerprint()
+    assert facts["model"]["fingerprint"] == fingerprint(backbone.transformer).model_dump()
     assert (facts["adapter"], facts["id_map"], facts["seed"], facts["steps"]) == (None, False, 0, 2)
     # Lossless: pixels are those of the sampler.
     first = given[0]
@@ -115,7 +116,8 @@ def test_adapter_scale_and_id_map(
         assert not np.array_equal(one, other)
     facts = json.loads((tmp_path / "whole" / "generation.json").read_text())
     assert facts["id_map"] is True
-    assert facts["model"]["fingerprint"] == backbone.fingerprint()  # the base's, LoRA or not
+    mark = fingerprint(backbone.transformer)  # the base's, LoRA or not
+    assert facts["model"]["fingerprint"] == mark.model_dump()
     assert len(facts["adapter_sha256"]) == 64
     assert json.loads((tmp_path / "plain" / "generation.json").read_text())["id_map"] is False
     assert np.array_equal(base, made("again"))  # the adapter was taken off

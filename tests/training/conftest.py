@@ -63,6 +63,10 @@ def make_clip(index: int) -> tuple[np.ndarray, dict[str, MaskTrack]]:
         masks[1, t, top : top + 9, 22:31] = True
         frames[t, masks[0, t]] = (255, 0, 0)
         frames[t, masks[1, t]] = (0, 0, 255)
+    if index == 3:  # one clip whose subject is hidden at first: SPA skips it
+        masks[0, 0] = False
+        frames[0] = 0
+        frames[0, masks[1, 0]] = (0, 0, 255)
     tracks = {f"id{i + 1}": MaskTrack.from_masks(masks[i]) for i in range(2)}
     return frames, tracks
 

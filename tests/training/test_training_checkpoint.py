@@ -21,27 +21,27 @@ def model(seed: int) -> tuple[dict[str, nn.Parameter], torch.optim.AdamW]:
     return parameters, torch.optim.AdamW(parameters.values(), lr=0.1)
 
 
-def step(parameters: dict[str, nn.Parameter], optimizer: torch.optim.AdamW) -> None:
+def step(
+    parameters: dict[str, nn.Parameter], optimizer: torch.optim.AdamW, number: int = 0
+) -> None:
     optimizer.zero_grad()
-    noise = torch.randn(4)  # the global generator belongs to the state
+    noise = torch.randn(4, generator=torch.Generator().manual_seed(number))
     loss = (parameters["a.weight"] ** 3).sum() + (parameters["b"] * noise).sin().sum()
     loss.backward()
     optimizer.step()
 
 
 def test_resumed_training_is_bit_identical(tmp_path: Path) -> None:
-    torch.manual_seed(5)
     parameters, optimizer = model(0)
-    for _ in range(3):
-        step(parameters, optimizer)
+    for number in range(3):
+        step(parameters, optimizer, number)
     file = save_checkpoint(tmp_path, 3, parameters, optimizer)
-    for _ in range(3):
-        step(parameters, optimizer)
-    torch.manual_seed(6)
+    for number in range(3, 6):
+        step(parameters, optimizer, number)
     others, other_optimizer = model(1)
     assert load_checkpoint(file, others, other_optimizer) == 3
-    for _ in range(3):
-        step(others, other_optimizer)
+    for number in range(3, 6):
+        step(others, other_optimizer, number)
     for name, value in parameters.items():
         assert torch.equal(value, others[name])
 

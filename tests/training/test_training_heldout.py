@@ -20,7 +20,7 @@ from matrix_video.training.student import Layers, make_student
 def dense_aas(p_text: torch.Tensor, one: Encoded, after: int = -1) -> list[float]:
     """Per phrase, from maps [P,F,h,w]."""
     found: list[float] = []
-    for row in range(len(one.labels)):
+    for row in range(len(one.phrase_PL)):
         shares = [
             float((p_text[row, f] * one.tokens_PFhw[row, f]).sum() / p_text[row, f].sum())
             for f in range(3)

@@ -11,7 +11,7 @@ from torch import nn
 from matrix_video.backbones.loading import backbone_for
 from matrix_video.backbones.tiny import tiny_pipeline
 from matrix_video.services.errors import MatrixError
-from matrix_video.training.lora import add_lora, refuse_scale, remove_lora
+from matrix_video.training.lora import add_lora, remove_lora
 
 
 def attach(pipe: Any, layers: list[int], seed: int = 0, alpha: float = 6) -> dict[str, Any]:
@@ -75,12 +75,3 @@ def test_lora_upon_lora() -> None:
     attach(pipe, [0])
     with pytest.raises(MatrixError, match="already carries LoRA"):
         attach(pipe, [1])
-
-
-def test_another_scale_is_refused() -> None:
-    pipe = tiny_pipeline(0)
-    attach(pipe, [0])
-    refuse_scale(pipe.transformer)
-    pipe.transformer.set_adapters(["default"], [0.5])
-    with pytest.raises(MatrixError, match=r"is scaled by 0\.5\. [Tt]rain at scale 1"):
-        refuse_scale(pipe.transformer)

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from matrix_video.analysis.layers import DataFacts, Evidence, LayerChoice, ModelFacts, write_choice
 from matrix_video.backbones.adapter import load_adapter
+from matrix_video.backbones.fingerprint import fingerprint
 from matrix_video.backbones.loading import backbone_for
 from matrix_video.backbones.tiny import tiny_pipeline
 from matrix_video.data.dataset import Dataset, DatasetWriter
@@ -77,7 +78,7 @@ def test_the_cache_serves_the_next_run(pipe: Any, config: Make, tmp_path: Path) 
 def test_held_out_samples(config: Make, data_path: Path) -> None:
     def ids(**changes: Any) -> tuple[list[str], list[str]]:
         settings = config(**changes)
-        data, held = read_clips(settings, Dataset(settings.data).transform)
+        data, held = read_clips(settings)
         return [s.id for s in data.samples], [s.id for s in held.samples]
 
     assert ids(heldout_samples=2) == (["0000", "0001", "0002"], ["0003", "0004"])
@@ -115,9 +116,8 @@ def choice(path: Path, pipe: Any, **changes: Any) -> Path:
     facts: dict[str, Any] = {
         "name": "somewhere/base",
         "family": backbone.family,
-        "transformer": type(backbone.transformer).__name__,
         "num_layers": backbone.num_layers,
-        "fingerprint": backbone.fingerprint(),
+        "fingerprint": fingerprint(backbone.transformer),
     }
     write_choice(
         path,
@@ -137,10 +137,13 @@ def test_layers_of_an_analysis(pipe: Any, config: Make, tmp_path: Path) -> None:
     settings = config(v2t=(), v2v=(), layers=choice(tmp_path / "layers.json", pipe))
     found = chosen_layers(settings, backbone)
     assert (found.v2t, found.v2v, found.union) == ((1,), (0, 1), (0, 1))
-    choice(tmp_path / "layers.json", pipe, num_layers=42)
+    here = fingerprint(backbone.transformer)
+    other = here.model_copy(update={"architecture": "0" * 16})
+    choice(tmp_path / "layers.json", pipe, num_layers=42, fingerprint=other)
     with pytest.raises(MatrixError, match=r"another architecture \(somewhere/base.*42 layers\)"):
         chosen_layers(settings, backbone)
-    choice(tmp_path / "layers.json", pipe, fingerprint="0" * 16)
+    other = here.model_copy(update={"weights": "0" * 16})
+    choice(tmp_path / "layers.json", pipe, fingerprint=other)
     with pytest.warns(UserWarning, match="chosen on other weights"):
         chosen_layers(settings, backbone)
 
@@ -158,6 +161,26 @@ def test_layers_that_cannot_be(pipe: Any, config: Make, tmp_path: Path) -> None:
     with pytest.raises(MatrixError, match=r"SPA has weight 0\.05 but no v2v layer.*--spa 0"):
         chosen_layers(config(v2v=()), backbone)
     assert chosen_layers(config(v2v=(), spa=0), backbone).union == (0, 1)
+
+
+def test_clips_of_another_shape_are_named(
+    pipe: Any, config: Make, tmp_path: Path, data_path: Path
+) -> None:
+    """Whether they share a batch or not, and among the held-out clips too."""
+    with DatasetWriter(tmp_path / "mixed") as writer:
+        for clip in Dataset(data_path)[:3]:
+            times = range(9) if clip.sample.id != "0002" else [*range(9), 8, 8, 8, 8]
+            tracks = {name: track.take(times) for name, track in clip.tracks.items()}
+            frames = clip.video.frames_THWC[list(times)]
+            writer.add(clip.sample, frames, 8.0, tracks, lossless=True)
+    problem = r"mixed: data: sample 0002 has 13 frames of 32x32, the first has 9 frames"
+    for count in (0, 1):
+        settings = config(
+            data=tmp_path / "mixed", heldout_samples=count, batch=1, out=tmp_path / f"{count}"
+        )
+        with pytest.raises(MatrixError, match=problem):
+            train(settings, pipe)
+    assert train(config(data=tmp_path / "mixed", num_frames=9, batch=1), pipe).steps == 4
 
 
 def test_half_a_size(pipe: Any, config: Make) -> None:

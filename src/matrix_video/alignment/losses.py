@@ -32,12 +32,9 @@ DEFAULT_WEIGHTS = MaskLossWeights()
 
 @dataclass(frozen=True)
 class MaskLoss:
-    """Per sample [B]; each term unweighted, ``total`` weighted; ``maps`` how many maps counted."""
+    """Per sample [B]: the weighted sum of the terms, and how many maps counted."""
 
     total_B: Tensor
-    bce_B: Tensor
-    dice_B: Tensor
-    l2_B: Tensor
     maps_B: Tensor
 
 
@@ -92,9 +89,8 @@ def mask_loss(
     l2_BR = _mean((probability - target).square().mean(dim=(3, 4)), known_BRT, (2,))
 
     counted_BR = present_BR & known_BRT.any(dim=2)
-    bce_B, dice_B, l2_B = (_mean(term, counted_BR, (1,)) for term in (bce_BR, dice_BR, l2_BR))
-    total_B = torch.zeros_like(bce_B)
-    for weight, term in ((weights.bce, bce_B), (weights.dice, dice_B), (weights.l2, l2_B)):
+    total_BR = torch.zeros_like(bce_BR)
+    for weight, term_BR in ((weights.bce, bce_BR), (weights.dice, dice_BR), (weights.l2, l2_BR)):
         if weight:  # 0 · inf is nan
-            total_B = total_B + weight * term
-    return MaskLoss(total_B, bce_B, dice_B, l2_B, counted_BR.sum(dim=1))
+            total_BR = total_BR + weight * term_BR
+    return MaskLoss(_mean(total_BR, counted_BR, (1,)), counted_BR.sum(dim=1))

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from matrix_video.alignment.decoder import MapDecoder, interpolate
+from matrix_video.alignment.lift import log_lift
 from matrix_video.alignment.losses import DEFAULT_WEIGHTS, MaskLoss, MaskLossWeights, mask_loss
 from matrix_video.alignment.targets import Targets
-from matrix_video.attention.readout import v2t_maps, v2v_maps
-from matrix_video.attention.scores import MapMode, log_lift
+from matrix_video.attention.readout import MapMode, v2t_maps, v2v_maps
 from matrix_video.attention.site import Call, Site
 from matrix_video.services.errors import MatrixError
 
@@ -158,16 +158,10 @@ def spa(
 def require_gradient(alignment: Alignment, calls: Mapping[str, Call]) -> None:
     """Raise `MatrixError` where a term of this batch cannot move the attention that it reads.
 
-    Meant for the first step with a map: a tap that was detached, a frozen layer or a map without
-    a token would train silently towards nothing. The graph is kept.
+    Meant for the first batch that has a map: a tap that was detached or a frozen layer would train
+    silently towards nothing. The graph is kept.
     """
     term = alignment.term
-    if alignment.maps() == 0:
-        raise MatrixError(
-            f"the {term.upper()} loss covers no token: no sample of the batch has a masked map",
-            remedy=f"check the data set's phrases and mask tracks, or train with --{term} 0",
-            field=term,
-        )
     for name, loss in alignment.layers.items():
         wanted = [x for x in (calls[name].q, calls[name].k) if x.requires_grad]
         grads = (

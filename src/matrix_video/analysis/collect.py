@@ -11,9 +11,7 @@ latent instead (our choice) needs no sampling and treats both kinds alike.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -24,7 +22,6 @@ from matrix_video.analysis.targets import (
     GridTarget,
     Target,
     clip_targets,
-    first_frame,
     region_weights,
     text_weights,
 )
@@ -32,12 +29,12 @@ from matrix_video.attention.readout import v2t_maps, v2v_maps
 from matrix_video.attention.site import Kind, Site
 from matrix_video.attention.tap import tap
 from matrix_video.backbones.base import Backbone
+from matrix_video.backbones.precision import Precision, autocast
 from matrix_video.backbones.seeds import keyed_generator
 from matrix_video.data.clip import Clip
 from matrix_video.data.grid import TokenGrid
 from matrix_video.data.spans import Mentions
-
-Precision = Literal["no", "bf16"]
+from matrix_video.services.errors import MatrixError
 
 
 @dataclass(frozen=True)
@@ -68,21 +65,26 @@ class LevelMaps:
 
 
 def measure_clip(backbone: Backbone, clip: Clip, probe: Probe) -> list[Row]:
-    """All rows of one clip: every layer, level, phrase and kind."""
-    grid = clip_grid(backbone, clip)
+    """All rows of one clip: every layer, level, phrase and kind.
+
+    Raises `MatrixError` naming the sample where it has no phrase to look for, and for whatever
+    `clip_targets` and `Backbone.clip_grid` refuse.
+    """
+    grid = backbone.clip_grid(clip)
     targets = targets_of(backbone, clip, grid, probe.mentions)
+    if not targets:
+        raise MatrixError(
+            f"sample {clip.sample.id} has no phrase of an interaction to look for in attention",
+            remedy="Give it an interaction and its participants' mentions in metadata.jsonl, or "
+            "leave the sample out",
+            field="interactions",
+        )
     rows: list[Row] = []
     for found in level_maps(backbone, clip, targets, probe, range(backbone.num_layers)):
         for (layer, kind), maps in found.maps.items():
             for r, target in enumerate(targets):
                 rows += _rows(clip.sample.id, found, layer, kind, maps[:, r], target, grid)
     return rows
-
-
-def clip_grid(backbone: Backbone, clip: Clip) -> TokenGrid:
-    """The model's token grid for a clip of this length and size."""
-    frames, height, width = clip.video.frames_THWC.shape[:3]
-    return backbone.grid(frames, height, width)
 
 
 def targets_of(
@@ -112,7 +114,7 @@ def level_maps(
     the order of the clips changes a number beyond rounding. The model is conditioned as in
     training: on the caption, and, where it takes one, on the clip's first frame.
     """
-    grid = clip_grid(backbone, clip)
+    grid = backbone.clip_grid(clip)
     device = next(backbone.transformer.parameters()).device
     frames = torch.from_numpy(clip.video.frames_THWC)
     latents = backbone.encode_video(frames[None])
@@ -137,7 +139,7 @@ def level_maps(
                 for kind in KINDS
             }
             tapped = {f"{i} {kind}": site for (i, kind), site in sites.items()}
-            with tap(backbone.transformer, tapped) as calls, _autocast(device, probe.precision):
+            with tap(backbone.transformer, tapped) as calls, autocast(device, probe.precision):
                 backbone.predict(
                     noisy,
                     t,
@@ -164,10 +166,6 @@ def _noise(latents: Tensor, seed: int, sample: str, level: int) -> Tensor:
     return torch.randn(latents.shape, generator=generator)
 
 
-def _autocast(device: torch.device, precision: Precision) -> torch.autocast | nullcontext[None]:
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
-
-
 def _rows(
     sample: str,
     found: LevelMaps,
@@ -178,7 +176,7 @@ def _rows(
     grid: TokenGrid,
 ) -> list[Row]:
     """Rows of one phrase's maps [P,F,h,w] or [P,A,F,h,w]; heads come with their mean."""
-    after = first_frame(grid) if kind == "v2v" else -1
+    after = grid.first if kind == "v2v" else -1
     visible_F = counted_frames(target.own.states, after=after)
     if not bool(visible_F.any()) or (kind == "v2v" and target.region_N is None):
         return []

@@ -16,6 +16,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+LEVEL: Final = 0.95
+"""Of the simultaneous intervals."""
 MINIMUM: Final = 3
 """Videos of each outcome below which nothing is tested."""
 ENOUGH: Final = 16
@@ -65,14 +67,13 @@ def contrast_layers(
     *,
     seed: int = 0,
     draws: int = 2000,
-    level: float = 0.95,
 ) -> Dominance:
     """Test ``layers`` for higher log-lift in successful videos.
 
     The difference is the coefficient of success in a least-squares fit of the log-lift on success
     and on the logarithm of the mask area: a small mask can be lifted higher than a large one, and
     small instances also fail more often. Videos are drawn with replacement within each outcome;
-    the interval half-width is the ``level`` quantile of the greatest studentised deviation among
+    the interval half-width is the 95 % quantile of the greatest studentised deviation among
     the tested layers (max-T), so that the intervals hold for all of them at once.
 
     Raises ``ValueError`` with fewer than `MINIMUM` videos of an outcome.
@@ -91,7 +92,7 @@ def contrast_layers(
     # A layer without any spread has one value in all videos of an outcome; its t would be 0/0.
     scale_K = np.maximum(spread_K, np.finfo(float).tiny)
     deviation_BK = np.where(spread_K > 0, (drawn_BK - difference_K) / scale_K, 0.0)
-    width = float(np.quantile(np.abs(deviation_BK).max(axis=1), level))
+    width = float(np.quantile(np.abs(deviation_BK).max(axis=1), LEVEL))
     greatest_B = deviation_BK.max(axis=1)
     mean_K = lift_SK.mean(axis=0)
     return Dominance(

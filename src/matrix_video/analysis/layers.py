@@ -16,18 +16,17 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from matrix_video.analysis.dominance import ENOUGH, MINIMUM, Dominance, contrast_layers
-from matrix_video.analysis.ranking import (
-    WORDS,
-    Group,
-    Ranking,
-    Words,
-    make_group,
-    rank_layers,
-    top_count,
+from matrix_video.analysis.dominance import (
+    ENOUGH,
+    MINIMUM,
+    Contrast,
+    Dominance,
+    contrast_layers,
 )
-from matrix_video.analysis.records import KINDS, Table
+from matrix_video.analysis.ranking import Group, Ranking, make_group, rank_layers, top_count
+from matrix_video.analysis.records import KINDS, WORDS, Table, Words
 from matrix_video.attention.site import Kind
+from matrix_video.backbones.fingerprint import Fingerprint
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import write_json
 from matrix_video.services.records import read_record
@@ -47,10 +46,9 @@ class ModelFacts(_Record):
 
     name: str
     family: str
-    transformer: str
     num_layers: int
-    fingerprint: str
-    """Of the transformer's configuration and weights, see `Backbone.fingerprint`."""
+    fingerprint: Fingerprint
+    """Of the transformer."""
 
 
 class DataFacts(_Record):
@@ -73,18 +71,6 @@ class LayerEvidence(_Record):
     binding: float | None
 
 
-class ContrastEvidence(_Record):
-    """Log-lift, success less failure at equal mask area; interval and p over the tested layers."""
-
-    layer: int
-    difference: float
-    low: float
-    high: float
-    p_value: float
-    gap_success: float
-    gap_failure: float
-
-
 class GroupEvidence(_Record):
     """What one ranking rests on."""
 
@@ -101,7 +87,7 @@ class GroupEvidence(_Record):
     """Why dominance was not measured."""
     successes: int
     failures: int
-    contrasts: tuple[ContrastEvidence, ...]
+    contrasts: tuple[Contrast, ...]
     dominant: tuple[int, ...]
 
 
@@ -229,20 +215,7 @@ def _evidence(
         reason=reason,
         successes=successes,
         failures=failures,
-        contrasts=()
-        if tested is None
-        else tuple(
-            ContrastEvidence(
-                layer=c.layer,
-                difference=c.difference,
-                low=c.low,
-                high=c.high,
-                p_value=c.p_value,
-                gap_success=c.gap_success,
-                gap_failure=c.gap_failure,
-            )
-            for c in tested.contrasts
-        ),
+        contrasts=() if tested is None else tested.contrasts,
         dominant=() if tested is None else tested.dominant,
     )
 

@@ -75,21 +75,13 @@ def overlay_video(
     return np.pad(stacked, ((0, 0), (0, odd_rows), (0, odd_columns), (0, 0)))
 
 
-def overlay_strip(
-    frames_THWC: NDArray[np.uint8],
-    maps_RFhw: NDArray[np.float64],
-    grid: TokenGrid,
-    labels: Sequence[str],
-    *,
-    masks_RFhw: NDArray[np.bool_] | None = None,
-) -> NDArray[np.uint8]:
-    """The same as one picture, uint8 [H',W',3]: token frames downwards, phrases across.
+def overlay_strip(video_THWC: NDArray[np.uint8], grid: TokenGrid) -> NDArray[np.uint8]:
+    """An `overlay_video` as one picture, uint8 [H',W',3]: token frames downwards, phrases across.
 
     Each token frame shows the last of its pixel frames.
     """
-    video = overlay_video(frames_THWC, maps_RFhw, grid, labels, masks_RFhw=masks_RFhw)
     shown = [group[-1] for group in grid.frames if group]
-    return np.concatenate(list(video[shown]), axis=0)
+    return np.concatenate(list(video_THWC[shown]), axis=0)
 
 
 def _colour(phrase: int) -> tuple[int, int, int]:

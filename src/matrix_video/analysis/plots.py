@@ -5,7 +5,6 @@ Shapes: L layers, P noise levels.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +18,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from matrix_video.analysis.layers import GroupEvidence, LayerChoice
-from matrix_video.analysis.ranking import WORDS, Words
-from matrix_video.analysis.records import KINDS, Table
+from matrix_video.analysis.records import KINDS, WORDS, Table, Words
 from matrix_video.attention.site import Kind
 from matrix_video.services.files import atomic_path
 
@@ -146,14 +144,6 @@ def _levels(figure: Figure, table: Table, kind: Kind, num_layers: int) -> None:
 
 def level_means(table: Table, kind: Kind, words: Words, num_layers: int) -> NDArray[np.float64]:
     """Mean log-lift [L,P] over samples and phrases; NaN where nothing was measured."""
-    table = table.mean_over_heads()
-    role, level = table.text("role"), table.index("level")
-    levels = int(level.max()) + 1 if len(table) else 1
-    value = table.number("log_lift")
-    chosen = (table.text("kind") == kind) & ((role == "verb") == (words == "verbs"))
-    chosen &= ~np.isnan(value)
-    cell = (table.index("layer")[chosen], level[chosen])
-    total, count = np.zeros((num_layers, levels)), np.zeros((num_layers, levels))
-    np.add.at(total, cell, value[chosen])
-    np.add.at(count, cell, 1.0)
-    return np.divide(total, count, out=np.full_like(total, math.nan), where=count > 0)
+    levels = int(table.index("level").max()) + 1 if len(table) else 1
+    part = table.of(kind, words)
+    return part.means("log_lift", part.index("layer"), part.index("level"), (num_layers, levels))

@@ -8,18 +8,13 @@ are ordered by how often they are among them and by their mean AAS.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from matrix_video.analysis.records import Measure, Table
+from matrix_video.analysis.records import Measure, Table, Words
 from matrix_video.attention.site import Kind
-
-Words = Literal["nouns", "verbs"]
-WORDS: Final[tuple[Words, ...]] = ("nouns", "verbs")
 
 
 @dataclass(frozen=True)
@@ -55,21 +50,12 @@ def make_group(table: Table, kind: Kind, words: Words, num_layers: int) -> Group
     a phrase, or with nothing visible to score, are left out. Raises ``ValueError`` when a sample
     lacks a layer: then its rows are incomplete.
     """
-    table = table.mean_over_heads()
-    role = table.text("role")
-    chosen = (table.text("kind") == kind) & ((role == "verb") == (words == "verbs"))
-    names = table.text("sample")[chosen]
-    samples, rows = np.unique(names, return_inverse=True)
-    layers = table.index("layer")[chosen]
+    table = table.of(kind, words)
+    samples, rows = np.unique(table.text("sample"), return_inverse=True)
+    layers = table.index("layer")
 
     def mean(measure: Measure) -> NDArray[np.float64]:
-        values = table.number(measure)[chosen]
-        present = ~np.isnan(values)
-        total = np.zeros((len(samples), num_layers))
-        count = np.zeros_like(total)
-        np.add.at(total, (rows[present], layers[present]), values[present])
-        np.add.at(count, (rows[present], layers[present]), 1.0)
-        return np.divide(total, count, out=np.full_like(total, math.nan), where=count > 0)
+        return table.means(measure, rows, layers, (len(samples), num_layers))
 
     aas_SL, area_SL = mean("aas"), mean("area")
     if np.isnan(aas_SL).any():
@@ -103,8 +89,8 @@ class Ranking:
         return self.order[: self.count]
 
 
-def rank_layers(aas_SL: NDArray[np.float64], count: int | None = None) -> Ranking:
-    """Order layers by the sum of two ranks: frequency among the top ``count``, and mean AAS.
+def rank_layers(aas_SL: NDArray[np.float64]) -> Ranking:
+    """Order layers by the sum of two ranks: frequency among the top `top_count`, and mean AAS.
 
     Equal values share a rank; equal rank sums go to the higher mean AAS, then to the lower index.
     Raises ``ValueError`` without samples.
@@ -112,7 +98,7 @@ def rank_layers(aas_SL: NDArray[np.float64], count: int | None = None) -> Rankin
     samples, layers = aas_SL.shape
     if samples == 0:
         raise ValueError("no samples to rank layers by")
-    count = top_count(layers) if count is None else count
+    count = top_count(layers)
     top_SK = np.argsort(-aas_SL, axis=1, kind="stable")[:, :count]
     frequency_L = np.bincount(top_SK.ravel(), minlength=layers) / samples
     mean_aas_L = aas_SL.mean(axis=0)

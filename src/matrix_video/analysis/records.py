@@ -29,6 +29,7 @@ from typing import Final, Literal, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -38,6 +39,8 @@ from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import atomic_path
 
 KINDS: Final[tuple[Kind, ...]] = ("v2t", "v2v")
+Words = Literal["nouns", "verbs"]
+WORDS: Final[tuple[Words, ...]] = ("nouns", "verbs")
 Measure = Literal["aas", "log_lift", "mean_in_mask", "average_precision", "binding", "area"]
 
 
@@ -92,10 +95,26 @@ class Table:
         listed = cast("list[float | None]", self.data.column(column).to_pylist())
         return np.asarray([math.nan if v is None else v for v in listed], dtype=np.float64)
 
-    def mean_over_heads(self) -> Table:
-        """Only the rows of whole layers."""
-        heads = cast("list[int | None]", self.data.column("head").to_pylist())
-        return Table(self.data.filter(pa.array([head is None for head in heads])))
+    def of(self, kind: Kind, words: Words) -> Table:
+        """The rows of whole layers of one kind of map and one class of words."""
+        verb = pc.field("role") == "verb"
+        chosen = pc.field("head").is_null() & (pc.field("kind") == kind)
+        return Table(self.data.filter(chosen & (verb if words == "verbs" else ~verb)))
+
+    def means(
+        self,
+        measure: Measure,
+        rows: NDArray[np.int64],
+        columns: NDArray[np.int64],
+        shape: tuple[int, int],
+    ) -> NDArray[np.float64]:
+        """Mean of a measure in each cell [shape], given each row's cell; NaN in empty cells."""
+        values = self.number(measure)
+        present = ~np.isnan(values)
+        total, count = np.zeros(shape), np.zeros(shape)
+        np.add.at(total, (rows[present], columns[present]), values[present])
+        np.add.at(count, (rows[present], columns[present]), 1.0)
+        return np.divide(total, count, out=np.full(shape, math.nan), where=count > 0)
 
 
 def to_table(rows: Iterable[Row]) -> Table:

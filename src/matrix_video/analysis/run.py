@@ -2,7 +2,8 @@
 
 The run folder holds ``attention.parquet`` (all measurements, see `analysis.records`),
 ``layers.json`` (see `analysis.layers`), ``plots/`` and ``overlays/``. ``parts/`` has one Parquet
-file for each measured sample, named after its content, from which a stopped run goes on.
+file for each measured sample, named after its content and the model, from which a stopped run
+goes on.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from matrix_video.analysis.collect import Probe, clip_grid, level_maps, measure_clip, targets_of
+from matrix_video.analysis.collect import Probe, level_maps, measure_clip, targets_of
 from matrix_video.analysis.config import AnalyzeConfig
 from matrix_video.analysis.labels import read_labels
 from matrix_video.analysis.layers import (
@@ -37,12 +38,12 @@ from matrix_video.analysis.records import (
 )
 from matrix_video.attention.site import Kind
 from matrix_video.backbones.base import Backbone
+from matrix_video.backbones.fingerprint import Fingerprint, fingerprint
 from matrix_video.backbones.loading import backbone_for, load_pipeline
-from matrix_video.data.dataset import Dataset
-from matrix_video.data.transform import ClipTransform
+from matrix_video.data.dataset import Dataset, open_clips
 from matrix_video.data.video import write_video
 from matrix_video.services.errors import MatrixError
-from matrix_video.services.files import sha256_file, sha256_text, write_atomic
+from matrix_video.services.files import sha256_text, write_atomic
 from matrix_video.services.progress import progress
 from matrix_video.services.run import RunFolder
 
@@ -60,11 +61,16 @@ def analyze(config: AnalyzeConfig, backbone: Backbone | None = None) -> LayerCho
     with RunFolder.open(config.out, config, command="analyze") as run:
         if backbone is None:
             backbone = backbone_for(load_pipeline(config.model))
-        data = open_data(config)
+        data = open_clips(config.data, config.transform(), config.limit)
         labels = None if config.labels is None else _labels(config.labels, config, data)
         probe = make_probe(config)
-        hashes = [_hash(data, i) for i in range(len(data))]
-        parts = [_part(run.path, data, i, hashes[i]) for i in range(len(data))]
+        model = fingerprint(backbone.transformer)
+        hashes = [data.content_key(i) for i in range(len(data))]
+        made_by = sha256_text(*model.model_dump().values(), backbone.encoders_key())
+        parts = [
+            run.path / "parts" / f"{sample.id}-{sha256_text(made_by, digest)[:12]}.parquet"
+            for sample, digest in zip(data.samples, hashes, strict=True)
+        ]
         with progress("analyze", len(data)) as advance:
             for i, part in enumerate(parts):
                 if not part.exists():
@@ -75,7 +81,7 @@ def analyze(config: AnalyzeConfig, backbone: Backbone | None = None) -> LayerCho
         choice = choose_layers(
             table,
             num_layers=backbone.num_layers,
-            model=_model_facts(config.model, backbone),
+            model=_model_facts(config.model, backbone, model),
             data=DataFacts(path=str(config.data), samples=len(data), hash=sha256_text(*hashes)),
             labels=labels,
             seed=config.seed,
@@ -87,19 +93,6 @@ def analyze(config: AnalyzeConfig, backbone: Backbone | None = None) -> LayerCho
         write_choice(run.path / CHOICE, choice)
         run.mark_done("analyze", samples=len(data), rows=len(table))
         return choice
-
-
-def open_data(config: AnalyzeConfig) -> Dataset:
-    """The samples to measure; `MatrixError` when there is none."""
-    transform = ClipTransform(fps=config.fps, num_frames=config.num_frames, size=config.size)
-    data = Dataset(config.data, transform)
-    if len(data) == 0:
-        raise MatrixError(
-            "the data set has no samples",
-            remedy="Give a data set with at least one clip",
-            file=config.data,
-        )
-    return data if config.limit is None else data[: config.limit]
 
 
 def make_probe(config: AnalyzeConfig) -> Probe:
@@ -123,7 +116,7 @@ def draw_overlays(
     Writes ``<sample>_<kind>_layer<NN>.mp4`` and ``.png`` and returns their paths.
     """
     clip = data[index]
-    grid = clip_grid(backbone, clip)
+    grid = backbone.clip_grid(clip)
     targets = targets_of(backbone, clip, grid, probe.mentions)
     chosen: Mapping[Kind, int] = {"v2t": choice.v2t[0], "v2v": choice.v2v[0]}
     whole = replace(probe, per_head=False, layers_at_once=None)  # two layers at most
@@ -142,7 +135,7 @@ def draw_overlays(
         frames = clip.video.frames_THWC
         video = overlay_video(frames, maps_RFhw, grid, labels, masks_RFhw=masks)
         write_video(path, video, clip.video.fps)
-        strip = overlay_strip(frames, maps_RFhw, grid, labels, masks_RFhw=masks)
+        strip = overlay_strip(video, grid)
         image = io.BytesIO()
         Image.fromarray(strip).save(image, format="PNG")
         write_atomic(path.with_suffix(".png"), image.getvalue())
@@ -163,26 +156,10 @@ def _labels(path: Path, config: AnalyzeConfig, data: Dataset) -> dict[str, bool]
     return labels
 
 
-def _hash(data: Dataset, index: int) -> str:
-    """Of all that the measurement of a sample depends on besides settings and model."""
-    track = data.track_path(index)
-    return sha256_text(
-        data.sample(index).model_dump_json(),
-        sha256_file(data.video_path(index)) if data.video_path(index).is_file() else "",
-        sha256_file(track) if track.is_file() else "",
-        data.transform.key(),
-    )
-
-
-def _part(folder: Path, data: Dataset, index: int, digest: str) -> Path:
-    return folder / "parts" / f"{data.sample(index).id}-{digest[:12]}.parquet"
-
-
-def _model_facts(name: str, backbone: Backbone) -> ModelFacts:
+def _model_facts(name: str, backbone: Backbone, model: Fingerprint) -> ModelFacts:
     return ModelFacts(
         name=name,
         family=backbone.family,
-        transformer=type(backbone.transformer).__name__,
         num_layers=backbone.num_layers,
-        fingerprint=backbone.fingerprint(),
+        fingerprint=model,
     )

@@ -39,14 +39,14 @@ def area_share(mask_Fhw: Tensor, visible_F: Tensor) -> float:
     return float(area_F[visible_F].mean()) if bool(visible_F.any()) else math.nan
 
 
-def lift(aas_: Tensor, area: float, *, limit: float = LIMIT) -> Tensor:
+def lift(aas_: Tensor, area: float) -> Tensor:
     """Log-lift ``log(AAS ÷ area share)``: 0 is chance, whatever the mask's size.
 
     Share and area are pooled over the counted frames before the logarithm, because the logarithm
     of a single frame's share is ruled by the frames that get next to nothing. Clipped from below at
-    -``limit``, so that no attention at all stays a number. NaN where either is NaN.
+    -`LIMIT`, so that no attention at all stays a number. NaN where either is NaN.
     """
-    floor = area * math.exp(-limit)
+    floor = area * math.exp(-LIMIT)
     return torch.log(aas_.double().clamp_min(floor) / area)
 
 

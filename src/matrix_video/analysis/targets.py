@@ -44,11 +44,6 @@ class Target:
     holds pixels; None where they are not visible there."""
 
 
-def first_frame(grid: TokenGrid) -> int:
-    """The first token frame that holds pixels; those before it are the model's own padding."""
-    return next(k for k, group in enumerate(grid.frames) if group)
-
-
 def rival_ids(sample: Sample, phrase: Phrase) -> tuple[str, ...]:
     """Instances that the phrase could be bound to by mistake, in the sample's order.
 
@@ -74,20 +69,13 @@ def clip_targets(
     max_length: int,
     mentions: Mentions = "full",
 ) -> tuple[Target, ...]:
-    """Targets of all phrases of a clip.
+    """Targets of all phrases of a clip; none where no interaction is mentioned.
 
-    Raises `MatrixError` naming the sample when it has no phrase of an interaction, when a
-    phrase is cut by truncation, or when a named instance has no mask track.
+    Raises `MatrixError` naming the sample when a phrase covers no token or is cut by truncation,
+    or when a named instance has no mask track.
     """
     sample = clip.sample
     found = phrases(sample, mentions)
-    if not found:
-        raise MatrixError(
-            f"sample {sample.id} has no phrase of an interaction to look for in attention",
-            remedy="Give it an interaction and its participants' mentions in metadata.jsonl, or "
-            "leave the sample out",
-            field="interactions",
-        )
     tokens = phrase_tokens(tokenizer, sample, found, max_length=max_length)
     on_grid = {
         name: masks_on_grid(track.masks(), track.states, grid)
@@ -120,7 +108,7 @@ def region_weights(targets: Sequence[Target], num_video: int) -> Tensor:
     """Rows that average over each phrase's first-frame region, float32 [R,N]; zeros without one."""
     none_N = torch.zeros(num_video)
     rows = [none_N if t.region_N is None else t.region_N for t in targets]
-    return torch.stack(rows)
+    return torch.stack(rows) if rows else none_N.expand(0, -1)
 
 
 def _target(mask: GridMask) -> GridTarget:
@@ -128,9 +116,8 @@ def _target(mask: GridMask) -> GridTarget:
 
 
 def _region(own: GridTarget, grid: TokenGrid) -> Tensor | None:
-    first = first_frame(grid)
-    if own.states[first] is not State.VISIBLE:
+    if own.states[grid.first] is not State.VISIBLE:
         return None
     weights_Fhw = torch.zeros(own.mask_Fhw.shape)
-    weights_Fhw[first] = own.mask_Fhw[first].float()
+    weights_Fhw[grid.first] = own.mask_Fhw[grid.first].float()
     return (weights_Fhw / weights_Fhw.sum()).flatten()

@@ -10,13 +10,17 @@ rows of a region, averaged over the region's tokens; both averaged over heads.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from matrix_video.attention.scores import MapMode
 from matrix_video.attention.site import Call, Site
+
+MapMode = Literal["probabilities", "logits"]
+"""What a map is made of: P, or q·k·scale without softmax and mask."""
 
 
 def v2t_maps(

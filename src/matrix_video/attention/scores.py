@@ -8,36 +8,11 @@ One definition for both rooms: what is ranked is what is trained (paper sections
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-MapMode = Literal["probabilities", "logits"]
-
 LIMIT = 6.0
 """Log-lifts are clipped to ±LIMIT: e^6 is 400 times chance, beyond which more is no better."""
-
-
-def log_lift(maps_N: Tensor, *, mode: MapMode = "probabilities", limit: float = LIMIT) -> Tensor:
-    """How far each token's attention lies above chance: ``log(A·N / ΣA)``, clipped to ±``limit``.
-
-    ``maps_N`` is [..., N]; the result has its shape, in float32 (float64 stays). 0 is chance. With
-    ``mode="logits"`` the map holds log-attention up to a constant, so the sum becomes a log-sum-exp
-    and the result means the same. A map without any mass (padding) is -``limit`` throughout.
-    Our choice: the paper does not say how its decoder's input is scaled; this one is free of the
-    map's mass and its start is a usable logit.
-    """
-    maps_N = maps_N if maps_N.dtype == torch.float64 else maps_N.float()
-    tokens = maps_N.shape[-1]
-    if mode == "logits":
-        centred_N = maps_N - maps_N.logsumexp(dim=-1, keepdim=True)
-        lift_N = centred_N + torch.log(maps_N.new_tensor(float(tokens)))
-        return lift_N.clamp(-limit, limit)
-    tiny = torch.finfo(maps_N.dtype).tiny
-    lift_N = maps_N * tokens / maps_N.sum(dim=-1, keepdim=True).clamp_min(tiny)
-    bound = torch.exp(maps_N.new_tensor(limit))
-    return torch.log(torch.minimum(torch.maximum(lift_N, 1 / bound), bound))
 
 
 def frame_share(maps_Fhw: Tensor, mask_Fhw: Tensor) -> Tensor:

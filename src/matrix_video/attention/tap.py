@@ -44,7 +44,6 @@ class Captures(Mapping[str, Call]):
 
     def __init__(self) -> None:
         self._calls: dict[str, Call] = {}
-        self._paused = 0
 
     def __getitem__(self, name: str) -> Call:
         if name not in self._calls:
@@ -60,19 +59,6 @@ class Captures(Mapping[str, Call]):
     def clear(self) -> None:
         """Forget the captures, which hold the graph of their forward."""
         self._calls.clear()
-
-    @property
-    def paused(self) -> bool:
-        return self._paused > 0
-
-    @contextmanager
-    def pause(self) -> Generator[None]:
-        """Within, forwards are not observed and the captures stay as they are (validation)."""
-        self._paused += 1
-        try:
-            yield
-        finally:
-            self._paused -= 1
 
     def put(self, name: str, call: Call) -> None:
         """For the tap alone."""
@@ -126,8 +112,6 @@ class _Tap:
     needs_grad: bool = False
 
     def begin(self, *_: object) -> None:
-        if self.captures.paused:
-            return
         self.captures.clear()
         for watched in self.watched:
             watched.forwards = 0

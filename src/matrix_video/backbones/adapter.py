@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from diffusers.loaders.peft import PeftAdapterMixin
@@ -48,7 +48,7 @@ class AdapterInfo(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: int = 1
+    format: Literal[1] = 1
     base: Fingerprint
     facts: dict[str, Any] = {}
     """What the run wants to be remembered by: layers, steps, losses."""
@@ -59,12 +59,13 @@ class ConditionInfo(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: int = 1
+    format: Literal[1] = 1
     site: str
+    """Name of the patch layer that the projection stands beside."""
     channels: int
+    """Latent channels of the id map."""
     patch: tuple[int, int, int]
-    width: int
-    base: Fingerprint
+    """Latent frames, rows and columns of a token."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,6 @@ class Adapter:
 
     transformer: nn.Module
     condition: Condition | None
-    info: AdapterInfo | None
 
     def detach(self) -> None:
         """Take LoRA and projection off the pipeline again."""
@@ -94,15 +94,13 @@ def save_adapter(
     directory: Path,
     transformer: nn.Module,
     *,
-    adapter_name: str = "default",
     condition: Condition | None = None,
     decoder: ModuleFiles | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the whole folder, or nothing."""
-    base = fingerprint(transformer)
-    state = get_peft_model_state_dict(transformer, adapter_name=adapter_name)
-    config = _configs(transformer)[adapter_name].to_dict()
+    state = get_peft_model_state_dict(transformer)
+    config = _configs(transformer)["default"].to_dict()
     metadata = {f"{_PREFIX}{key}": _plain(value) for key, value in sorted(config.items())}
     with atomic_dir(directory) as temporary:
         save_file(
@@ -110,16 +108,12 @@ def save_adapter(
             temporary / LORA_FILE,
             {"format": "pt", LORA_ADAPTER_METADATA_KEY: json.dumps(metadata, sort_keys=True)},
         )
-        info = AdapterInfo(base=base, facts=dict(facts or {}))
+        info = AdapterInfo(base=fingerprint(transformer), facts=dict(facts or {}))
         write_json(temporary / INFO_FILE, info.model_dump())
         if condition is not None:
             projection = condition.projection
             told = ConditionInfo(
-                site=condition.site,
-                channels=projection.channels,
-                patch=projection.patch,
-                width=projection.width,
-                base=base,
+                site=condition.site, channels=projection.channels, patch=projection.patch
             )
             files = ModuleFiles(told.model_dump(), projection.state_dict())
             _write_module(temporary, CONDITION_NAME, files)
@@ -149,8 +143,7 @@ def load_adapter(pipe: DiffusionPipeline, directory: Path, lora_scale: float = 1
         )
     lora_file = directory / LORA_FILE
     state, metadata = _read_lora(lora_file)
-    info = _read_info(directory)
-    _check_fits(transformer, state, info, directory)
+    _check_fits(transformer, state, read_info(directory), directory)
     condition = _read_condition(transformer, directory)
     try:
         transformer.load_lora_adapter(
@@ -161,7 +154,7 @@ def load_adapter(pipe: DiffusionPipeline, directory: Path, lora_scale: float = 1
             condition.detach()
         raise
     _peft(transformer).set_adapters([ADAPTER_NAME], [lora_scale])
-    return Adapter(transformer, condition, info)
+    return Adapter(transformer, condition)
 
 
 def read_module(directory: Path, name: str) -> ModuleFiles | None:
@@ -205,9 +198,10 @@ def _tensors(file: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _read_info(directory: Path) -> AdapterInfo | None:
+def read_info(directory: Path) -> AdapterInfo | None:
+    """What an adapter folder says of itself; None for plain LoRA of another origin."""
     file = directory / INFO_FILE
-    if not file.exists():  # plain LoRA of another origin
+    if not file.exists():
         return None
     return read_record(file, AdapterInfo, what=_DESCRIPTION, remedy=_AGAIN)
 

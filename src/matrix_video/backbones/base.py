@@ -7,21 +7,24 @@ E text width; F token frames, h w token rows and columns.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 
 from matrix_video.attention.site import Kind, Site
-from matrix_video.backbones.fingerprint import fingerprint
+from matrix_video.backbones.fingerprint import config_text, fingerprint
+from matrix_video.data.clip import Clip
 from matrix_video.data.grid import TokenGrid
 from matrix_video.data.spans import FastTokenizer
 from matrix_video.services.errors import MatrixError
+from matrix_video.services.files import sha256_text
 
 
 class Backbone(ABC):
@@ -179,14 +182,38 @@ class Backbone(ABC):
             )
         return layer
 
-    def fingerprint(self) -> str:
-        """16 hex digits that stand for the transformer's configuration and weights.
+    def clip_grid(self, clip: Clip) -> TokenGrid:
+        """`grid` of a clip in memory; its errors name the sample."""
+        try:
+            return self.grid(len(clip.video), *clip.video.size)
+        except MatrixError as error:
+            raise MatrixError(
+                f"sample {clip.sample.id}: {error.problem}",
+                remedy=error.remedy,
+                field=error.field,
+            ) from error
 
-        Neither the dtype that a checkpoint was loaded in nor LoRA on top of it counts: it is the
-        base that layers are chosen on.
-        """
-        config: Mapping[str, Any] = self.transformer.config  # pyright: ignore
-        public = {key: config[key] for key in sorted(config) if not key.startswith("_")}
-        base = fingerprint(self.transformer)
-        parts = [json.dumps(public, sort_keys=True, default=str), base.architecture, base.weights]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    def encoders_key(self) -> str:
+        """Hash of all that turns clips and captions into latents and embeddings, and of the noise
+        schedule: every part of the pipeline but the transformer. Part of cache keys."""
+        parts: list[str] = []
+        for name, part in sorted(self.pipe.components.items()):
+            if isinstance(part, nn.Module) and part is not self.transformer:
+                dtype = next((str(p.dtype) for p in part.parameters()), "")
+                parts += [name, *fingerprint(part).model_dump().values(), dtype]
+            elif isinstance(part, PreTrainedTokenizerBase):
+                parts += [name, type(part).__name__, _tokenizer_text(part)]
+            elif not isinstance(part, nn.Module):
+                parts += [name, type(part).__name__, config_text(part)]
+        return sha256_text(*parts)
+
+
+def _tokenizer_text(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Everything that decides which tokens a caption becomes."""
+    length = str(tokenizer.model_max_length)
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        return length + json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    for state in ("truncation", "padding"):  # of its latest call
+        rules.pop(state, None)
+    return length + json.dumps(rules, sort_keys=True)

@@ -67,7 +67,7 @@ class ConditionProjection(nn.Module):
 
     def __init__(self, channels: int, patch: tuple[int, int, int], width: int) -> None:
         super().__init__()
-        self.channels, self.patch, self.width = channels, patch, width
+        self.channels, self.patch = channels, patch
         self.conv = nn.Conv3d(channels, width, patch, stride=patch, bias=False)
         nn.init.zeros_(self.conv.weight)
 

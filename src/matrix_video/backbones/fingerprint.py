@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Final, cast
 
 import torch
+from diffusers.configuration_utils import ConfigMixin
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
+_PICKED: Final = 16
+
 
 class Fingerprint(BaseModel):
-    """Which model something was made for."""
+    """Which model something was made for.
+
+    Neither the dtype that a checkpoint was loaded in nor LoRA on top of it counts: it is the base
+    that layers are chosen on and adapters are trained for.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     """Class name."""
     architecture: str
-    """Hash of the parameters' names and shapes."""
+    """Hash of the configuration and of the parameters' names and shapes."""
     weights: str
     """Hash of a few values of every parameter, rounded to bfloat16."""
 
@@ -25,13 +35,16 @@ class Fingerprint(BaseModel):
 def fingerprint(module: nn.Module) -> Fingerprint:
     """Fingerprint of a module, whether or not LoRA is on it."""
     shapes, values = hashlib.sha256(), hashlib.sha256()
+    shapes.update(config_text(module).encode())
     for name, parameter in sorted(module.named_parameters()):
         if ".lora_" in name:
             continue
         name = name.replace(".base_layer.", ".")
         shapes.update(f"{name}{tuple(parameter.shape)};".encode())
         flat = parameter.detach().flatten()
-        picked = flat[torch.linspace(0, flat.numel() - 1, 16, device=flat.device).long()]
+        # Evenly spaced in integers: float32 cannot count beyond 2^24 and would point past the end.
+        steps = torch.arange(_PICKED, device=flat.device) * (flat.numel() - 1)
+        picked = flat[steps // (_PICKED - 1)] if flat.numel() else flat
         rounded = picked.to(torch.bfloat16).view(torch.int16).cpu()
         values.update(name.encode() + rounded.numpy().tobytes())
     return Fingerprint(
@@ -39,3 +52,16 @@ def fingerprint(module: nn.Module) -> Fingerprint:
         architecture=shapes.hexdigest()[:16],
         weights=values.hexdigest()[:16],
     )
+
+
+def config_text(part: object) -> str:
+    """The configuration of a part of a pipeline as canonical text, without what its file adds.
+
+    Empty for parts that are not diffusers' own: transformers' configurations hold paths and
+    versions, and what of them shapes a text encoder shows in its parameters.
+    """
+    if not isinstance(part, ConfigMixin):
+        return ""
+    stated = cast("Mapping[str, Any]", part.config)
+    public = {key: value for key, value in stated.items() if not key.startswith("_")}
+    return json.dumps(public, sort_keys=True, default=str)

@@ -19,8 +19,9 @@ from matrix_video.data.transform import ClipTransform
 from matrix_video.data.video import Video, probe_video, read_video
 from matrix_video.data.writer import DatasetWriter
 from matrix_video.services.errors import MatrixError
+from matrix_video.services.files import sha256_file, sha256_text
 
-__all__ = ["Clip", "Dataset", "DatasetWriter"]
+__all__ = ["Clip", "Dataset", "DatasetWriter", "open_clips"]
 
 _T = TypeVar("_T")
 _UNCHANGED = ClipTransform()
@@ -79,6 +80,26 @@ class Dataset(Sequence[Clip]):
 
     def track_path(self, index: int) -> Path:
         return track_path(self.path, self.samples[index].id)
+
+    def content_key(self, index: int) -> str:
+        """Hash of all that the transformed clip depends on, for caches of what is made of it.
+
+        `MatrixError` for a missing file.
+        """
+        sample = self.samples[index]
+        parts = [sample.model_dump_json(), self.transform.key()]
+        files = [self.video_path(index)]
+        if sample.instances:
+            files.append(self.track_path(index))
+        for file in files:
+            if not file.is_file():
+                raise MatrixError(
+                    f"a file of clip {sample.id!r} is missing",
+                    remedy="Put it back, or take the clip out of the metadata",
+                    file=file,
+                )
+            parts.append(sha256_file(file))
+        return sha256_text(*parts)
 
     def subset(self, ids: Iterable[str]) -> Self:
         """The clips with these ids, in the order given; ``MatrixError`` for an unknown id."""
@@ -140,6 +161,18 @@ class Dataset(Sequence[Clip]):
                 file=self.video_path(index),
                 field=error.field,
             ) from error
+
+
+def open_clips(path: Path, transform: ClipTransform, limit: int | None) -> Dataset:
+    """The first ``limit`` clips of a data set; `MatrixError` when there is none."""
+    data = Dataset(path, transform)
+    if len(data) == 0:
+        raise MatrixError(
+            "the data set has no samples",
+            remedy="Give a data set with at least one clip",
+            file=path,
+        )
+    return data if limit is None else data[:limit]
 
 
 def _load(path: Path) -> tuple[Sample, ...]:

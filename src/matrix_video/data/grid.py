@@ -44,6 +44,17 @@ class TokenGrid:
         return len(self.frames)
 
     @property
+    def first(self) -> int:
+        """The first token frame that holds pixels; those before it are the model's own padding.
+
+        ``ValueError`` where none does.
+        """
+        for index, group in enumerate(self.frames):
+            if group:
+                return index
+        raise ValueError(f"no token frame of {self.shape} holds a pixel frame")
+
+    @property
     def num_tokens(self) -> int:
         """F * h * w, frame-major."""
         return len(self.frames) * self.height * self.width

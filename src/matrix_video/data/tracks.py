@@ -5,7 +5,7 @@ Shapes: T frames, H rows, W columns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypedDict, cast
@@ -135,6 +135,13 @@ class MaskTrack:
     def from_json(cls, value: TrackJson, size: tuple[int, int]) -> MaskTrack:
         """Inverse of ``to_json``; ``ValueError`` as for the class, or for an unknown state."""
         return cls(size[0], size[1], tuple(State(s) for s in value["states"]), tuple(value["rles"]))
+
+
+def first_masks(tracks: Mapping[str, MaskTrack]) -> dict[str, NDArray[np.bool_]]:
+    """First-frame masks [H,W] by instance id, of those that are visible there."""
+    return {
+        name: track.mask(0) for name, track in tracks.items() if track.states[0] is State.VISIBLE
+    }
 
 
 def run_lengths(counts: str, t: int = 0) -> list[int]:

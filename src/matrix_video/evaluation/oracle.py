@@ -52,13 +52,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matrix_video.data.sample import Interaction, Sample
-from matrix_video.data.tracks import MaskTrack, State
+from matrix_video.data.tracks import MaskTrack, first_masks
 from matrix_video.evaluation.course import EARLY, Course, Rule
 from matrix_video.evaluation.geometry import ACTS, Cast, Fact, approach, is_there
 from matrix_video.evaluation.grounding import acted_upon, acts, agent, recipient
 from matrix_video.evaluation.pursuit import follows, sets_out
 from matrix_video.evaluation.questions import NUM_QUESTIONS, key_interaction, questions
-from matrix_video.evaluation.template import Masks
 from matrix_video.evaluation.tracker import Track, Tracking, track
 from matrix_video.evaluation.verbs import RULES
 
@@ -115,7 +114,7 @@ def judge(
     """
     if len(frames_THW3) < 2:
         raise ValueError(f"a video of {len(frames_THW3)} frames shows no interaction")
-    masks = first_masks(tracks, sample)
+    masks = first_masks(tracks)
     found: dict[str, Track] = {}
     tracking: Tracking | None = None
     if masks:
@@ -127,15 +126,6 @@ def judge(
         disappearance_T=None if tracking is None else tracking.disappearance_T,
         tracks=found,
     )
-
-
-def first_masks(tracks: Mapping[str, MaskTrack], sample: Sample) -> dict[str, Masks]:
-    """First-frame masks [H,W] by instance id, of those that are visible there."""
-    return {
-        instance.id: tracks[instance.id].mask(0)
-        for instance in sample.instances
-        if instance.id in tracks and tracks[instance.id].states[0] is State.VISIBLE
-    }
 
 
 def _interaction(

@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matrix_video.data.dataset import Dataset, DatasetWriter
+from matrix_video.data.tracks import first_masks
 from matrix_video.data.video import probe_video
 from matrix_video.evaluation.config import EvaluateConfig
 from matrix_video.evaluation.nulls import derangement, drifting, frozen
-from matrix_video.evaluation.oracle import Verdict, first_masks, judge
+from matrix_video.evaluation.oracle import Verdict, judge
 from matrix_video.evaluation.scoring import Estimate, Metric, VideoScore, score_video, summarise
 from matrix_video.evaluation.tracked import tracks_of
 from matrix_video.services.errors import MatrixError
@@ -166,7 +167,7 @@ def _reference_rows(
 
     def drift(i: int) -> Frames:
         frames_THWC, sample = truth(i), prompts.samples[i]
-        masks = list(first_masks(prompts.tracks(i), sample).values())
+        masks = list(first_masks(prompts.tracks(i)).values())
         return drifting(frames_THWC[0], masks, len(frames_THWC), f"{config.seed} {sample.id}")
 
     rows: dict[str, Callable[[], list[VideoScore]]] = {}

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from matrix_video.backbones.precision import Precision
+from matrix_video.data.options import ClipOptions
 from matrix_video.services.errors import MatrixError
 
 
-class GenerateConfig(BaseModel):
+class GenerateConfig(ClipOptions):
     """One run of ``matrix generate``; stored in the run folder as ``config.yaml``.
 
     Defaults are those of the stock pipeline's call where it has one.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     model: str = "tiny"
     """Pipeline: ``tiny``, a folder in diffusers format, or a hub id."""
@@ -40,28 +40,16 @@ class GenerateConfig(BaseModel):
     """Classifier-free guidance; 1: none."""
     batch: int = Field(default=8, ge=1)
     """Videos in one call of the pipeline; memory and speed alone depend on it."""
-    precision: Literal["no", "bf16"] = "no"
+    precision: Precision = "no"
     """Autocast of the transformer's forward passes."""
 
     fps: float | None = Field(default=None, gt=0)
     """Frame rate of the videos; None: that of the prompt's own."""
     num_frames: int | None = Field(default=None, ge=1)
     """Frames to generate; None: as many as the prompt's own video has."""
-    height: int | None = Field(default=None, ge=1)
-    """Rows; the prompt's first frame and masks are resized. None: as stored."""
-    width: int | None = Field(default=None, ge=1)
-    """Columns; None: as stored."""
-    limit: int | None = Field(default=None, ge=1)
-    """Generate the first so many prompts alone."""
 
     @model_validator(mode="after")
-    def _whole(self) -> Self:
-        if (self.height is None) != (self.width is None):
-            raise MatrixError(
-                "only one of height and width is given",
-                remedy="Give both, or none",
-                field="height" if self.height is None else "width",
-            )
+    def _scale_of_an_adapter(self) -> Self:
         if self.adapter is None and self.lora_scale != 1.0:
             raise MatrixError(
                 f"a LoRA scale of {self.lora_scale:g} is given, but no adapter",
@@ -69,10 +57,3 @@ class GenerateConfig(BaseModel):
                 field="lora_scale",
             )
         return self
-
-    @property
-    def size(self) -> tuple[int, int] | None:
-        """(height, width) to generate at, where it differs from the prompts' own."""
-        if self.height is None or self.width is None:
-            return None
-        return self.height, self.width

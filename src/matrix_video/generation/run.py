@@ -11,16 +11,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from matrix_video.backbones.adapter import LORA_FILE, Adapter, load_adapter
 from matrix_video.backbones.base import Backbone
+from matrix_video.backbones.fingerprint import fingerprint
 from matrix_video.backbones.loading import backbone_for, load_pipeline
-from matrix_video.data.dataset import Dataset, DatasetWriter
-from matrix_video.data.tracks import State
+from matrix_video.data.dataset import Dataset, DatasetWriter, open_clips
+from matrix_video.data.tracks import first_masks
 from matrix_video.data.transform import ClipTransform
 from matrix_video.generation.config import GenerateConfig
 from matrix_video.generation.sampler import Prompt, Sampling, sample
@@ -44,13 +44,12 @@ def generate(config: GenerateConfig, backbone: Backbone | None = None) -> Path:
     """
     with RunFolder.open(config.out, config, command="generate") as run:
         folder = run.path / DATASET
-        prompts = open_prompts(config)
+        # Length and frame rate are those of what is generated, not of the prompts' own videos.
+        prompts = open_clips(config.prompts, ClipTransform(size=config.size), config.limit)
         if run.done("generate"):
             return folder
         if backbone is None:
-            pipe: Any = load_pipeline(config.model)
-            pipe.set_progress_bar_config(disable=True)  # ours counts videos, not steps
-            backbone = backbone_for(pipe)
+            backbone = backbone_for(load_pipeline(config.model))
         adapter: Adapter | None = None
         if config.adapter is not None:
             adapter = load_adapter(backbone.pipe, config.adapter, config.lora_scale)
@@ -62,18 +61,6 @@ def generate(config: GenerateConfig, backbone: Backbone | None = None) -> Path:
                 adapter.detach()
         run.mark_done("generate", videos=len(prompts))
         return folder
-
-
-def open_prompts(config: GenerateConfig) -> Dataset:
-    """The prompt set at the size to generate at; `MatrixError` when it is empty."""
-    prompts = Dataset(config.prompts, ClipTransform(size=config.size))
-    if len(prompts) == 0:
-        raise MatrixError(
-            "the prompt set has no samples",
-            remedy="Give a data set with at least one clip",
-            file=config.prompts,
-        )
-    return prompts if config.limit is None else prompts[: config.limit]
 
 
 def _generate_all(
@@ -114,9 +101,8 @@ def _prompt(prompts: Dataset, index: int, *, with_masks: bool) -> _Loaded:
     height, width = video.size
     masks_IHW: NDArray[np.bool_] | None = None
     if with_masks:
-        tracks = prompts.tracks(index).values()
-        first = [track.mask(0) for track in tracks if track.states[0] is State.VISIBLE]
-        masks_IHW = np.stack(first) if first else np.zeros((0, height, width), dtype=bool)
+        first = first_masks(prompts.tracks(index)).values()
+        masks_IHW = np.stack([*first]) if first else np.zeros((0, height, width), dtype=bool)
     prompt = Prompt(known.id, known.caption, video.frames_THWC[0], masks_IHW)
     return _Loaded(prompt, len(video), video.fps)
 
@@ -168,7 +154,7 @@ def _write_facts(
             "model": {
                 "name": config.model,
                 "family": backbone.family,
-                "fingerprint": backbone.fingerprint(),
+                "fingerprint": fingerprint(backbone.transformer).model_dump(),
             },
             "adapter": None if config.adapter is None else str(config.adapter),
             "adapter_sha256": lora,

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from matrix_video.backbones.base import Backbone
 from matrix_video.backbones.condition import Condition, paint_ids
+from matrix_video.backbones.precision import Precision, autocast
 from matrix_video.backbones.seeds import keyed_generator
 
 
@@ -46,7 +47,7 @@ class Sampling:
     seed: int = 0
     steps: int = 50
     guidance: float = 6.0
-    precision: Literal["no", "bf16"] = "no"
+    precision: Precision = "no"
     """Autocast of the transformer alone: text encoder, VAE and scheduler keep their dtype."""
 
 
@@ -113,10 +114,10 @@ def sample(
     if backbone.takes_image:
         arguments["image"] = [Image.fromarray(prompt.first_HWC) for prompt in prompts]
     pipe: Any = backbone.pipe
+    pipe.set_progress_bar_config(disable=True)  # whoever calls counts videos, not steps
     with ExitStack() as stack:
         stack.enter_context(given)
-        if sampling.precision == "bf16":
-            stack.enter_context(_autocast_forward(transformer))
+        stack.enter_context(_autocast_forward(transformer, sampling.precision))
         frames_BTHWC: NDArray[np.float32] = pipe(**arguments).frames
     return (frames_BTHWC * 255).round().astype(np.uint8)
 
@@ -130,10 +131,9 @@ def _size(prompts: Sequence[Prompt]) -> tuple[int, int]:
 
 
 @contextmanager
-def _autocast_forward(module: nn.Module) -> Generator[None]:
-    """Within, forwards of ``module`` run under bfloat16 autocast; what is around them does not."""
-    device = next(module.parameters()).device.type
-    entered = torch.autocast(device, torch.bfloat16)
+def _autocast_forward(module: nn.Module, precision: Precision) -> Generator[None]:
+    """Within, forwards of ``module`` run at this precision; what is around them does not."""
+    entered = autocast(next(module.parameters()).device, precision)
 
     def enter(*_: object) -> None:
         entered.__enter__()

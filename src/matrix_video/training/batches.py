@@ -67,10 +67,9 @@ def write_encoded(file: Path, encoded: Encoded) -> None:
         if isinstance(value := getattr(encoded, field.name), Tensor)
     }
     file.parent.mkdir(parents=True, exist_ok=True)
-    labels = "\n".join(encoded.labels)
     with atomic_path(file) as temporary:
         kept = {name: value.contiguous() for name, value in tensors.items()}
-        save_file(kept, temporary, {"id": encoded.id, "labels": labels})
+        save_file(kept, temporary, {"id": encoded.id})
 
 
 def read_encoded(file: Path) -> Encoded:
@@ -79,9 +78,8 @@ def read_encoded(file: Path) -> Encoded:
         with safe_open(file, framework="pt") as opened:
             metadata = opened.metadata()
             tensors = {name: opened.get_tensor(name) for name in sorted(opened.keys())}
-        labels = tuple(metadata["labels"].split("\n")) if metadata["labels"] else ()
         image = tensors.pop("image_FCHW", None)
-        return Encoded(id=metadata["id"], labels=labels, image_FCHW=image, **tensors)
+        return Encoded(id=metadata["id"], image_FCHW=image, **tensors)
     except (SafetensorError, KeyError, TypeError) as error:
         raise MatrixError(
             f"not a cached sample ({error})", remedy="delete the file; it is made again", file=file
@@ -93,7 +91,6 @@ class Batch:
     """One forward pass, on the model's device."""
 
     ids: tuple[str, ...]
-    labels: tuple[tuple[str, ...], ...]
     latents_BFCHW: Tensor
     noise_BFCHW: Tensor
     timesteps_B: Tensor
@@ -126,11 +123,9 @@ def make_batch(
     empty_LE: Tensor,
     draw: Draw,
 ) -> Batch:
-    """The batch of ``samples``, each in its epoch; ``empty_LE`` is the empty caption's embedding.
-
-    Raises `MatrixError` where the clips differ in size or length.
+    """The batch of ``samples`` (of one shape), each in its epoch; ``empty_LE`` is the empty
+    caption's embedding.
     """
-    _same_shape(samples)
     device = next(backbone.transformer.parameters()).device
 
     def generators(purpose: str) -> list[torch.Generator]:
@@ -146,7 +141,7 @@ def make_batch(
     noise = [torch.randn(shape, generator=g) for g in generators("noise")]
     timesteps = [backbone.sample_timesteps(1, g) for g in generators("timestep")]
     images = [s.image_FCHW for s in samples if s.image_FCHW is not None]
-    present_BP = _padded([torch.ones(len(s.labels), dtype=torch.bool) for s in samples])
+    present_BP = _padded([torch.ones(len(s.phrase_PL), dtype=torch.bool) for s in samples])
     spoken_BP = present_BP & ~torch.tensor(silent)[:, None]
     once_BP = present_BP & ~_padded([s.repeated_P for s in samples])
     target = _padded([s.target_PTHW for s in samples]).to(device)
@@ -162,7 +157,6 @@ def make_batch(
         id_map = id_map.masked_fill(hidden[:, None, None, None, None], 0)
     return Batch(
         ids=tuple(s.id for s in samples),
-        labels=tuple(s.labels for s in samples),
         latents_BFCHW=torch.stack([s.latents_FCHW for s in samples]).to(device),
         noise_BFCHW=torch.stack(noise).to(device),
         timesteps_B=torch.cat(timesteps).to(device),
@@ -183,16 +177,3 @@ def _padded(tensors: Sequence[Tensor]) -> Tensor:
     for row, tensor in zip(out, tensors, strict=True):
         row[: len(tensor)] = tensor
     return out
-
-
-def _same_shape(samples: Sequence[Encoded]) -> None:
-    first = samples[0]
-    for sample in samples:
-        if sample.latents_FCHW.shape != first.latents_FCHW.shape:
-            raise MatrixError(
-                f"samples {first.id} and {sample.id} differ in size or number of frames "
-                f"(latents {tuple(first.latents_FCHW.shape)} and "
-                f"{tuple(sample.latents_FCHW.shape)})",
-                remedy="give all clips one shape with --num-frames, --height and --width",
-                field="data",
-            )

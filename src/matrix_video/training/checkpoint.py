@@ -28,7 +28,7 @@ def save_checkpoint(
     run: Path, step: int, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.AdamW
 ) -> Path:
     """Write the state after ``step`` updates; older checkpoints go once it is complete."""
-    tensors: dict[str, Tensor] = {"rng": torch.get_rng_state()}
+    tensors: dict[str, Tensor] = {}
     for name, parameter in parameters.items():
         tensors[f"parameter/{name}"] = parameter.detach()
         state = cast("dict[str, Tensor]", optimizer.state[parameter])
@@ -81,7 +81,6 @@ def load_checkpoint(
             moment: tensor if moment == "step" else tensor.to(parameter.device)
             for moment, tensor in moments.items()
         }
-    torch.set_rng_state(tensors["rng"])
     return step
 
 

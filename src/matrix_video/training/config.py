@@ -9,13 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from matrix_video.backbones.precision import Precision
+from matrix_video.data.options import ClipOptions
+from matrix_video.data.spans import Mentions
 
 
-class TrainConfig(BaseModel):
+class TrainConfig(ClipOptions):
     """One run of ``matrix train``; stored in the run folder as ``config.yaml``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     model: str = "tiny"
     """Base pipeline: ``tiny``, a folder in diffusers format, or a hub id."""
@@ -76,7 +78,7 @@ class TrainConfig(BaseModel):
     """Rows of the compared masks per token row; 2 is the latent resolution of 2×2 patches."""
     map_mode: Literal["probabilities", "logits"] = "probabilities"
     """Align attention probabilities, or logits before the softmax (authors)."""
-    mentions: Literal["noun", "full", "all"] = "full"
+    mentions: Mentions = "full"
     """Which tokens stand for an instance: its class noun, its first full mention, or all."""
 
     id_map: bool = True
@@ -86,16 +88,6 @@ class TrainConfig(BaseModel):
     caption_dropout: float = Field(default=0.1, ge=0, le=1)
     """How often the caption is empty, for classifier-free guidance; such a sample has no SGA."""
 
-    fps: float | None = Field(default=None, gt=0)
-    """Frame rate to sample clips at; None: their own."""
-    num_frames: int | None = Field(default=None, ge=1)
-    """Frames of a clip; None: all."""
-    height: int | None = Field(default=None, ge=1)
-    """Rows to resize to; None: as stored."""
-    width: int | None = Field(default=None, ge=1)
-    """Columns to resize to; None: as stored."""
-    limit: int | None = Field(default=None, ge=1)
-    """Train on the first so many samples alone."""
     cache: Path | None = None
     """Folder for encoded samples, shared by runs on the same data and model; None: in memory."""
 
@@ -115,7 +107,7 @@ class TrainConfig(BaseModel):
 
     seed: int = 0
     """Everything random follows from this, the sample's id and the step."""
-    precision: Literal["no", "bf16"] = "no"
+    precision: Precision = "no"
     """Autocast of the transformer's forward pass."""
     weights: Literal["float32", "bf16"] = "float32"
     """Precision in which the frozen base is held; LoRA is always float32."""

@@ -11,16 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from matrix_video.alignment.targets import output_frames, token_ratio
+from matrix_video.analysis.targets import Target, clip_targets, region_weights, text_weights
 from matrix_video.backbones.base import Backbone
 from matrix_video.data.clip import Clip
-from matrix_video.data.grid import TokenGrid, masks_on_grid, masks_per_frame, union
-from matrix_video.data.spans import Mentions, Phrase, phrase_tokens, phrases
-from matrix_video.data.tracks import State
-from matrix_video.services.errors import MatrixError
+from matrix_video.data.grid import GridMask, TokenGrid, masks_per_frame, union
+from matrix_video.data.spans import Mentions
+from matrix_video.data.tracks import State, first_masks
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,6 @@ class Encoded:
     """
 
     id: str
-    labels: tuple[str, ...]
-    """What each phrase says, with its role: "subject: red ball"."""
     latents_FCHW: Tensor
     image_FCHW: Tensor | None
     """Latents of the first frame, for image-to-video bases."""
@@ -58,98 +55,59 @@ class Encoded:
 def encode_clip(backbone: Backbone, clip: Clip, *, mentions: Mentions, up: int) -> Encoded:
     """Everything of ``clip`` that does not change between epochs.
 
-    Raises `MatrixError` for a phrase that covers no token or is cut by truncation, and for one
-    whose instance has no mask track.
+    Raises `MatrixError` as `analysis.targets.clip_targets` and `Backbone.clip_grid` do.
     """
     sample, video = clip.sample, clip.video
-    times, (height, width) = len(video), video.size
-    try:
-        grid = backbone.grid(times, height, width)
-    except MatrixError as error:
-        raise MatrixError(
-            f"sample {sample.id}: {error.problem}", remedy=error.remedy, field=error.field
-        ) from error
-    found = phrases(sample, mentions)
-    length = backbone.num_text_tokens
-    phrase_PL = torch.zeros(len(found), length)
-    for row, tokens in enumerate(
-        phrase_tokens(backbone.tokenizer, sample, found, max_length=length)
-    ):
-        phrase_PL[row, list(tokens)] = 1 / len(tokens)
-    masks = [_phrase_masks(phrase, clip, grid, up) for phrase in found]
-    instances = [frozenset(phrase.instances) for phrase in found]
-    first = [track.mask(0) for track in clip.tracks.values() if track.states[0] is State.VISIBLE]
-    none = _empty_masks(grid, up)
+    grid, length = backbone.clip_grid(clip), backbone.num_text_tokens
+    targets = clip_targets(clip, grid, backbone.tokenizer, max_length=length, mentions=mentions)
+    target_PTHW, known_PT = _decoder_masks(targets, clip, grid, up)
+    instances = [frozenset(target.phrase.instances) for target in targets]
+    visible = [[state is State.VISIBLE for state in t.own.states] for t in targets]
+    first = [torch.from_numpy(mask_HW) for mask_HW in first_masks(clip.tracks).values()]
     frames = torch.from_numpy(video.frames_THWC)
     with torch.no_grad():
         latents = backbone.encode_video(frames[None])[0]
-        image = backbone.encode_image(frames[:1], times)[0] if backbone.takes_image else None
+        image = None
+        if backbone.takes_image:
+            image = backbone.encode_image(frames[:1], len(video))[0].cpu()
         text = backbone.encode_text([sample.caption])[0]
     return Encoded(
         id=sample.id,
-        labels=tuple(f"{phrase.role}: {phrase.text}" for phrase in found),
         latents_FCHW=latents.cpu(),
-        image_FCHW=None if image is None else image.cpu(),
+        image_FCHW=image,
         text_LE=text.cpu(),
-        ids_IHW=_stacked(first, np.zeros((height, width), bool)),
-        phrase_PL=phrase_PL,
-        region_PN=_stacked([m.region_N for m in masks], none.region_N),
+        ids_IHW=_stacked(first, video.size),
+        phrase_PL=text_weights(targets, length),
+        region_PN=region_weights(targets, grid.num_tokens),
         repeated_P=torch.tensor([k in instances[:i] for i, k in enumerate(instances)]).bool(),
-        tokens_PFhw=_stacked([m.tokens_Fhw for m in masks], none.tokens_Fhw),
-        visible_PF=_stacked([m.visible_F for m in masks], none.visible_F),
-        target_PTHW=_stacked([m.target_THW for m in masks], none.target_THW),
-        known_PT=_stacked([m.known_T for m in masks], none.known_T),
+        tokens_PFhw=_stacked([target.own.mask_Fhw for target in targets], grid.shape),
+        visible_PF=torch.tensor(visible, dtype=torch.bool).reshape(-1, grid.num_frames),
+        target_PTHW=target_PTHW,
+        known_PT=known_PT,
     )
 
 
-@dataclass(frozen=True)
-class _PhraseMasks:
-    region_N: NDArray[np.float32]
-    tokens_Fhw: NDArray[np.bool_]
-    visible_F: NDArray[np.bool_]
-    target_THW: NDArray[np.bool_]
-    known_T: NDArray[np.bool_]
-
-
-def _empty_masks(grid: TokenGrid, up: int) -> _PhraseMasks:
-    frames, rows, columns = grid.shape
-    times = len(output_frames(grid.frames, token_ratio(grid.frames)))
-    return _PhraseMasks(
-        np.zeros(frames * rows * columns, np.float32),
-        np.zeros(grid.shape, bool),
-        np.zeros(frames, bool),
-        np.zeros((times, rows * up, columns * up), bool),
-        np.zeros(times, bool),
-    )
-
-
-def _phrase_masks(phrase: Phrase, clip: Clip, grid: TokenGrid, up: int) -> _PhraseMasks:
-    for name in phrase.instances:
-        if name not in clip.tracks:
-            raise MatrixError(
-                f"sample {clip.sample.id}: {phrase.text!r} is {name}, which has no mask track",
-                remedy="add the track, or take the phrase's spans out of metadata.jsonl",
-                field=f"tracks.{name}",
-            )
-    tracks = [(clip.tracks[name].masks(), clip.tracks[name].states) for name in phrase.instances]
+def _decoder_masks(
+    targets: Sequence[Target], clip: Clip, grid: TokenGrid, up: int
+) -> tuple[Tensor, Tensor]:
+    """Masks [P,T,H,W] on the decoder's grid, and which of its frames are annotated [P,T]."""
     size = (grid.height * up, grid.width * up)
-    token = union([masks_on_grid(masks, states, grid) for masks, states in tracks])
-    fine = union([masks_per_frame(masks, states, size) for masks, states in tracks])
-    out = _empty_masks(grid, up)
-    for index, frame in enumerate(output_frames(grid.frames, token_ratio(grid.frames))):
-        if frame is not None:
-            out.known_T[index] = fine.known_F[frame]
-            out.target_THW[index] = fine.mask_Fhw[frame]
-    out.tokens_Fhw[:] = token.mask_Fhw
-    out.visible_F[:] = token.visible_F
-    start = next(k for k, group in enumerate(grid.frames) if group)
-    if out.visible_F[start]:
-        tokens = grid.height * grid.width
-        region = token.mask_Fhw[start].reshape(-1)
-        out.region_N[start * tokens : (start + 1) * tokens] = region / max(int(region.sum()), 1)
-    return out
+    fine: dict[str, GridMask] = {}
+    for name in {name for target in targets for name in target.phrase.instances}:
+        track = clip.tracks[name]
+        fine[name] = masks_per_frame(track.masks(), track.states, size)
+    frames = output_frames(grid.frames, token_ratio(grid.frames))
+    mask_PTHW = np.zeros((len(targets), len(frames), *size), dtype=bool)
+    known_PT = np.zeros(mask_PTHW.shape[:2], dtype=bool)
+    for row, target in enumerate(targets):
+        whole = union([fine[name] for name in target.phrase.instances])
+        for t, frame in enumerate(frames):
+            if frame is not None:
+                mask_PTHW[row, t] = whole.mask_Fhw[frame]
+                known_PT[row, t] = whole.known_F[frame]
+    return torch.from_numpy(mask_PTHW), torch.from_numpy(known_PT)
 
 
-def _stacked(arrays: Sequence[NDArray[np.generic]], like: NDArray[np.generic]) -> Tensor:
-    """Arrays along a new first axis; without any, an empty tensor of that shape."""
-    return torch.from_numpy(np.stack(arrays) if arrays else np.zeros((0, *like.shape), like.dtype))
+def _stacked(masks: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
+    """Masks of this shape along a new first axis, also where there are none."""
+    return torch.stack([*masks]) if masks else torch.zeros(0, *shape, dtype=torch.bool)

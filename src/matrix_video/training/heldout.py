@@ -54,17 +54,15 @@ def heldout_aas(
         mask = sample.tokens_PFhw.to(device)
         visible = sample.visible_PF.to(device)
         later = visible.clone()
-        later[:, : student.first + 1] = False
+        later[:, : grid.first + 1] = False
         seen = (sample.region_PN.sum(dim=1) > 0) & ~sample.repeated_P
         later &= seen.to(device)[:, None]
         for level in backbone.noise_levels(levels):
             t = level.reshape(1).to(device)
             noisy = backbone.add_noise(batch.latents_BFCHW, batch.noise_BFCHW, t)
-            condition = student.condition
-            given = nullcontext() if condition is None else condition.given(batch.id_map_BFCHW)
-            with torch.no_grad(), given:
+            with torch.no_grad():
                 with autocast():
-                    backbone.predict(noisy, t, batch.text_BLE, batch.image_BFCHW)
+                    student.predict(batch, noisy, t)
                 for name, site in student.v2t_sites.items():
                     maps = v2t_maps(calls[name], site, batch.phrase_BPL)[0, : len(mask)]
                     scores = aas(maps.reshape(-1, *grid.shape), mask, visible)

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import warnings
 
-from torch import nn
-
 from matrix_video.analysis.layers import read_choice
 from matrix_video.backbones.base import Backbone
 from matrix_video.backbones.fingerprint import fingerprint
-from matrix_video.data.dataset import Dataset
+from matrix_video.data.dataset import Dataset, open_clips
 from matrix_video.data.spans import phrases
-from matrix_video.data.transform import ClipTransform
 from matrix_video.services.errors import MatrixError
-from matrix_video.services.files import sha256_file, sha256_text
+from matrix_video.services.files import sha256_text
 from matrix_video.services.progress import progress
 from matrix_video.training.batches import EncodedSet
 from matrix_video.training.config import TrainConfig
-from matrix_video.training.encode import encode_clip
-from matrix_video.training.student import Layers
+from matrix_video.training.encode import Encoded, encode_clip
+from matrix_video.training.student import Layers, Student
 
 FORMAT = 1
 """Of cached samples; raised when their contents change meaning."""
@@ -42,16 +39,16 @@ def chosen_layers(config: TrainConfig, backbone: Backbone) -> Layers:
         layers = Layers(config.v2t, config.v2v)
     else:
         choice = read_choice(config.layers)
-        model, here = choice.model, backbone.transformer
-        if (model.transformer, model.num_layers) != (type(here).__name__, backbone.num_layers):
+        model, here = choice.model, fingerprint(backbone.transformer)
+        if model.fingerprint.architecture != here.architecture:
             raise MatrixError(
                 f"the layers were chosen on another architecture ({model.name}, "
-                f"{model.transformer} with {model.num_layers} layers)",
+                f"{model.fingerprint.name} with {model.num_layers} layers)",
                 remedy=f"run `matrix analyze --model {config.model}`",
                 file=config.layers,
                 field="model",
             )
-        if model.fingerprint != backbone.fingerprint():
+        if model.fingerprint.weights != here.weights:
             warnings.warn(
                 f"{config.layers}: chosen on other weights of this architecture", stacklevel=2
             )
@@ -69,14 +66,28 @@ def chosen_layers(config: TrainConfig, backbone: Backbone) -> Layers:
     return layers
 
 
-def encoded_set(backbone: Backbone, data: Dataset, config: TrainConfig, title: str) -> EncodedSet:
-    """All clips of ``data`` encoded, now, into memory or the cache folder."""
+def encoded_set(student: Student, data: Dataset, config: TrainConfig, title: str) -> EncodedSet:
+    """All clips of ``data`` encoded, now, into memory or the cache folder.
+
+    Raises `MatrixError` naming the sample for a clip of another size or length than the student's.
+    """
+    backbone = student.backbone
     keys = _cache_keys(backbone, data, config) if config.cache else [s.id for s in data.samples]
-    found = EncodedSet(
-        keys,
-        lambda i: encode_clip(backbone, data[i], mentions=config.mentions, up=config.up),
-        config.cache,
-    )
+
+    def encode(index: int) -> Encoded:
+        clip = data[index]
+        shape = (len(clip.video), *clip.video.size)
+        if shape != student.clip:
+            raise MatrixError(
+                f"sample {clip.sample.id} has {_shape(shape)}, the first has "
+                f"{_shape(student.clip)}",
+                remedy="give all clips one shape with --num-frames, --height and --width",
+                file=data.path,
+                field="data",
+            )
+        return encode_clip(backbone, clip, mentions=config.mentions, up=config.up)
+
+    found = EncodedSet(keys, encode, config.cache)
     with progress(title, len(data)) as advance:
         for index in range(len(data)):
             found.ensure(index)
@@ -85,46 +96,24 @@ def encoded_set(backbone: Backbone, data: Dataset, config: TrainConfig, title: s
 
 
 def _cache_keys(backbone: Backbone, data: Dataset, config: TrainConfig) -> list[str]:
-    parts = [str(FORMAT), config.mentions, str(config.up), data.transform.key()]
-    for name in ("vae", "text_encoder"):
-        module = backbone.pipe.components.get(name)
-        if isinstance(module, nn.Module):
-            parts += list(fingerprint(module).model_dump().values())
-            parts.append(str(next(module.parameters()).dtype))
-    # The transformer's shape decides the token grid, its dtype nothing of what is stored.
-    parts.append(fingerprint(backbone.transformer).architecture)
-    return [
-        sha256_text(
-            *parts,
-            sample.model_dump_json(),
-            sha256_file(data.video_path(i)),
-            sha256_file(data.track_path(i)) if sample.instances else "",
-        )
-        for i, sample in enumerate(data.samples)
-    ]
+    # The transformer's shape decides the token grid, its weights nothing of what is stored.
+    shape = fingerprint(backbone.transformer).architecture
+    settings = (str(FORMAT), config.mentions, str(config.up), shape, backbone.encoders_key())
+    return [sha256_text(*settings, data.content_key(i)) for i in range(len(data))]
 
 
-def clip_transform(config: TrainConfig) -> ClipTransform:
-    """The transform that the config asks for; `MatrixError` for half a size."""
-    if (config.height is None) != (config.width is None):
-        raise MatrixError(
-            "only one of height and width is given",
-            remedy="give both, or none",
-            field="height" if config.height is None else "width",
-        )
-    size = None if config.height is None or config.width is None else (config.height, config.width)
-    return ClipTransform(fps=config.fps, num_frames=config.num_frames, size=size)
+def _shape(clip: tuple[int, int, int]) -> str:
+    frames, height, width = clip
+    return f"{frames} frames of {height}x{width}"
 
 
-def read_clips(config: TrainConfig, transform: ClipTransform) -> tuple[Dataset, Dataset]:
+def read_clips(config: TrainConfig) -> tuple[Dataset, Dataset]:
     """Clips to train on, and held-out clips. Raises `MatrixError` where none is left, or no
     caption has a phrase for SGA."""
-    data = Dataset(config.data, transform)
-    if config.limit is not None:
-        data = data[: config.limit]
+    data = open_clips(config.data, config.transform(), config.limit)
     count = config.heldout_samples
     if config.val_data is not None:
-        held = Dataset(config.val_data, transform)[:count]
+        held = Dataset(config.val_data, config.transform())[:count]
     else:
         rest = max(0, len(data) - count)
         data, held = data[:rest], data[rest:]

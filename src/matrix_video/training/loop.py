@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from matrix_video.alignment.objectives import Term, require_gradient
 from matrix_video.attention.tap import Captures, tap
+from matrix_video.backbones.precision import autocast
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.progress import progress
 from matrix_video.services.run import RunFolder
@@ -28,7 +29,6 @@ from matrix_video.services.signals import stop_on_sigterm
 from matrix_video.training.batches import Draw, EncodedSet, make_batch
 from matrix_video.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from matrix_video.training.config import TrainConfig
-from matrix_video.training.lora import refuse_scale
 from matrix_video.training.schedule import batch_indices, warmup_factor
 from matrix_video.training.step import Losses, check_finite, compute_losses
 from matrix_video.training.student import Student
@@ -63,7 +63,6 @@ class Trainer:
     ) -> None:
         """``run`` is None in all processes but the main one, which alone writes. ``empty_LE`` is
         the empty caption's embedding."""
-        refuse_scale(student.backbone.transformer)
         self.student, self.data, self.empty_LE = student, data, empty_LE
         self.config, self.run, self.accelerator = config, run, accelerator
         self.share, self.micro = _shares(config, accelerator.num_processes)
@@ -83,8 +82,8 @@ class Trainer:
     def fit(self, validate: Validate) -> Outcome:
         """Train to ``config.steps``, on from the run folder's checkpoint if there is one.
 
-        Raises `MatrixError` for a loss that is not a number, for an alignment term that reaches no
-        attention, and for LoRA at another scale than 1.
+        Raises `MatrixError` for a loss that is not a number, and for an alignment term that reaches
+        no attention.
         """
         config = self.config
         start = self._resume()
@@ -134,7 +133,7 @@ class Trainer:
             total = losses.total(self.weights)
             (total / len(parts)).backward()
             calls.clear()  # they hold the graph
-            for name, value in _values(losses, total).items():
+            for name, value in _values(losses, total, len(part)).items():
                 totals[name] = totals.get(name, 0.0) + value / len(parts)
         self._expect_maps(step)
         self._average_gradients()
@@ -164,8 +163,7 @@ class Trainer:
 
     def autocast(self) -> AbstractContextManager[object]:
         """The precision of the transformer's forward passes."""
-        enabled = self.config.precision == "bf16"
-        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=enabled)
+        return autocast(self.accelerator.device, self.config.precision)
 
     def _expect_maps(self, step: int) -> None:
         # One batch may do without (its captions dropped, its samples without interaction).
@@ -238,10 +236,10 @@ def _shares(config: TrainConfig, processes: int) -> tuple[int, int]:
     return share, micro
 
 
-def _values(losses: Losses, total: Tensor) -> dict[str, float]:
+def _values(losses: Losses, total: Tensor, samples: int) -> dict[str, float]:
     values = {"loss": total.item(), "diffusion": losses.diffusion_B.mean().item()}
     for term, alignment in losses.terms.items():
         values[term] = alignment.total().item()
         if term == "spa":
-            values["spa_skipped"] = float(alignment.skipped)
+            values["spa_skipped"] = alignment.skipped / samples
     return values

@@ -26,7 +26,7 @@ def add_lora(
     alpha: float,
     seed: int,
 ) -> dict[str, nn.Parameter]:
-    """Freeze the transformer and put LoRA on every linear layer that ``targets`` matches in full.
+    """Put LoRA on every linear layer of the (frozen) transformer that ``targets`` matches in full.
 
     ``layer_names`` are the attention modules that must be reached, each of them. The start depends
     on ``seed`` alone. LoRA's parameters are float32 and returned by name.
@@ -54,7 +54,6 @@ def add_lora(
                 remedy="choose layers that the model has; `matrix analyze` names them",
                 field="layers",
             )
-    transformer.requires_grad_(False)
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets)  # pyright: ignore[reportArgumentType] # peft says int, and takes float
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -71,22 +70,3 @@ def remove_lora(transformer: nn.Module) -> None:
     """Undo `add_lora`; parameters stay frozen."""
     assert isinstance(transformer, PeftAdapterMixin)
     transformer.unload_lora()
-
-
-def refuse_scale(transformer: nn.Module) -> None:
-    """Raise `MatrixError` unless every LoRA layer applies at its own alpha / rank.
-
-    With gradient checkpointing a scaled forward pass is recomputed unscaled, which makes the
-    gradients silently wrong.
-    """
-    for name, module in transformer.named_modules():
-        if not isinstance(module, LoraLayer):
-            continue
-        for adapter, scaling in module.scaling.items():
-            own = module.lora_alpha[adapter] / module.r[adapter]
-            if scaling != own:
-                raise MatrixError(
-                    f"LoRA of {name} is scaled by {scaling / own:g}",
-                    remedy="train at scale 1; scale the adapter when generating (--lora-scale)",
-                    field="lora_scale",
-                )

@@ -18,16 +18,10 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from matrix_video.attention.tap import Captures
 from matrix_video.backbones.adapter import ModuleFiles, save_adapter
 from matrix_video.backbones.loading import backbone_for, load_pipeline
-from matrix_video.data.transform import ClipTransform
 from matrix_video.services.run import RunFolder
 from matrix_video.training.config import TrainConfig
 from matrix_video.training.heldout import decoder_absorbed, heldout_aas
-from matrix_video.training.inputs import (
-    chosen_layers,
-    clip_transform,
-    encoded_set,
-    read_clips,
-)
+from matrix_video.training.inputs import chosen_layers, encoded_set, read_clips
 from matrix_video.training.loop import Outcome, Trainer
 from matrix_video.training.student import Layers, Student, make_student
 
@@ -55,17 +49,15 @@ def train(config: TrainConfig, pipe: DiffusionPipeline | None = None) -> TrainRe
     Raises `MatrixError` for whatever is wrong with data, layers, model or settings.
     """
     accelerator = Accelerator()
-    transform = clip_transform(config)
     if not accelerator.is_main_process:
-        return _train(config, pipe, transform, None, accelerator)
+        return _train(config, pipe, None, accelerator)
     with RunFolder.open(config.out, config, command="train") as run:
-        return _train(config, pipe, transform, run, accelerator)
+        return _train(config, pipe, run, accelerator)
 
 
 def _train(
     config: TrainConfig,
     pipe: DiffusionPipeline | None,
-    transform: ClipTransform,
     run: RunFolder | None,
     accelerator: Accelerator,
 ) -> TrainResult:
@@ -73,17 +65,19 @@ def _train(
     if folder.done(STAGE):
         facts = folder.facts(STAGE)
         return TrainResult(config.out / ADAPTER, facts["steps"], facts.get("absorbed"))
-    data, held = read_clips(config, transform)
+    data, held = read_clips(config)
     dtype = torch.bfloat16 if config.weights == "bf16" else torch.float32
-    loaded = load_pipeline(config.model, dtype=dtype) if pipe is None else pipe
-    loaded.to(accelerator.device)
+    if pipe is None:
+        loaded = load_pipeline(config.model, dtype=dtype, device=accelerator.device)
+    else:
+        loaded = pipe.to(accelerator.device)
     backbone = backbone_for(loaded)
     layers = chosen_layers(config, backbone)
     first = data.video(0)
     student = make_student(backbone, config, layers, (len(first), *first.size))
     try:
-        encoded = encoded_set(backbone, data, config, "encode")
-        heldout = encoded_set(backbone, held, config, "encode held-out")
+        encoded = encoded_set(student, data, config, "encode")
+        heldout = encoded_set(student, held, config, "encode held-out")
         with torch.no_grad():
             empty = backbone.encode_text([""])[0].cpu()
         trainer = Trainer(student, encoded, empty, config, run, accelerator)

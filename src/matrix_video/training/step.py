@@ -50,11 +50,8 @@ def compute_losses(
     """
     backbone = student.backbone
     noisy = backbone.add_noise(batch.latents_BFCHW, batch.noise_BFCHW, batch.timesteps_B)
-    given = (
-        nullcontext() if student.condition is None else student.condition.given(batch.id_map_BFCHW)
-    )
-    with given, autocast():
-        prediction = backbone.predict(noisy, batch.timesteps_B, batch.text_BLE, batch.image_BFCHW)
+    with autocast():
+        prediction = student.predict(batch, noisy, batch.timesteps_B)
     target = backbone.target(batch.latents_BFCHW, batch.noise_BFCHW, batch.timesteps_B)
     error_BFCHW = (prediction.float() - target.float()).square()
     weight_B = backbone.weight(batch.timesteps_B).float()
@@ -71,7 +68,7 @@ def compute_losses(
             batch.region_BPN,
             batch.region_targets,
             student.aligner,
-            first=student.first,
+            first=student.grid.first,
         )
     return Losses(diffusion_B, terms)
 

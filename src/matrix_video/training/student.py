@@ -5,10 +5,11 @@ Shapes: T pixel frames, H W pixels.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from diffusers.models.modeling_utils import ModelMixin
-from torch import nn
+from torch import Tensor, nn
 
 from matrix_video.alignment.decoder import DecoderConfig, MapDecoder, seeded_decoder
 from matrix_video.alignment.losses import MaskLossWeights
@@ -19,6 +20,7 @@ from matrix_video.backbones.base import Backbone
 from matrix_video.backbones.condition import Condition
 from matrix_video.data.grid import TokenGrid
 from matrix_video.services.errors import MatrixError
+from matrix_video.training.batches import Batch
 from matrix_video.training.config import TrainConfig
 from matrix_video.training.lora import add_lora, remove_lora
 
@@ -41,6 +43,8 @@ class Student:
     """The base with everything trainable attached. ``parameters`` by stable name, in order."""
 
     backbone: Backbone
+    clip: tuple[int, int, int]
+    """Frames, rows and columns of its clips."""
     grid: TokenGrid
     v2t_sites: dict[str, Site]
     """By capture name, "<layer>/v2t"."""
@@ -68,10 +72,12 @@ class Student:
         _recompute(self.backbone.transformer, False)
         remove_lora(self.backbone.transformer)
 
-    @property
-    def first(self) -> int:
-        """Token frame of the first-frame regions: the first that holds pixels."""
-        return next(k for k, group in enumerate(self.grid.frames) if group)
+    def predict(self, batch: Batch, noisy_BFCHW: Tensor, timesteps_B: Tensor) -> Tensor:
+        """One forward of the transformer on a batch at other noise, with the batch's id map."""
+        with self.condition.given(batch.id_map_BFCHW) if self.condition else nullcontext():
+            return self.backbone.predict(
+                noisy_BFCHW, timesteps_B, batch.text_BLE, batch.image_BFCHW
+            )
 
 
 def make_student(
@@ -129,6 +135,7 @@ def make_student(
     weights = MaskLossWeights(config.mask_bce, config.mask_dice, config.mask_l2)
     return Student(
         backbone=backbone,
+        clip=clip,
         grid=grid,
         v2t_sites=v2t_sites,
         v2v_sites=v2v_sites,
