@@ -9,44 +9,46 @@ shift || true
 splits=("$@")
 [ ${#splits[@]} -gt 0 ] || splits=(val)
 matrix=.venv/bin/matrix
-steps=2000
 
 $matrix world --out "$out/data/train" --clips 2000 --split train
 $matrix world --out "$out/data/analysis" --clips 128 --split analysis
 for split in "${splits[@]}"; do
     $matrix world --out "$out/data/$split" --clips 200 --split "$split"
 done
-$matrix check "$out"/data/train $(printf "$out/data/%s " "${splits[@]}")
+$matrix check "$out/data/train" "${splits[@]/#/$out/data/}"
 
 # Which layers: clips of the base itself, labelled by the judge.
 $matrix generate --prompts "$out/data/analysis" --out "$out/base-analysis" --precision bf16
 $matrix evaluate --videos "$out/base-analysis" --prompts "$out/data/analysis" \
-    --out "$out/labels" --no-nulls --tracked "$out/data/tracked"
-$matrix analyze --data "$out/data/tracked" --labels "$out/labels/scores.json" \
+    --out "$out/labels" --no-nulls --tracked
+$matrix analyze --data "$out/labels/tracked" --labels "$out/labels/scores.json" \
     --out "$out/analysis" --precision bf16
 
-# Four adapters on the same layers, data and steps.
+# Four adapters on the same layers, data and steps; their settings are recipes/tiny.py's.
 train() {
-    $matrix train --data "$out/data/train" --layers "$out/analysis/layers.json" --steps $steps \
-        --lr 1e-3 --precision bf16 --out "$out/train-$1" "${@:2}"
+    .venv/bin/python -m matrix_video.recipes.tiny --data "$out/data/train" \
+        --layers "$out/analysis/layers.json" --out "$out/train-$1" "${@:2}"
 }
-train lora --sga 0 --spa 0 --no-id-map
-train lora-idmap --sga 0 --spa 0
-train matrix-noid --sga 0.1 --spa 0.05 --no-id-map
-train matrix --sga 0.1 --spa 0.05
+train lora --no-aligned --no-id-map
+train lora-idmap --no-aligned
+train matrix-noid --no-id-map
+train matrix
 
-# The contrast that counts is matrix against lora-idmap, and matrix-noid against lora.
+# The contrast that counts is matrix against lora-idmap, and matrix-noid against lora. Null rows and
+# ceiling are the prompts' own: base's evaluation has them for all rows of a split.
 for split in "${splits[@]}"; do
+    scores=$out/$split/scores
     for row in base lora lora-idmap matrix-noid matrix; do
-        adapter=()
-        [ "$row" = base ] || adapter=(--adapter "$out/train-$row/adapter")
-        against=()
-        [ "$row" = base ] || against=(--against "$out/$split/scores-base")
-        [ "$row" != matrix-noid ] || against+=("$out/$split/scores-lora")
-        [ "$row" != matrix ] || against+=("$out/$split/scores-lora-idmap")
+        adapter=(--adapter "$out/train-$row/adapter")
+        compare=(--no-nulls --against "$scores-base")
+        case $row in
+            base) adapter=() compare=(--model tiny) ;;
+            matrix-noid) compare+=("$scores-lora") ;;
+            matrix) compare+=("$scores-lora-idmap") ;;
+        esac
         $matrix generate --prompts "$out/data/$split" --out "$out/$split/$row" --precision bf16 \
             "${adapter[@]}"
         $matrix evaluate --videos "$out/$split/$row" --prompts "$out/data/$split" \
-            --out "$out/$split/scores-$row" --model tiny "${against[@]}"
+            --out "$scores-$row" "${compare[@]}"
     done
 done

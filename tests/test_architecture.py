@@ -1,18 +1,26 @@
-"""Rules of the house, kept by tests: imports, file sizes, mirrored tests, documented commands."""
+"""Rules of the house, kept by tests: imports, file sizes, mirrored tests, dependencies."""
 
+import ast
 import re
-import shlex
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from matrix_video.cli import COMMANDS, parse
-
 ROOT = Path(__file__).parent.parent
-SOURCES = sorted((ROOT / "src/matrix_video").rglob("*.py"))
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PACKAGE = ROOT / "src/matrix_video"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}
+"""Where a package is not imported by its distribution's name."""
+NOT_IMPORTED = {"protobuf", "sentencepiece"}
+"""What others import for us: transformers, to read the tokenizers of published models."""
+TOOLS = {"import-linter", "pre-commit", "pyright", "ruff"}
+"""What is run, not imported."""
 
 
 def test_imports_point_downwards() -> None:
@@ -27,44 +35,43 @@ def test_rooms_are_small(path: Path) -> None:
 
 
 def test_every_room_has_tests() -> None:
-    rooms = {path.parent.name for path in (ROOT / "src/matrix_video").glob("*/__init__.py")}
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     tested = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
     assert rooms <= tested, rooms - tested
 
 
-def _shown_commands(program: str) -> list[tuple[str, str]]:
-    """Every ``program …`` line of a fenced block in the documents, continuation lines joined."""
-    found: list[tuple[str, str]] = []
-    for document in DOCUMENTS:
-        for block in re.findall(r"```(?:bash|sh)\n(.*?)```", document.read_text(), re.DOTALL):
-            for line in block.replace("\\\n", " ").splitlines():
-                command = line.split("#")[0].strip().removeprefix(".venv/bin/")
-                if command.startswith(f"{program} "):
-                    found.append((document.name, command))
-    return found
+def _imported(files: Iterable[Path]) -> set[str]:
+    """Distributions, neither the standard library nor our own, that the files import."""
+    found: set[str] = set()
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.partition(".")[0])
+    found -= {*sys.stdlib_module_names, "matrix_video"}
+    return {DISTRIBUTIONS.get(name, name) for name in found}
 
 
-def test_documents_show_every_command() -> None:
-    shown = {shlex.split(command)[1] for _, command in _shown_commands("matrix")}
-    assert set(COMMANDS) <= shown, set(COMMANDS) - shown
+def _names(requirements: Iterable[str]) -> set[str]:
+    return {re.split(r"[^\w.-]", one, maxsplit=1)[0] for one in requirements}
 
 
-@pytest.mark.parametrize(("document", "command"), _shown_commands("matrix"))
-def test_shown_commands_parse(document: str, command: str) -> None:
-    name, _ = parse(shlex.split(command)[1:])
-    assert name == shlex.split(command)[1], document
+def test_dependencies_are_what_is_imported() -> None:
+    assert _names(PROJECT["dependencies"]) == _imported(SOURCES) | NOT_IMPORTED
 
 
-def test_shown_make_targets_exist() -> None:
-    makefile = (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
-    shown = {command.split()[1] for _, command in _shown_commands("make")}
-    for document in DOCUMENTS:
-        shown.update(re.findall(r"`make ([a-z-]+)`", document.read_text()))
-    assert {"demo", "test"} <= shown <= targets
+def test_development_needs_what_tests_import_and_tools() -> None:
+    files = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    more = _imported(files) - _names(PROJECT["dependencies"])
+    assert _names(PROJECT["optional-dependencies"]["dev"]) == more | TOOLS
 
 
-def test_shown_files_exist() -> None:
-    for document in DOCUMENTS:
-        for path in re.findall(r"\]\((?!https?://)([^)#]+)", document.read_text()):
-            assert (document.parent / path).exists(), f"{document.name}: {path}"
+def test_every_dependency_has_its_version() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins)
+    pinned = {pin.partition("==")[0].lower().replace("_", "-") for pin in pins}
+    optional = PROJECT["optional-dependencies"].values()
+    wanted = _names([*PROJECT["dependencies"], *(one for group in optional for one in group)])
+    assert wanted <= pinned, wanted - pinned

@@ -20,7 +20,7 @@ from matrix_video.services.errors import MatrixError
 HEAVY = ("torch", "diffusers", "transformers", "scipy", "matplotlib", "av", "pyarrow")
 """Packages that `matrix --help` must not wait for."""
 NO_COMMANDS = {"tiny", "pretrain_tiny"}
-"""Recipes that nobody needs who does not rebuild the shipped model."""
+"""Recipes that `matrix` has no command for: runs/*.sh start them, and the demo uses the first."""
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:

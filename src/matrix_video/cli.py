@@ -39,7 +39,6 @@ _DESCRIPTION: Final = (
     "against mask tracks, align the layers that matter, score the result."
 )
 EXIT_PROBLEM: Final = 1
-EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
 
 

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from matrix_video.world.splits import Split
 
 
-@dataclass(frozen=True)
-class WorldCommand:
+class WorldCommand(BaseModel):
     """Render a tiny-world data set: lossless videos, captions with spans, exact mask tracks.
 
     The same seed gives the same clips on every machine; splits never share a scene, and the
     triples (verb, subject, object) of test-composition occur in no other split.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
     out: Path
     """Folder to write; a killed run goes on where it stopped."""
-    clips: int = 100
+    clips: int = Field(default=100, ge=1)
     """Number of clips."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Seed of the data set."""
     split: Split = "train"
     """base: mostly vague captions, for pretraining. train: full captions. analysis, val, test-iid:
