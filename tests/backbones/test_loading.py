@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from importlib.metadata import EntryPoint
@@ -15,12 +16,15 @@ from diffusers import (
     CogVideoXPipeline,
     CogVideoXVideoToVideoPipeline,
 )
+from sentencepiece import SentencePieceTrainer
 
 from matrix_video.backbones import loading
 from matrix_video.backbones.cogvideox import CogVideoXBackbone
 from matrix_video.backbones.fingerprint import fingerprint
 from matrix_video.backbones.loading import backbone_for, families, load_pipeline
 from matrix_video.backbones.tiny import tiny_pipeline
+from matrix_video.data.sample import Span
+from matrix_video.data.spans import token_indices
 from matrix_video.services.errors import MatrixError
 
 
@@ -49,6 +53,38 @@ def test_round_trip(folder: Path) -> None:
     assert fingerprint(backbone.transformer) == fingerprint(original.transformer)
     captions = ["the red ball hits the box", ""]
     assert torch.equal(backbone.encode_text(captions), original.encode_text(captions))
+    assert backbone.num_text_tokens == 32
+
+
+def test_a_tokenizer_as_models_are_published(tmp_path: Path) -> None:
+    """``spiece.model`` and no ``tokenizer.json``: transformers converts it, with offsets."""
+    path = tmp_path / "model"
+    tiny_pipeline().save_pretrained(path)
+    words = ["the", "red", "ball", "hits", "box", "pushes", "a", "blue", "and", "lifts", "cone"]
+    model = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter([" ".join(words[i:] + words[:i]) for i in range(len(words))]),
+        model_writer=model,
+        vocab_size=60,
+        hard_vocab_limit=False,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        minloglevel=2,
+    )
+    shutil.rmtree(path / "tokenizer")
+    (path / "tokenizer").mkdir()
+    (path / "tokenizer" / "spiece.model").write_bytes(model.getvalue())
+    settings = {"tokenizer_class": "T5Tokenizer", "model_max_length": 32, "extra_ids": 0}
+    (path / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(settings))
+    index = json.loads((path / "model_index.json").read_text())
+    index["tokenizer"] = ["transformers", "T5Tokenizer"]
+    (path / "model_index.json").write_text(json.dumps(index))
+    backbone = backbone_for(load_pipeline(str(path)))
+    spans = [Span(start=4, end=12), Span(start=22, end=30)]
+    caption = "the red ball hits the blue box"
+    assert token_indices(backbone.tokenizer, caption, spans, max_length=32) == ((1, 2), (5, 6))
     assert backbone.num_text_tokens == 32
 
 

@@ -30,7 +30,7 @@ _SPATIAL: Final = 4
 
 
 def new_vae() -> AutoencoderKLCogVideoX:
-    """Causal 3-D VAE, 4x in time and 4x in space, about 0.69 M parameters."""
+    """Causal 3-D VAE, 4x in time and 4x in space, 0.68 M parameters."""
     # diffusers annotates its variable-length tuples as one-element ones.
     build: Any = AutoencoderKLCogVideoX
     return build(
