@@ -7,16 +7,20 @@ from typing import Any, Literal
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from matrix_video.attention.observe import Observer
 from matrix_video.attention.readout import v2t_maps, v2v_maps
 from matrix_video.attention.site import Call, Site
+from matrix_video.services.errors import MatrixError
 
 MaskKind = Literal["none", "keys", "dense", "additive", "causal"]
 LIMITS = {torch.float64: 1e-10, torch.float32: 1e-5}
+Attended = tuple[Call, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,23 @@ def build(case: Case) -> tuple[Call, Site, Tensor, Tensor]:
     return call, site, weights(case.text), weights(case.video)
 
 
+def attended(call: Call, seed: int) -> Attended:
+    """The call as the tap's fast engine makes it, with its values and its output."""
+    g = torch.Generator().manual_seed(seed + 1)
+    v = torch.randn(call.k.shape, generator=g, dtype=call.k.dtype).requires_grad_()
+    with Observer("attn", {0}, keep_output=False, engine="fast") as observer:
+        out = F.scaled_dot_product_attention(
+            call.q,
+            call.k,
+            v,
+            attn_mask=call.mask,
+            is_causal=call.is_causal,
+            scale=call.scale,
+            enable_gqa=call.enable_gqa,
+        )
+    return observer.found[0], v, out
+
+
 def gradients(maps: Tensor, call: Call, seed: int) -> tuple[Tensor, ...]:
     g = torch.Generator().manual_seed(seed)
     cotangent = torch.randn(maps.shape, generator=g, dtype=torch.float64)
@@ -139,6 +160,45 @@ def test_maps_and_gradients_equal_dense_softmax(dense: Any, case: Case, kind: st
         # A saturated softmax or one over few keys makes gradients cancel: differences of terms as
         # large as the maps, whose rounding stays. A tenth of a map is then the measure.
         top = max(float(reference.abs().max()), float(expected.detach().abs().max()) / 10, limit)
+        assert float((mine.double() - reference.double()).abs().max()) <= limit * top
+
+
+@settings(max_examples=80)
+@given(case=cases(), kinds=st.sampled_from([("v2t",), ("v2v",), ("v2t", "v2v")]))
+def test_the_fast_engine_equals_dense_softmax(
+    dense: Any, case: Case, kinds: tuple[str, ...]
+) -> None:
+    """Maps, and gradients of losses on several maps and on the output at once."""
+    plain, site, text_w, video_w = build(case)
+    call, v, out = attended(plain, case.seed)
+    assert torch.equal(out, F.scaled_dot_product_attention(
+        plain.q, plain.k, v, plain.mask, is_causal=plain.is_causal, scale=plain.scale,
+        enable_gqa=plain.enable_gqa,
+    ))  # fmt: skip
+    p = dense.p(plain)
+    values = v.double().repeat_interleave(case.heads // case.key_heads, dim=1)
+    found, expected = [out], [p @ values]
+    for kind in kinds:
+        if kind == "v2t":
+            found.append(v2t_maps(call, site, text_w, per_head=case.per_head))
+            expected.append(dense.v2t(plain, site, text_w))
+        else:
+            found.append(v2v_maps(call, site, video_w, per_head=case.per_head))
+            expected.append(dense.v2v(plain, site, video_w))
+        if not case.per_head:
+            expected[-1] = expected[-1].mean(dim=1)
+    limit = LIMITS[case.dtype]
+    g = torch.Generator().manual_seed(case.seed + 2)
+    weights = [torch.randn(x.shape, generator=g, dtype=torch.float64) for x in found]
+    weights[0][:, :, ::2] = 0  # rows of the output without a gradient of their own
+    sums: list[list[Tensor]] = []
+    for maps in (found, expected):
+        loss = sum((m.double() * w).sum() for m, w in zip(maps, weights, strict=True))
+        sums.append([*torch.autograd.grad(loss, (plain.q, plain.k, v))])
+    for mine, reference in zip(found[1:], expected[1:], strict=True):
+        assert dense.error(mine, reference) <= limit
+    for mine, reference in zip(*sums, strict=True):
+        top = max(float(reference.abs().max()), 0.1)  # as above: cancelling terms round
         assert float((mine.double() - reference.double()).abs().max()) <= limit * top
 
 
@@ -199,6 +259,66 @@ def test_gradcheck(mask: MaskKind) -> None:
     assert torch.autograd.gradcheck(v2v, (call.q, call.k))
 
 
+@pytest.mark.parametrize("mask", ["none", "keys", "additive", "causal"])
+@pytest.mark.parametrize("output", [False, True])
+def test_gradcheck_of_the_fast_engine(mask: MaskKind, output: bool) -> None:
+    """With and without a use of the output: the log-sum-exp's gradient rides in its backward."""
+    call, site, text_w, video_w = small(mask)
+
+    def maps(q: Tensor, k: Tensor) -> tuple[Tensor, ...]:
+        found, _, out = attended(replace(call, q=q, k=k), 0)
+        several = v2t_maps(found, site, text_w), v2v_maps(found, site, video_w)
+        return (*several, out) if output else several
+
+    assert torch.autograd.gradcheck(maps, (call.q, call.k))
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-12, 1e-6, 1e6])
+def test_output_gradients_of_any_size(dense: Any, scale: float) -> None:
+    """Rows in which the output has next to no gradient still carry that of the maps."""
+    plain, site, text_w, video_w = small(dtype=torch.float32, video=30, size=8)
+    call, v, out = attended(plain, 3)
+    p = dense.p(plain)
+    g = torch.Generator().manual_seed(4)
+    on_out = torch.randn(out.shape, generator=g) * scale
+    on_text, on_video = (torch.randn(2, 2, 30, generator=g) for _ in range(2))
+
+    def grads(out: Tensor, text: Tensor, video: Tensor) -> tuple[Tensor, ...]:
+        loss = (out.double() * on_out).sum() + (text.double() * on_text).sum()
+        return torch.autograd.grad(loss + (video.double() * on_video).sum(), (plain.q, plain.k, v))
+
+    found = grads(out, v2t_maps(call, site, text_w), v2v_maps(call, site, video_w))
+    text, video = dense.v2t(plain, site, text_w).mean(1), dense.v2v(plain, site, video_w).mean(1)
+    expected = grads(p @ v.double(), text, video)
+    for mine, reference in zip(found, expected, strict=True):
+        assert dense.error(mine, reference) <= 1e-5
+
+
+def test_a_second_backward_adds_nothing_of_the_first() -> None:
+    plain, site, text_w, _ = small()
+    call, _, out = attended(plain, 0)
+    loss = v2t_maps(call, site, text_w).square().sum() + out.sum()
+    first = torch.autograd.grad(loss, (plain.q, plain.k), retain_graph=True)
+    again = torch.autograd.grad(loss, (plain.q, plain.k), retain_graph=True)
+    alone = torch.autograd.grad(out.sum(), (plain.q, plain.k))
+    plain_out = F.scaled_dot_product_attention(plain.q, plain.k, torch.zeros_like(plain.k))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0], alone[0])
+    assert plain_out.shape == out.shape
+
+
+def test_where_the_fast_engine_cannot_run() -> None:
+    q = torch.randn(1, 1, 4, 8)
+    with Observer("blocks.3.attn1", {0}, keep_output=False, engine="auto") as observer:
+        F.scaled_dot_product_attention(q, q, q[..., :4])  # values of another size: no flash kernel
+    assert observer.found[0].flash is None
+    for arguments in ({"value": q[..., :4]}, {"value": q, "dropout_p": 0.1}):
+        observer = Observer("blocks.3.attn1", {0}, keep_output=False, engine="fast")
+        problem = r"blocks\.3\.attn1: this attention call does not run through .*engine='auto'"
+        with observer, pytest.raises(MatrixError, match=problem):
+            F.scaled_dot_product_attention(q, q, **arguments)
+
+
 def test_cross_attention_site(dense: Any) -> None:
     """Keys of other number than queries: V2T works, V2V is refused."""
     g = torch.Generator().manual_seed(0)
@@ -249,6 +369,31 @@ def test_bfloat16_softmax_in_float32(dense: Any) -> None:
     maps = v2t_maps(call, site, thirds)
     assert maps.dtype == torch.float32
     assert dense.error(maps, dense.v2t(call, site, thirds).mean(1)) < 2**-8
+
+
+def test_bfloat16_of_the_fast_engine(dense: Any) -> None:
+    """Forward and backward against float64 on the same rounded q, k and v."""
+    case, site, text_w, video_w = small(video=40, text=6, size=16, dtype=torch.float32)
+    rounded = [x.detach().bfloat16().requires_grad_() for x in (case.q, case.k)]
+    plain = replace(case, q=rounded[0], k=rounded[1])
+    call, v, out = attended(plain, 3)
+    assert out.dtype == torch.bfloat16
+    p = dense.p(plain)
+    found = v2t_maps(call, site, text_w), v2v_maps(call, site, video_w), out
+    text, video = dense.v2t(plain, site, text_w).mean(1), dense.v2v(plain, site, video_w).mean(1)
+    expected = text, video, p @ v.double()
+    g = torch.Generator().manual_seed(4)
+    weights = [torch.randn(x.shape, generator=g, dtype=torch.float64) for x in found]
+    both = [
+        torch.autograd.grad(
+            sum((m.double() * w).sum() for m, w in zip(maps, weights, strict=True)), [*rounded, v]
+        )
+        for maps in (found, expected)
+    ]
+    for mine, reference in (*zip(found, expected, strict=True), *zip(*both, strict=True)):
+        assert dense.error(mine, reference) <= 2e-2
+    # Maps are made in float32; what is left is the kernel's own exponential in bfloat16 mode.
+    assert dense.error(found[0], expected[0]) <= 1e-4
 
 
 def test_autocast_outside_does_not_change_a_map(dense: Any) -> None:

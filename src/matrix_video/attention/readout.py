@@ -17,6 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from matrix_video.attention.flash import pool_map
+from matrix_video.attention.observe import expand_heads
+from matrix_video.attention.pool import Pool
 from matrix_video.attention.site import Call, Site
 
 MapMode = Literal["probabilities", "logits"]
@@ -43,6 +46,8 @@ def v2t_maps(
     with _no_autocast(call.q):
         if mode == "logits":
             return _v2t_logits(call, site, weights_BRL, per_head)
+        if call.flash is not None:
+            return _pool(call, weights_BRL, site.text, site.video, per_head, chosen="keys")
         # Scaled so that a row's largest weight is 1: uniform weights are then exact in bfloat16.
         weights_BRL = weights_BRL.to(call.q.device, _work_dtype(call.q))
         top_BR1 = weights_BRL.abs().amax(dim=-1, keepdim=True)
@@ -73,16 +78,43 @@ def v2v_maps(
     with _no_autocast(call.q):
         if mode == "logits":
             return _v2v_logits(call, site, weights_BRN, per_head)
+        if call.flash is not None:
+            return _pool(call, weights_BRN, site.video, site.video, per_head, chosen="queries")
         index_BS, weights_BRS = _selected_rows(weights_BRN)
         index_BS = index_BS.to(call.q.device) + site.video_start
         weights_BRS = weights_BRS.to(call.q.device, _work_dtype(call.q))
         return _rows(call, site, index_BS, weights_BRS, per_head, chunk)
 
 
+def _pool(
+    call: Call,
+    weights: Tensor,
+    among: slice,
+    over: slice,
+    per_head: bool,
+    *,
+    chosen: Literal["queries", "keys"],
+) -> Tensor:
+    """The fast engine: entries of P from the call's own log-sum-exp."""
+    assert call.flash is not None
+    index_BS, weights_BRS = _selected_rows(weights)
+    pool = Pool(
+        queries_chosen=chosen == "queries",
+        index_BS=index_BS.to(call.q.device) + among.start,
+        weights_BRS=weights_BRS.to(call.q.device, _work_dtype(call.q)),
+        over=over,
+        per_head=per_head,
+        scale=call.q.shape[-1] ** -0.5 if call.scale is None else call.scale,
+        mask=_four_axes(call.mask),
+        is_causal=call.is_causal,
+    )
+    return pool_map(pool, call.flash)
+
+
 def _columns(call: Call, site: Site, weights_BRL: Tensor, per_head: bool) -> Tensor:
     """P·M by attention itself, with the columns of M in place of the values."""
     batch, heads, _, size = call.q.shape
-    k_BAND = _expand_heads(call.k, heads)
+    k_BAND = expand_heads(call.k, heads)
     if call.is_causal:  # rows cannot be cut out: their position decides what they see
         q_BAND, mask, rows = call.q, call.mask, site.video
     else:
@@ -118,7 +150,7 @@ def _rows(
     size = call.q.shape[-1]
     scale = size**-0.5 if call.scale is None else call.scale
     q_BASD = call.q.take_along_dim(index_BS[:, None, :, None], dim=2)
-    k_BAND = _expand_heads(call.k, heads)
+    k_BAND = expand_heads(call.k, heads)
     mask = _four_axes(call.mask)
     group = max(1, chunk // index_BS.shape[1])
     recompute = torch.is_grad_enabled() and (q_BASD.requires_grad or k_BAND.requires_grad)
@@ -191,7 +223,7 @@ def _chunk(
 
 def _v2t_logits(call: Call, site: Site, weights_BRL: Tensor, per_head: bool) -> Tensor:
     dtype = _work_dtype(call.q)
-    k_BALD = _expand_heads(call.k, call.q.shape[1])[:, :, site.text].to(dtype)
+    k_BALD = expand_heads(call.k, call.q.shape[1])[:, :, site.text].to(dtype)
     k_BARD = weights_BRL.to(k_BALD)[:, None] @ k_BALD
     return _dots(k_BARD, call.q[:, :, site.video].to(dtype), call, per_head)
 
@@ -200,7 +232,7 @@ def _v2v_logits(call: Call, site: Site, weights_BRN: Tensor, per_head: bool) -> 
     dtype = _work_dtype(call.q)
     q_BAND = call.q[:, :, site.video].to(dtype)
     q_BARD = weights_BRN.to(q_BAND)[:, None] @ q_BAND
-    k_BAND = _expand_heads(call.k, call.q.shape[1])[:, :, site.video].to(dtype)
+    k_BAND = expand_heads(call.k, call.q.shape[1])[:, :, site.video].to(dtype)
     return _dots(q_BARD, k_BAND, call, per_head)
 
 
@@ -224,11 +256,6 @@ def _selected_rows(weights_BRN: Tensor) -> tuple[Tensor, Tensor]:
     index_BS = index_BS.masked_fill(padded_BS, 0)
     weights_BRS = weights_BRN.take_along_dim(index_BS[:, None], dim=2)
     return index_BS, weights_BRS.masked_fill(padded_BS[:, None], 0)
-
-
-def _expand_heads(k: Tensor, heads: int) -> Tensor:
-    """Grouped-query attention: each key head serves ``heads / own`` query heads."""
-    return k if k.shape[1] == heads else k.repeat_interleave(heads // k.shape[1], dim=1)
 
 
 def _four_axes(mask: Tensor | None) -> Tensor | None:

@@ -10,6 +10,8 @@ from typing import Literal
 
 from torch import Tensor
 
+from matrix_video.attention.flash import Flash
+
 Kind = Literal["v2t", "v2v"]
 
 
@@ -75,7 +77,8 @@ class Call:
     normalisation and rotary embedding and carry their graph; under autocast they are in the dtype
     that the kernel computed in. ``mask`` is what the model passed: bool (true: attend) or additive,
     broadcastable to [B,A,Nq,Nk]. ``scale`` None means 1/sqrt(D). ``v`` and ``out`` [B,A,Nq,D] are
-    there only when the tap was asked to keep them.
+    there only when the tap was asked to keep them. ``flash`` is there when the call ran through
+    `attention.flash`: maps then cost little more than the entries of P that they sum.
     """
 
     q: Tensor
@@ -86,3 +89,4 @@ class Call:
     enable_gqa: bool = False
     v: Tensor | None = None
     out: Tensor | None = None
+    flash: Flash | None = None

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from matrix_video.attention.observe import Observer, part_of
+from matrix_video.attention.observe import Engine, Observer, part_of
 from matrix_video.attention.site import Call, Site
 from matrix_video.services.errors import MatrixError
 
@@ -72,6 +72,7 @@ def tap(
     *,
     keep_output: bool = False,
     require_grad: bool = False,
+    engine: Engine = "auto",
 ) -> Generator[Captures]:
     """Observe ``sites`` (by names of the caller's choice) in every forward of ``model``.
 
@@ -84,7 +85,7 @@ def tap(
     attention calls than the site says (0: another backend), other lengths of queries and keys, or a
     missing gradient.
     """
-    tapped = _Tap(Captures(), keep_output, require_grad)
+    tapped = _Tap(Captures(), keep_output, require_grad, engine)
     by_module: dict[str, dict[str, Site]] = {}
     for name, site in sites.items():
         by_module.setdefault(site.module, {})[name] = site
@@ -107,6 +108,7 @@ class _Tap:
     captures: Captures
     keep_output: bool
     require_grad: bool
+    engine: Engine
     watched: list[_Watched] = field(default_factory=list)
     armed: bool = False
     needs_grad: bool = False
@@ -171,7 +173,8 @@ class _Watched:
         """Run the module's own forward and keep what its sites ask for."""
         if not self.tap.armed:
             return forward()
-        with Observer({site.call for site in self.sites.values()}, self.tap.keep_output) as mode:
+        wanted = {site.call for site in self.sites.values()}
+        with Observer(self.name, wanted, self.tap.keep_output, self.tap.engine) as mode:
             output = forward()
         self.forwards += 1
         for name, site in self.sites.items():
