@@ -3,7 +3,7 @@
     python benchmarks/readout.py [--grids 5x16x16 13x16x20] [--heads 24] [--out FILE]
 
 One attention call over 226 text + F·h·w video tokens, forward and backward, with a loss on its
-output and, in all rows but ``plain``, on the maps of two phrases (8 text columns) and of two regions
+output and, in all rows but ``plain``, on maps of two phrases (8 text columns) and of two regions
 in the first frame. Rows of ``method``:
 
     plain      the attention call alone
