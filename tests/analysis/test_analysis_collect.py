@@ -18,7 +18,6 @@ from matrix_video.analysis.collect import (
     Probe,
     level_maps,
     measure_clip,
-    targets_of,
 )
 from matrix_video.analysis.records import Row
 from matrix_video.analysis.targets import clip_targets, rival_ids
@@ -41,7 +40,7 @@ def clip(data: Path) -> Clip:
 
 def test_targets_know_tokens_masks_and_rivals(clip: Clip, backbone: Backbone) -> None:
     grid = backbone.clip_grid(clip)
-    targets = targets_of(backbone, clip, grid, "full")
+    targets = clip_targets(backbone, clip, grid, "full")
     assert [(t.phrase.role, t.phrase.text) for t in targets] == [
         ("subject", "red ball"),
         ("object", "blue ball"),
@@ -66,7 +65,7 @@ def test_targets_know_tokens_masks_and_rivals(clip: Clip, backbone: Backbone) ->
 
 def test_maps_equal_dense_softmax_of_the_same_forward(clip: Clip, backbone: Backbone) -> None:
     grid = backbone.clip_grid(clip)
-    targets = targets_of(backbone, clip, grid, "full")
+    targets = clip_targets(backbone, clip, grid, "full")
     (found,) = level_maps(backbone, clip, targets, _PROBE, [0, 2])
     assert found.levels == (0, 1, 2)
     frames = torch.from_numpy(clip.video.frames_THWC)
@@ -168,7 +167,7 @@ def test_unknown_frames_are_not_scored(clip: Clip, backbone: Backbone) -> None:
 
 
 def masks_area(backbone: Backbone, clip: Clip) -> float:
-    target = targets_of(backbone, clip, backbone.clip_grid(clip), "full")[0]
+    target = clip_targets(backbone, clip, backbone.clip_grid(clip), "full")[0]
     return float(target.own.mask_Fhw[0].double().mean())
 
 
@@ -182,7 +181,7 @@ def test_bfloat16_is_close_to_float32(clip: Clip, backbone: Backbone) -> None:
 
 def test_padding_frames_are_neither_scored_nor_queried(clip: Clip, backbone: Backbone) -> None:
     grid = TokenGrid(((), (0,), tuple(range(1, 9))), 4, 4)
-    target = clip_targets(clip, grid, backbone.tokenizer, max_length=backbone.num_text_tokens)[0]
+    target = clip_targets(backbone, clip, grid)[0]
     assert target.own.states[0] is State.UNKNOWN
     assert target.region_N is not None
     region_Fhw = target.region_N.unflatten(0, grid.shape)

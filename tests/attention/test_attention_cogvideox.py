@@ -18,6 +18,7 @@ from matrix_video.attention.readout import v2t_maps, v2v_maps
 from matrix_video.attention.tap import tap
 from matrix_video.backbones.base import Backbone
 from matrix_video.backbones.loading import backbone_for
+from matrix_video.backbones.text import Text
 from matrix_video.backbones.tiny import tiny_pipeline
 from matrix_video.services.errors import MatrixError
 
@@ -36,7 +37,7 @@ class Setup:
         shape = (2, *self.backbone.latent_shape(9, 32, 32))
         self.noisy = torch.randn(shape, generator=g, dtype=dtype)
         self.image = torch.randn(shape, generator=g, dtype=dtype) if i2v else None
-        self.text = self.backbone.encode_text(CAPTIONS).to(dtype)
+        self.text = Text(self.backbone.encode_text(CAPTIONS).embeds_BLE.to(dtype))
         self.t = torch.tensor([300, 700])
         self.sites = self.backbone.sites([0, 2], "v2t", self.grid)
         self.text_BRL = self.weights(3, 32, g)

@@ -24,6 +24,7 @@ from matrix_video.backbones.adapter import (
 from matrix_video.backbones.condition import Condition
 from matrix_video.backbones.fingerprint import fingerprint
 from matrix_video.backbones.loading import backbone_for
+from matrix_video.backbones.text import Text
 from matrix_video.backbones.tiny import tiny_pipeline
 from matrix_video.services.errors import MatrixError
 
@@ -38,7 +39,7 @@ def inputs(seed: int = 0) -> dict[str, Tensor]:
     return {
         "noisy_BFCHW": noise(seed, 1, 3, 4, 8, 8),
         "timesteps_B": torch.tensor([500]),
-        "text_BLE": noise(seed + 1, 1, 32, 32),
+        "text": Text(noise(seed + 1, 1, 32, 32)),
         "image_BFCHW": noise(seed + 2, 1, 3, 4, 8, 8),
     }
 

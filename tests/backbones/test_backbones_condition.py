@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from matrix_video.backbones.condition import ID_COLOURS, Condition, paint_ids
 from matrix_video.backbones.loading import backbone_for
+from matrix_video.backbones.text import Text
 from matrix_video.backbones.tiny import tiny_pipeline
 from matrix_video.services.errors import MatrixError
 
@@ -30,7 +31,7 @@ def setting(options: dict[str, Any]) -> tuple[Any, Condition, dict[str, Tensor]]
     inputs = {
         "noisy_BFCHW": noise(1, 2, *shape),
         "timesteps_B": torch.tensor([10, 900]),
-        "text_BLE": noise(2, 2, 32, 32),
+        "text": Text(noise(2, 2, 32, 32)),
         "image_BFCHW": noise(3, 2, *shape),
     }
     return backbone, condition, inputs
@@ -89,7 +90,7 @@ def test_guidance_halves_see_the_same_id_map() -> None:
     backbone, condition, inputs = setting({})
     nn.init.normal_(condition.projection.conv.weight)
     id_map = noise(6, *inputs["noisy_BFCHW"].shape)
-    twice = {name: torch.cat([value, value]) for name, value in inputs.items()}
+    twice = {name: (Text if name == "text" else torch).cat([x, x]) for name, x in inputs.items()}
     with torch.no_grad():
         with condition.given(id_map):
             once = backbone.predict(**inputs)

@@ -21,6 +21,7 @@ from torch import Tensor
 from matrix_video.backbones.base import Backbone
 from matrix_video.backbones.cogvideox import CogVideoXBackbone
 from matrix_video.backbones.loading import backbone_for
+from matrix_video.backbones.text import Text
 from matrix_video.backbones.tiny import tiny_pipeline
 from matrix_video.data.sample import Span
 from matrix_video.data.spans import token_indices
@@ -189,9 +190,9 @@ def test_encode_text_is_the_stock_pipelines(backbone: Backbone) -> None:
             captions, do_classifier_free_guidance=False, max_sequence_length=32
         )
     text = backbone.encode_text(captions)
-    assert text.shape == (3, 32, 32)
-    assert torch.equal(text, stock)
-    assert not text.requires_grad
+    assert not text.extra
+    assert torch.equal(text.embeds_BLE, stock)
+    assert not text.embeds_BLE.requires_grad
 
 
 def test_tokenizer_gives_offsets(backbone: Backbone) -> None:
@@ -342,7 +343,9 @@ def test_frames_of_another_layout(backbone: Backbone) -> None:
 
 def test_image_is_needed_exactly_where_it_is_taken(backbone: Backbone) -> None:
     with pytest.raises(ValueError, match="takes_image is True, image is False"):
-        backbone.predict(torch.zeros(1, 3, 4, 8, 8), torch.tensor([1]), torch.zeros(1, 32, 32))
+        backbone.predict(
+            torch.zeros(1, 3, 4, 8, 8), torch.tensor([1]), Text(torch.zeros(1, 32, 32))
+        )
 
 
 def test_learned_positions_fix_the_size() -> None:

@@ -52,7 +52,8 @@ def test_round_trip(folder: Path) -> None:
     original = backbone_for(tiny_pipeline())
     assert fingerprint(backbone.transformer) == fingerprint(original.transformer)
     captions = ["the red ball hits the box", ""]
-    assert torch.equal(backbone.encode_text(captions), original.encode_text(captions))
+    mine, theirs = backbone.encode_text(captions), original.encode_text(captions)
+    assert torch.equal(mine.embeds_BLE, theirs.embeds_BLE)
     assert backbone.num_text_tokens == 32
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from matrix_video.backbones.loading import backbone_for
+from matrix_video.backbones.text import Text
 from matrix_video.backbones.tiny import tiny_pipeline
 from matrix_video.services.errors import MatrixError
 from matrix_video.training.batches import (
@@ -24,7 +25,7 @@ from matrix_video.training.batches import (
 )
 from matrix_video.training.encode import Encoded
 
-EMPTY = torch.full((32, 32), 7.0)
+EMPTY = Text(torch.full((1, 32, 32), 7.0))
 PLAIN = Draw(seed=0, id_map=True, id_drop=0.0, caption_dropout=0.0)
 
 
@@ -75,14 +76,14 @@ def test_conditions_are_dropped(backbone: Any, encoded: list[Encoded]) -> None:
     batch = batch_of(backbone, [encoded[0]] * count, list(range(count)), draw)
     assert batch.id_map_BFCHW is not None
     hidden = ~batch.id_map_BFCHW.flatten(1).any(dim=1)
-    silent = (batch.text_BLE == EMPTY).flatten(1).all(dim=1)
+    silent = (batch.text.embeds_BLE == EMPTY.embeds_BLE).flatten(1).all(dim=1)
     assert 8 < hidden.sum() < 30
     assert 4 < silent.sum() < 24
     assert not torch.equal(hidden, silent)
     # A silent caption has no phrase to ground; its regions still propagate.
     assert torch.equal(batch.phrase_targets.present_BR.any(dim=1), ~silent)
     assert batch.region_targets.present_BR.all()
-    assert torch.equal(batch.text_BLE[~silent][0], encoded[0].text_LE)
+    assert torch.equal(batch.text.embeds_BLE[~silent][:1], encoded[0].text.embeds_BLE)
     never = batch_of(backbone, [encoded[0]] * count, list(range(count)))
     assert never.phrase_targets.present_BR.all()
     always = batch_of(backbone, encoded, [0, 0, 0], replace(PLAIN, id_drop=1.0))
@@ -119,6 +120,11 @@ def test_a_repeated_region_counts_once(backbone: Any, encoded: list[Encoded]) ->
 def same(a: Encoded, b: Encoded) -> bool:
     for field in fields(a):
         left, right = getattr(a, field.name), getattr(b, field.name)
+        if isinstance(left, Text):
+            if left.extra.keys() != right.extra.keys():
+                return False
+            left = torch.cat([left.embeds_BLE.flatten(), *left.extra.values()])
+            right = torch.cat([right.embeds_BLE.flatten(), *right.extra.values()])
         if isinstance(left, Tensor):
             if left.dtype != right.dtype or not torch.equal(left, right):
                 return False
@@ -127,11 +133,13 @@ def same(a: Encoded, b: Encoded) -> bool:
     return True
 
 
-@pytest.mark.parametrize("change", ["none", "no phrase", "no image"])
+@pytest.mark.parametrize("change", ["none", "no phrase", "no image", "more text"])
 def test_cache_file_round_trip(encoded: list[Encoded], tmp_path: Path, change: str) -> None:
     one = encoded[0]
     if change == "no phrase":
         one = fewer(one, 0)
+    if change == "more text":
+        one = replace(one, text=Text(one.text.embeds_BLE, {"mask": torch.ones(32)}))
     if change == "no image":
         one = replace(one, image_FCHW=None)
     write_encoded(tmp_path / "a" / "b.safetensors", one)

@@ -23,7 +23,7 @@ def test_shapes(encoded: list[Encoded]) -> None:
     assert one.image_FCHW is not None
     assert one.image_FCHW.shape == (3, 4, 8, 8)
     assert not one.image_FCHW[1:].any()
-    assert one.text_LE.shape == (32, 32)
+    assert one.text.embeds_BLE.shape == (1, 32, 32)
     assert one.ids_IHW.shape == (2, 32, 32)
     assert one.phrase_PL.shape == (3, 32)
     assert one.region_PN.shape == (3, 48)

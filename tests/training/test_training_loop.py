@@ -209,7 +209,7 @@ def test_losses_that_are_not_numbers_stop_the_run(
 ) -> None:
     def poisoned(*arguments: Any) -> Any:
         batch = make_batch(*arguments)
-        batch.text_BLE[1, 0] = float("nan")
+        batch.text.embeds_BLE[1, 0] = float("nan")
         return batch
 
     settings = config(caption_dropout=0.0)

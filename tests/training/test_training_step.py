@@ -27,7 +27,7 @@ BOTH: dict[Term, float] = {"sga": 0.5, "spa": 0.25}
 def setting(pipe: Any, config: TrainConfig, encoded: list[Encoded]) -> tuple[Student, Batch]:
     student = make_student(backbone_for(pipe), config, Layers(config.v2t, config.v2v), (9, 32, 32))
     draw = Draw(0, config.id_map, id_drop=0.0, caption_dropout=0.0)
-    batch = make_batch(student.backbone, encoded[:2], [0, 0], encoded[0].text_LE, draw)
+    batch = make_batch(student.backbone, encoded[:2], [0, 0], encoded[0].text, draw)
     return student, batch
 
 
@@ -56,7 +56,7 @@ def test_step_0_is_the_bases_own_loss(pipe: Any, config: Make, encoded: list[Enc
     with torch.no_grad():
         t = batch.timesteps_B
         noisy = backbone.add_noise(batch.latents_BFCHW, batch.noise_BFCHW, t)
-        prediction = backbone.predict(noisy, t, batch.text_BLE, batch.image_BFCHW)
+        prediction = backbone.predict(noisy, t, batch.text, batch.image_BFCHW)
         target = backbone.target(batch.latents_BFCHW, batch.noise_BFCHW, t)
     assert torch.equal(found.detach(), (prediction - target).square().flatten(1).mean(dim=1))
 

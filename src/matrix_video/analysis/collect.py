@@ -71,7 +71,7 @@ def measure_clip(backbone: Backbone, clip: Clip, probe: Probe) -> list[Row]:
     `clip_targets` and `Backbone.clip_grid` refuse.
     """
     grid = backbone.clip_grid(clip)
-    targets = targets_of(backbone, clip, grid, probe.mentions)
+    targets = clip_targets(backbone, clip, grid, probe.mentions)
     if not targets:
         raise MatrixError(
             f"sample {clip.sample.id} has no phrase of an interaction to look for in attention",
@@ -85,19 +85,6 @@ def measure_clip(backbone: Backbone, clip: Clip, probe: Probe) -> list[Row]:
             for r, target in enumerate(targets):
                 rows += _rows(clip.sample.id, found, layer, kind, maps[:, r], target, grid)
     return rows
-
-
-def targets_of(
-    backbone: Backbone, clip: Clip, grid: TokenGrid, mentions: Mentions
-) -> tuple[Target, ...]:
-    """`clip_targets` with the model's own tokenizer and text length."""
-    return clip_targets(
-        clip,
-        grid,
-        backbone.tokenizer,
-        max_length=backbone.num_text_tokens,
-        mentions=mentions,
-    )
 
 
 @torch.no_grad()
@@ -143,7 +130,7 @@ def level_maps(
                 backbone.predict(
                     noisy,
                     t,
-                    text.expand(size, -1, -1),
+                    text.expand(size),
                     None if image is None else image.expand(size, *image.shape[1:]),
                 )
             maps: dict[tuple[int, Kind], Tensor] = {}

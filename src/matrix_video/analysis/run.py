@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from matrix_video.analysis.collect import Probe, level_maps, measure_clip, targets_of
+from matrix_video.analysis.collect import Probe, level_maps, measure_clip
 from matrix_video.analysis.config import AnalyzeConfig
 from matrix_video.analysis.labels import read_labels
 from matrix_video.analysis.layers import (
@@ -36,6 +36,7 @@ from matrix_video.analysis.records import (
     to_table,
     write_table,
 )
+from matrix_video.analysis.targets import clip_targets
 from matrix_video.attention.site import Kind
 from matrix_video.backbones.base import Backbone
 from matrix_video.backbones.fingerprint import Fingerprint, fingerprint
@@ -117,7 +118,7 @@ def draw_overlays(
     """
     clip = data[index]
     grid = backbone.clip_grid(clip)
-    targets = targets_of(backbone, clip, grid, probe.mentions)
+    targets = clip_targets(backbone, clip, grid, probe.mentions)
     chosen: Mapping[Kind, int] = {"v2t": choice.v2t[0], "v2v": choice.v2v[0]}
     whole = replace(probe, per_head=False, layers_at_once=None)  # two layers at most
     found = list(level_maps(backbone, clip, targets, whole, sorted(set(chosen.values()))))

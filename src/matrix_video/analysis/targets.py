@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from matrix_video.backbones.base import Backbone
 from matrix_video.data.clip import Clip
 from matrix_video.data.grid import GridMask, TokenGrid, masks_on_grid, union
 from matrix_video.data.sample import Sample
-from matrix_video.data.spans import FastTokenizer, Mentions, Phrase, phrase_tokens, phrases
+from matrix_video.data.spans import Mentions, Phrase, phrases
 from matrix_video.data.tracks import State
 from matrix_video.services.errors import MatrixError
 
@@ -62,12 +63,7 @@ def rival_ids(sample: Sample, phrase: Phrase) -> tuple[str, ...]:
 
 
 def clip_targets(
-    clip: Clip,
-    grid: TokenGrid,
-    tokenizer: FastTokenizer,
-    *,
-    max_length: int,
-    mentions: Mentions = "full",
+    backbone: Backbone, clip: Clip, grid: TokenGrid, mentions: Mentions = "full"
 ) -> tuple[Target, ...]:
     """Targets of all phrases of a clip; none where no interaction is mentioned.
 
@@ -76,7 +72,7 @@ def clip_targets(
     """
     sample = clip.sample
     found = phrases(sample, mentions)
-    tokens = phrase_tokens(tokenizer, sample, found, max_length=max_length)
+    tokens = backbone.phrase_tokens(sample, found)
     on_grid = {
         name: masks_on_grid(track.masks(), track.states, grid)
         for name, track in clip.tracks.items()

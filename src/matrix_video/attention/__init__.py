@@ -10,7 +10,7 @@ Tap, readout and backbone together::
     grid = backbone.grid(17, 64, 64)                       # token frames, rows, columns
     latents = backbone.encode_video(frames_BTHWC)          # uint8 [B,17,64,64,3]
     image = backbone.encode_image(frames_BTHWC[:, 0], 17)  # None where not backbone.takes_image
-    text = backbone.encode_text(captions)                  # [B,L,E]
+    text = backbone.encode_text(captions)
     t = backbone.sample_timesteps(len(captions), generator)
     noise = torch.randn_like(latents)
     sites = backbone.sites([3, 5], "v2t", grid) | backbone.sites([1], "v2v", grid)

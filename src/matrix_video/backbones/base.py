@@ -1,8 +1,8 @@
 """What every family of video transformers tells the rest: where attention is, latents, targets.
 
 Shapes: B batch, T pixel frames, H W pixels; F' latent frames as the transformer gets them (with
-padding of the model's own), C latent channels, H' W' latent rows and columns; L text tokens,
-E text width; F token frames, h w token rows and columns.
+padding of the model's own), C latent channels, H' W' latent rows and columns; L text tokens; F
+token frames, h w token rows and columns.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 
 from matrix_video.attention.site import Kind, Site
 from matrix_video.backbones.fingerprint import config_text, fingerprint
+from matrix_video.backbones.text import Text
 from matrix_video.data.clip import Clip
 from matrix_video.data.grid import TokenGrid
-from matrix_video.data.spans import FastTokenizer
+from matrix_video.data.sample import Sample
+from matrix_video.data.spans import FastTokenizer, Phrase, phrase_tokens
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import sha256_text
 
@@ -35,8 +37,18 @@ class Backbone(ABC):
     """
 
     family: ClassVar[str]
+    variants: ClassVar[tuple[str, ...]]
+    """Names that `tiny` knows: every kind of checkpoint that the family's code treats apart."""
     pipe: DiffusionPipeline
     transformer: nn.Module
+
+    @classmethod
+    @abstractmethod
+    def tiny(cls, variant: str, seed: int = 0) -> DiffusionPipeline:
+        """A complete stock pipeline with random weights, small enough for tests.
+
+        Its clips are of 9 frames of 32 x 32 pixels, unless the family cannot.
+        """
 
     # -- structure ---------------------------------------------------------------------------
 
@@ -48,12 +60,13 @@ class Backbone(ABC):
     @property
     @abstractmethod
     def num_text_tokens(self) -> int:
-        """Text tokens L of every caption, padding included."""
+        """Text tokens L of a site: those of every caption, with padding and whatever else the
+        family puts among them."""
 
     @property
     @abstractmethod
     def tokenizer(self) -> FastTokenizer:
-        """The tokenizer whose indices `site` speaks of."""
+        """The tokenizer of the captions."""
 
     @property
     @abstractmethod
@@ -90,6 +103,13 @@ class Backbone(ABC):
         found = [(i, self.site(i, kind, grid, self.num_text_tokens)) for i in layers]
         return {names[i]: site for i, site in found}
 
+    def phrase_tokens(self, sample: Sample, found: Sequence[Phrase]) -> tuple[tuple[int, ...], ...]:
+        """Each phrase's tokens among the text tokens of a site.
+
+        Raises `MatrixError` naming the sample for a phrase without a token, or cut by truncation.
+        """
+        return phrase_tokens(self.tokenizer, sample, found, max_length=self.num_text_tokens)
+
     # -- clips -------------------------------------------------------------------------------
 
     @abstractmethod
@@ -123,8 +143,8 @@ class Backbone(ABC):
         """
 
     @abstractmethod
-    def encode_text(self, captions: Sequence[str]) -> Tensor:
-        """Text embeddings [B,L,E], as the stock pipeline makes them."""
+    def encode_text(self, captions: Sequence[str]) -> Text:
+        """Encoded captions, as the stock pipeline makes them."""
 
     @abstractmethod
     def decode(self, latents_BFCHW: Tensor) -> Tensor:
@@ -161,7 +181,7 @@ class Backbone(ABC):
         self,
         noisy_BFCHW: Tensor,
         timesteps_B: Tensor,
-        text_BLE: Tensor,
+        text: Text,
         image_BFCHW: Tensor | None = None,
     ) -> Tensor:
         """One forward of the transformer, [B,F',C,H',W'], with gradients where they are on.

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from matrix_video.attention.site import Kind, Site
 from matrix_video.backbones.base import Backbone
+from matrix_video.backbones.text import Text
 from matrix_video.data.grid import TokenGrid, causal_frames
 from matrix_video.data.spans import FastTokenizer
 from matrix_video.services.errors import MatrixError
@@ -32,6 +33,7 @@ class CogVideoXBackbone(Backbone):
     """Joint attention: queries and keys are [text, video] in every layer."""
 
     family: ClassVar[str] = "CogVideoX"
+    variants: ClassVar[tuple[str, ...]] = ("t2v", "i2v", "t2v-1.5", "i2v-1.5")
 
     def __init__(self, pipe: DiffusionPipeline) -> None:
         if not isinstance(pipe, CogVideoXPipeline | CogVideoXImageToVideoPipeline):
@@ -61,6 +63,17 @@ class CogVideoXBackbone(Backbone):
                 remedy="use the checkpoint's own tokenizer",
                 field="tokenizer.model_max_length",
             )
+
+    @classmethod
+    def tiny(cls, variant: str, seed: int = 0) -> DiffusionPipeline:
+        from matrix_video.backbones.tiny import tiny_pipeline
+
+        i2v = variant.startswith("i2v")
+        if not variant.endswith("1.5"):
+            return tiny_pipeline(seed, i2v=i2v)
+        return tiny_pipeline(
+            seed, i2v=i2v, patch_size_t=2, ofs_dim=8 if i2v else None, invert_scale=True
+        )
 
     # -- structure ---------------------------------------------------------------------------
 
@@ -178,13 +191,13 @@ class CogVideoXBackbone(Backbone):
         return torch.cat([first, rest], dim=1)
 
     @torch.no_grad()
-    def encode_text(self, captions: Sequence[str]) -> Tensor:
+    def encode_text(self, captions: Sequence[str]) -> Text:
         embeds, _ = self._cog.encode_prompt(
             list(captions),
             do_classifier_free_guidance=False,
             max_sequence_length=self.num_text_tokens,
         )
-        return cast("Tensor", embeds)
+        return Text(cast("Tensor", embeds))
 
     @torch.no_grad()
     def decode(self, latents_BFCHW: Tensor) -> Tensor:
@@ -231,7 +244,7 @@ class CogVideoXBackbone(Backbone):
         self,
         noisy_BFCHW: Tensor,
         timesteps_B: Tensor,
-        text_BLE: Tensor,
+        text: Text,
         image_BFCHW: Tensor | None = None,
     ) -> Tensor:
         if (image_BFCHW is not None) != self.takes_image:
@@ -246,7 +259,7 @@ class CogVideoXBackbone(Backbone):
         ofs = None if self._config.ofs_embed_dim is None else noisy.new_full((1,), _OFS)
         (prediction,) = transformer(
             hidden_states=torch.cat(parts, dim=2),
-            encoder_hidden_states=text_BLE.to(device, dtype),
+            encoder_hidden_states=text.embeds_BLE.to(device, dtype),
             timestep=timesteps_B.to(device),
             ofs=ofs,
             image_rotary_emb=self._rotary_embedding(frames, rows, columns, device),

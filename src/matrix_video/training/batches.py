@@ -21,9 +21,12 @@ from matrix_video.alignment.targets import Targets
 from matrix_video.backbones.base import Backbone
 from matrix_video.backbones.condition import paint_ids
 from matrix_video.backbones.seeds import keyed_generator
+from matrix_video.backbones.text import Text
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import atomic_path
 from matrix_video.training.encode import Encoded
+
+_TEXT = "text/"
 
 
 class EncodedSet:
@@ -66,6 +69,8 @@ def write_encoded(file: Path, encoded: Encoded) -> None:
         for field in fields(encoded)
         if isinstance(value := getattr(encoded, field.name), Tensor)
     }
+    tensors |= {f"{_TEXT}{name}": value for name, value in encoded.text.extra.items()}
+    tensors[_TEXT] = encoded.text.embeds_BLE
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(file) as temporary:
         kept = {name: value.contiguous() for name, value in tensors.items()}
@@ -79,7 +84,9 @@ def read_encoded(file: Path) -> Encoded:
             metadata = opened.metadata()
             tensors = {name: opened.get_tensor(name) for name in sorted(opened.keys())}
         image = tensors.pop("image_FCHW", None)
-        return Encoded(id=metadata["id"], image_FCHW=image, **tensors)
+        extra = {name: tensors.pop(name) for name in list(tensors) if name.startswith(_TEXT)}
+        text = Text(extra.pop(_TEXT), {n.removeprefix(_TEXT): x for n, x in extra.items()})
+        return Encoded(id=metadata["id"], text=text, image_FCHW=image, **tensors)
     except (SafetensorError, KeyError, TypeError) as error:
         raise MatrixError(
             f"not a cached sample ({error})", remedy="delete the file; it is made again", file=file
@@ -94,7 +101,7 @@ class Batch:
     latents_BFCHW: Tensor
     noise_BFCHW: Tensor
     timesteps_B: Tensor
-    text_BLE: Tensor
+    text: Text
     image_BFCHW: Tensor | None
     id_map_BFCHW: Tensor | None
     """Latents of the id map; zeros where it was dropped. None: a run without id map."""
@@ -120,12 +127,10 @@ def make_batch(
     backbone: Backbone,
     samples: Sequence[Encoded],
     epochs: Sequence[int],
-    empty_LE: Tensor,
+    empty: Text,
     draw: Draw,
 ) -> Batch:
-    """The batch of ``samples`` (of one shape), each in its epoch; ``empty_LE`` is the empty
-    caption's embedding.
-    """
+    """The batch of ``samples``, of one shape, each in its epoch; ``empty`` is the empty caption."""
     device = next(backbone.transformer.parameters()).device
 
     def generators(purpose: str) -> list[torch.Generator]:
@@ -136,7 +141,7 @@ def make_batch(
         return [torch.rand((), generator=g).item() < share for g in generators(purpose)]
 
     silent = dropped("caption", draw.caption_dropout)
-    text = torch.stack([empty_LE if q else s.text_LE for s, q in zip(samples, silent, strict=True)])
+    text = Text.cat([empty if q else s.text for s, q in zip(samples, silent, strict=True)])
     shape = samples[0].latents_FCHW.shape
     noise = [torch.randn(shape, generator=g) for g in generators("noise")]
     timesteps = [backbone.sample_timesteps(1, g) for g in generators("timestep")]
@@ -160,7 +165,7 @@ def make_batch(
         latents_BFCHW=torch.stack([s.latents_FCHW for s in samples]).to(device),
         noise_BFCHW=torch.stack(noise).to(device),
         timesteps_B=torch.cat(timesteps).to(device),
-        text_BLE=text.to(device),
+        text=text.to(device),
         image_BFCHW=torch.stack(images).to(device) if images else None,
         id_map_BFCHW=id_map,
         phrase_BPL=_padded([s.phrase_PL for s in samples]).to(device),

@@ -1,7 +1,7 @@
 """A clip as the training loop needs it: latents, text, and masks on the grids of the losses.
 
 Shapes: P phrases, I instances in the first frame, C latent channels, L text tokens, F token
-frames, h w token rows and columns, N = F·h·w, T decoder frames, H W rows and columns, E text width.
+frames, h w token rows and columns, N = F·h·w, T decoder frames, H W rows and columns.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor
 from matrix_video.alignment.targets import output_frames, token_ratio
 from matrix_video.analysis.targets import Target, clip_targets, region_weights, text_weights
 from matrix_video.backbones.base import Backbone
+from matrix_video.backbones.text import Text
 from matrix_video.data.clip import Clip
 from matrix_video.data.grid import GridMask, TokenGrid, masks_per_frame, union
 from matrix_video.data.spans import Mentions
@@ -33,7 +34,8 @@ class Encoded:
     latents_FCHW: Tensor
     image_FCHW: Tensor | None
     """Latents of the first frame, for image-to-video bases."""
-    text_LE: Tensor
+    text: Text
+    """Of this caption alone."""
     ids_IHW: Tensor
     """First-frame masks (bool, in pixels) of the instances that are visible there."""
     phrase_PL: Tensor
@@ -59,7 +61,7 @@ def encode_clip(backbone: Backbone, clip: Clip, *, mentions: Mentions, up: int) 
     """
     sample, video = clip.sample, clip.video
     grid, length = backbone.clip_grid(clip), backbone.num_text_tokens
-    targets = clip_targets(clip, grid, backbone.tokenizer, max_length=length, mentions=mentions)
+    targets = clip_targets(backbone, clip, grid, mentions)
     target_PTHW, known_PT = _decoder_masks(targets, clip, grid, up)
     instances = [frozenset(target.phrase.instances) for target in targets]
     visible = [[state is State.VISIBLE for state in t.own.states] for t in targets]
@@ -70,12 +72,12 @@ def encode_clip(backbone: Backbone, clip: Clip, *, mentions: Mentions, up: int) 
         image = None
         if backbone.takes_image:
             image = backbone.encode_image(frames[:1], len(video))[0].cpu()
-        text = backbone.encode_text([sample.caption])[0]
+        text = backbone.encode_text([sample.caption])
     return Encoded(
         id=sample.id,
         latents_FCHW=latents.cpu(),
         image_FCHW=image,
-        text_LE=text.cpu(),
+        text=text.to("cpu"),
         ids_IHW=_stacked(first, video.size),
         phrase_PL=text_weights(targets, length),
         region_PN=region_weights(targets, grid.num_tokens),

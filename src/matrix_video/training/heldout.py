@@ -49,7 +49,7 @@ def heldout_aas(
     draw = Draw(seed, student.condition is not None, id_drop=0.0, caption_dropout=0.0)
     for index in range(len(samples)):
         sample = samples[index]
-        batch = make_batch(backbone, [sample], [-1], sample.text_LE, draw)
+        batch = make_batch(backbone, [sample], [-1], sample.text, draw)
         device = batch.latents_BFCHW.device
         mask = sample.tokens_PFhw.to(device)
         visible = sample.visible_PF.to(device)

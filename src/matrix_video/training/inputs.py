@@ -17,7 +17,7 @@ from matrix_video.training.config import TrainConfig
 from matrix_video.training.encode import Encoded, encode_clip
 from matrix_video.training.student import Layers, Student
 
-FORMAT = 1
+FORMAT = 2
 """Of cached samples; raised when their contents change meaning."""
 
 

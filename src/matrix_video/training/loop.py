@@ -1,6 +1,6 @@
 """The fine-tuning loop: what happens in an update, and between updates.
 
-Shapes: B samples of one forward pass, L text tokens, E text width.
+Shapes: B samples of one forward pass.
 
 Processes are equal: each takes its share of every update's samples, gradients are averaged over
 processes, and since losses are means per map, then per sample, then per batch, the split changes
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from matrix_video.alignment.objectives import Term, require_gradient
 from matrix_video.attention.tap import Captures, tap
 from matrix_video.backbones.precision import autocast
+from matrix_video.backbones.text import Text
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.progress import progress
 from matrix_video.services.run import RunFolder
@@ -56,14 +57,14 @@ class Trainer:
         self,
         student: Student,
         data: EncodedSet,
-        empty_LE: Tensor,
+        empty: Text,
         config: TrainConfig,
         run: RunFolder | None,
         accelerator: Accelerator,
     ) -> None:
-        """``run`` is None in all processes but the main one, which alone writes. ``empty_LE`` is
-        the empty caption's embedding."""
-        self.student, self.data, self.empty_LE = student, data, empty_LE
+        """``run`` is None in all processes but the main one, which alone writes. ``empty`` is
+        the empty caption."""
+        self.student, self.data, self.empty = student, data, empty
         self.config, self.run, self.accelerator = config, run, accelerator
         self.share, self.micro = _shares(config, accelerator.num_processes)
         self.draw = Draw(config.seed, config.id_map, config.id_drop, config.caption_dropout)
@@ -152,7 +153,7 @@ class Trainer:
     def _forward(self, part: list[tuple[int, int]], step: int, calls: Captures) -> Losses:
         samples, epochs = [self.data[i] for i, _ in part], [epoch for _, epoch in part]
         student = self.student
-        batch = make_batch(student.backbone, samples, epochs, self.empty_LE, self.draw)
+        batch = make_batch(student.backbone, samples, epochs, self.empty, self.draw)
         losses = compute_losses(student, batch, self.weights, calls, self.autocast)
         check_finite(losses, batch, step + 1)
         for term, alignment in losses.terms.items():

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from matrix_video.backbones.cogvideox import CogVideoXBackbone
+from matrix_video.backbones.text import Text
 from matrix_video.training.pretrain_state import PretrainState
 
 
@@ -107,7 +108,7 @@ class DitTrainer:
         condition = F.pad(images, (0, 0, 0, 0, 0, 0, 0, frames - 1))
         with torch.autocast("cpu", torch.bfloat16):
             text = self.pipe.text_encoder(tokens_BL).last_hidden_state
-            predicted = self.backbone.predict(noisy, steps_B, text, condition)
+            predicted = self.backbone.predict(noisy, steps_B, Text(text), condition)
         target = self.backbone.target(latents, noise, steps_B)
         return (predicted.float() - target).pow(2).mean()
 

@@ -79,7 +79,7 @@ def _train(
         encoded = encoded_set(student, data, config, "encode")
         heldout = encoded_set(student, held, config, "encode held-out")
         with torch.no_grad():
-            empty = backbone.encode_text([""])[0].cpu()
+            empty = backbone.encode_text([""]).to("cpu")
         trainer = Trainer(student, encoded, empty, config, run, accelerator)
 
         def validate(calls: Captures) -> Mapping[str, float]:

@@ -75,9 +75,7 @@ class Student:
     def predict(self, batch: Batch, noisy_BFCHW: Tensor, timesteps_B: Tensor) -> Tensor:
         """One forward of the transformer on a batch at other noise, with the batch's id map."""
         with self.condition.given(batch.id_map_BFCHW) if self.condition else nullcontext():
-            return self.backbone.predict(
-                noisy_BFCHW, timesteps_B, batch.text_BLE, batch.image_BFCHW
-            )
+            return self.backbone.predict(noisy_BFCHW, timesteps_B, batch.text, batch.image_BFCHW)
 
 
 def make_student(

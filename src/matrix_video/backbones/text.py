@@ -1,0 +1,40 @@
+"""Captions as a transformer takes them.
+
+Shapes: B captions, L text tokens, E width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Text:
+    """Encoded captions; the first axis of every tensor is the batch."""
+
+    embeds_BLE: Tensor
+    """What the text tokens of a site (see `attention.site`) are made from."""
+    extra: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """What else the family's transformer needs (masks, pooled embeddings), by its own names."""
+
+    def __len__(self) -> int:
+        return len(self.embeds_BLE)
+
+    def to(self, device: torch.device | str) -> Text:
+        extra = {name: value.to(device) for name, value in self.extra.items()}
+        return Text(self.embeds_BLE.to(device), extra)
+
+    def expand(self, size: int) -> Text:
+        """One caption for a whole batch, without copies."""
+        extra = {name: value.expand(size, *value.shape[1:]) for name, value in self.extra.items()}
+        return Text(self.embeds_BLE.expand(size, -1, -1), extra)
+
+    @staticmethod
+    def cat(texts: Sequence[Text]) -> Text:
+        """The captions of all of them, in order."""
+        extra = {name: torch.cat([text.extra[name] for text in texts]) for name in texts[0].extra}
+        return Text(torch.cat([text.embeds_BLE for text in texts]), extra)
