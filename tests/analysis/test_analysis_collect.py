@@ -71,8 +71,8 @@ def test_maps_equal_dense_softmax_of_the_same_forward(clip: Clip, backbone: Back
     frames = torch.from_numpy(clip.video.frames_THWC)
     latents = backbone.encode_video(frames[None])
     times = backbone.noise_levels(3)
-    layer = backbone.layer_names()[2]
     site = backbone.site(2, "v2t", grid, backbone.num_text_tokens)
+    layer = site.module
     for p in range(3):
         noise = torch.randn(
             latents.shape, generator=keyed_generator(5, clip.sample.id, p, "analysis")

@@ -153,8 +153,8 @@ def test_fused_projections(dense: Any) -> None:
 def test_inside_the_stock_pipeline_call(dense: Any) -> None:
     """Guidance batches [unconditional, conditional]; the site keeps the conditional half."""
     s = Setup(i2v=True)
-    name = s.backbone.layer_names()[2]
     site = s.backbone.site(2, "v2t", s.grid, 32)
+    name = site.module
     sites = {name: replace(site, keep=slice(1, None)), "both": site}
     seen: list[Tensor] = []
     with tap(s.pipe.transformer, sites) as captures:

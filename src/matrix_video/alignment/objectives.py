@@ -23,7 +23,7 @@ from matrix_video.alignment.lift import log_lift
 from matrix_video.alignment.losses import DEFAULT_WEIGHTS, MaskLoss, MaskLossWeights, mask_loss
 from matrix_video.alignment.targets import Targets
 from matrix_video.attention.readout import MapMode, v2t_maps, v2v_maps
-from matrix_video.attention.site import Call, Site
+from matrix_video.attention.site import Call, Captured, Site
 from matrix_video.services.errors import MatrixError
 
 Term = Literal["sga", "spa"]
@@ -117,7 +117,7 @@ def alignment_loss(
 
 
 def sga(
-    calls: Mapping[str, Call],
+    calls: Mapping[str, Captured],
     sites: Mapping[str, Site],
     phrase_BRL: Tensor,
     targets: Targets,
@@ -132,7 +132,7 @@ def sga(
 
 
 def spa(
-    calls: Mapping[str, Call],
+    calls: Mapping[str, Captured],
     sites: Mapping[str, Site],
     region_BRN: Tensor,
     targets: Targets,
@@ -155,7 +155,7 @@ def spa(
     return alignment_loss("spa", maps, kept, aligner, skip=first + 1, skipped=skipped)
 
 
-def require_gradient(alignment: Alignment, calls: Mapping[str, Call]) -> None:
+def require_gradient(alignment: Alignment, calls: Mapping[str, Captured]) -> None:
     """Raise `MatrixError` where a term of this batch cannot move the attention that it reads.
 
     Meant for the first batch that has a map: a tap that was detached or a frozen layer would train
@@ -163,7 +163,9 @@ def require_gradient(alignment: Alignment, calls: Mapping[str, Call]) -> None:
     """
     term = alignment.term
     for name, loss in alignment.layers.items():
-        wanted = [x for x in (calls[name].q, calls[name].k) if x.requires_grad]
+        found = calls[name]
+        each = (found,) if isinstance(found, Call) else found
+        wanted = [x for call in each for x in (call.q, call.k) if x.requires_grad]
         grads = (
             torch.autograd.grad(
                 loss.total_B.sum(), wanted, retain_graph=True, materialize_grads=True

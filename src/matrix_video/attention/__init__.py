@@ -16,8 +16,8 @@ Tap, readout and backbone together::
     sites = backbone.sites([3, 5], "v2t", grid) | backbone.sites([1], "v2v", grid)
     with tap(backbone.transformer, sites, require_grad=True) as captures:
         prediction = backbone.predict(backbone.add_noise(latents, noise, t), t, text, image)
-        layer = backbone.layer_names()[3]
-        maps = v2t_maps(captures[layer], sites[layer], phrases_BRL)  # [B,R,N], N = F·h·w
+        name = backbone.site(3, "v2t", grid, backbone.num_text_tokens).module
+        maps = v2t_maps(captures[name], sites[name], phrases_BRL)  # [B,R,N], N = F·h·w
     loss = (prediction - backbone.target(latents, noise, t)).square().mean() + f(maps)
     loss.backward()  # inside or outside the tap, with or without gradient checkpointing
 

@@ -35,7 +35,10 @@ _PORTABLE: Final = (
 class Observer(TorchFunctionMode):
     """Counts attention calls, keeps the wanted ones, and runs these so that maps are cheap."""
 
-    def __init__(self, name: str, wanted: set[int], keep_output: bool, engine: Engine) -> None:
+    def __init__(
+        self, name: str, wanted: set[int] | None, keep_output: bool, engine: Engine
+    ) -> None:
+        """``wanted``: indices of calls to keep; None: all."""
         super().__init__()
         self.name, self.wanted, self.keep_output, self.engine = name, wanted, keep_output, engine
         self.outermost = True
@@ -63,7 +66,7 @@ class Observer(TorchFunctionMode):
         if func is not F.scaled_dot_product_attention:
             return func(*args, **kwargs)
         index, self.count = self.count, self.count + 1
-        if index not in self.wanted:
+        if self.wanted is not None and index not in self.wanted:
             return func(*args, **kwargs)
         call, value, dropout = _bind(*args, **kwargs)
         out = None

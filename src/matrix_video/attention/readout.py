@@ -20,14 +20,14 @@ from torch.utils.checkpoint import checkpoint
 from matrix_video.attention.flash import pool_map
 from matrix_video.attention.observe import expand_heads
 from matrix_video.attention.pool import Pool
-from matrix_video.attention.site import Call, Site
+from matrix_video.attention.site import Call, Captured, Site, parts
 
 MapMode = Literal["probabilities", "logits"]
 """What a map is made of: P, or q·k·scale without softmax and mask."""
 
 
 def v2t_maps(
-    call: Call,
+    captured: Captured,
     site: Site,
     weights_BRL: Tensor,
     *,
@@ -42,7 +42,17 @@ def v2t_maps(
     call, P·M, so memory is O(N·D). ``mode="logits"`` averages q·k·scale instead, without softmax
     and mask (what the authors' code for Wan trains on).
     """
-    _check(call, site, weights_BRL, site.num_text, "text")
+    _check(captured, site, weights_BRL, site.num_text, "text")
+    if not isinstance(captured, Call):
+        return torch.cat(
+            [
+                v2t_maps(call, own, _valid(weights_1RL, own), per_head=per_head, mode=mode)
+                for (call, own), weights_1RL in zip(
+                    parts(captured, site), weights_BRL.split(1), strict=True
+                )
+            ]
+        )
+    call = captured
     with _no_autocast(call.q):
         if mode == "logits":
             return _v2t_logits(call, site, weights_BRL, per_head)
@@ -57,7 +67,7 @@ def v2t_maps(
 
 
 def v2v_maps(
-    call: Call,
+    captured: Captured,
     site: Site,
     weights_BRN: Tensor,
     *,
@@ -74,7 +84,17 @@ def v2v_maps(
     """
     if not site.video_keys:
         raise ValueError(f"{site.module} is cross-attention: its keys are no video tokens")
-    _check(call, site, weights_BRN, site.num_video, "video")
+    _check(captured, site, weights_BRN, site.num_video, "video")
+    if not isinstance(captured, Call):
+        return torch.cat(
+            [
+                v2v_maps(call, own, weights_1RN, per_head=per_head, mode=mode, chunk=chunk)
+                for (call, own), weights_1RN in zip(
+                    parts(captured, site), weights_BRN.split(1), strict=True
+                )
+            ]
+        )
+    call = captured
     with _no_autocast(call.q):
         if mode == "logits":
             return _v2v_logits(call, site, weights_BRN, per_head)
@@ -273,14 +293,26 @@ def _no_autocast(q: Tensor) -> torch.autocast:
     return torch.autocast(q.device.type, enabled=False)
 
 
-def _check(call: Call, site: Site, weights: Tensor, tokens: int, what: str) -> None:
+def _valid(weights_1RL: Tensor, site: Site) -> Tensor:
+    """The weights on the text that a sample of its own length has."""
+    if bool(weights_1RL[..., site.num_text :].any()):
+        raise ValueError(
+            f"{site.module}: a weight on text beyond the sample's {site.num_text} valid tokens"
+        )
+    return weights_1RL[..., : site.num_text]
+
+
+def _check(captured: Captured, site: Site, weights: Tensor, tokens: int, what: str) -> None:
     if tokens == 0:
         raise ValueError(f"{site.module} has no {what} keys")
-    if weights.ndim != 3 or weights.shape[-1] != tokens or weights.shape[0] != call.q.shape[0]:
+    batch = captured.q.shape[0] if isinstance(captured, Call) else len(captured)
+    if weights.ndim != 3 or weights.shape[-1] != tokens or weights.shape[0] != batch:
         raise ValueError(
-            f"{site.module}: weights {tuple(weights.shape)}, expected "
-            f"[{call.q.shape[0]}, R, {tokens}]"
+            f"{site.module}: weights {tuple(weights.shape)}, expected [{batch}, R, {tokens}]"
         )
+    if not isinstance(captured, Call):
+        return  # each part is checked by itself
+    call = captured
     for found, expected in ((call.q, site.num_queries), (call.k, site.num_keys)):
         if found.shape[-2] != expected:
             raise ValueError(f"{site.module}: {found.shape[-2]} tokens, expected {expected}")

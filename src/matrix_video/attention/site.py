@@ -5,7 +5,7 @@ Shapes: B batch, A attention heads, Nq queries, Nk keys, D head size, N video to
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from torch import Tensor
@@ -46,6 +46,10 @@ class Site:
     """Index of the call to read."""
     keep: slice = field(default_factory=_whole_batch, hash=False)
     """Part of the batch to capture, e.g. the conditional half of [unconditional, conditional]."""
+    per_sample: bool = False
+    """The module attends once for each sample, over its video and its own valid text alone, which
+    stands last; ``num_queries``, ``num_keys`` and ``num_text`` are then the longest possible, and
+    ``calls`` and ``call`` say nothing."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.call < self.calls:
@@ -57,6 +61,8 @@ class Site:
             raise ValueError(f"{self.module}: video keys end at {video_end}, {self}")
         if self.text_start < 0 or self.text_start + self.num_text > self.num_keys:
             raise ValueError(f"{self.module}: text keys end past {self.num_keys}, {self}")
+        if self.per_sample and self.text_start + self.num_text != self.num_keys:
+            raise ValueError(f"{self.module}: text that varies in length must stand last, {self}")
 
     @property
     def video(self) -> slice:
@@ -67,6 +73,17 @@ class Site:
     def text(self) -> slice:
         """Text tokens among the keys."""
         return slice(self.text_start, self.text_start + self.num_text)
+
+    def shortened(self, num_keys: int) -> Site:
+        """The site of one sample's call, of this many keys, where ``per_sample``."""
+        less = self.num_keys - num_keys
+        return replace(
+            self,
+            num_queries=self.num_queries - less,
+            num_keys=num_keys,
+            num_text=self.num_text - less,
+            per_sample=False,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,3 +107,14 @@ class Call:
     v: Tensor | None = None
     out: Tensor | None = None
     flash: Flash | None = None
+
+
+Captured = Call | tuple[Call, ...]
+"""What a tap keeps of a site: one call, or one for each sample where ``site.per_sample``."""
+
+
+def parts(captured: Captured, site: Site) -> tuple[tuple[Call, Site], ...]:
+    """The calls of a site, each with a site of its own lengths: one, or one for each sample."""
+    if isinstance(captured, Call):
+        return ((captured, site),)
+    return tuple((call, site.shortened(call.k.shape[-2])) for call in captured)

@@ -27,7 +27,7 @@ import torch
 from torch import nn
 
 from matrix_video.attention.observe import Engine, Observer, part_of
-from matrix_video.attention.site import Call, Site
+from matrix_video.attention.site import Call, Captured, Site
 from matrix_video.services.errors import MatrixError
 
 _NOT_SEEN = (
@@ -36,16 +36,16 @@ _NOT_SEEN = (
 )
 
 
-class Captures(Mapping[str, Call]):
+class Captures(Mapping[str, Captured]):
     """The calls of the model's latest forward, by the names given to `tap`.
 
     A new forward of the model empties it first. It stays readable after the context has ended.
     """
 
     def __init__(self) -> None:
-        self._calls: dict[str, Call] = {}
+        self._calls: dict[str, Captured] = {}
 
-    def __getitem__(self, name: str) -> Call:
+    def __getitem__(self, name: str) -> Captured:
         if name not in self._calls:
             raise KeyError(f"no capture {name!r}; a forward of the tapped model gave {list(self)}")
         return self._calls[name]
@@ -60,7 +60,7 @@ class Captures(Mapping[str, Call]):
         """Forget the captures, which hold the graph of their forward."""
         self._calls.clear()
 
-    def put(self, name: str, call: Call) -> None:
+    def put(self, name: str, call: Captured) -> None:
         """For the tap alone."""
         self._calls[name] = call
 
@@ -173,31 +173,47 @@ class _Watched:
         """Run the module's own forward and keep what its sites ask for."""
         if not self.tap.armed:
             return forward()
-        wanted = {site.call for site in self.sites.values()}
+        every = any(site.per_sample for site in self.sites.values())
+        wanted = None if every else {site.call for site in self.sites.values()}
         with Observer(self.name, wanted, self.tap.keep_output, self.tap.engine) as mode:
             output = forward()
         self.forwards += 1
         for name, site in self.sites.items():
-            self._check(site, mode)
-            call = part_of(mode.found[site.call], site.keep)
-            if self.tap.needs_grad and not (call.q.requires_grad or call.k.requires_grad):
-                raise MatrixError(
-                    "the captured queries and keys carry no gradient",
-                    remedy="use non-reentrant gradient checkpointing (use_reentrant=False) and "
-                    "train something in or before this layer",
-                    field=self.name,
-                )
-            self.tap.captures.put(name, call)
+            self.tap.captures.put(name, self._kept(site, mode))
         return output
 
-    def _check(self, site: Site, mode: Observer) -> None:
-        if mode.count != site.calls:
+    def _kept(self, site: Site, mode: Observer) -> Captured:
+        """What ``site`` asks for, checked."""
+        if site.per_sample:
+            self._check_count(mode, 1, at_least=True)
+            kept = tuple(mode.found[i] for i in range(mode.count))[site.keep]
+            for call in kept:
+                keys = min(call.k.shape[-2], site.num_keys)
+                self._check_lengths(site.shortened(max(keys, site.text_start)), call)
+            calls = kept
+        else:
+            self._check_count(mode, site.calls)
+            self._check_lengths(site, mode.found[site.call])
+            kept = part_of(mode.found[site.call], site.keep)
+            calls = (kept,)
+        if self.tap.needs_grad and not any(c.q.requires_grad or c.k.requires_grad for c in calls):
             raise MatrixError(
-                f"{mode.count} calls of scaled_dot_product_attention, expected {site.calls}",
+                "the captured queries and keys carry no gradient",
+                remedy="use non-reentrant gradient checkpointing (use_reentrant=False) and "
+                "train something in or before this layer",
+                field=self.name,
+            )
+        return kept
+
+    def _check_count(self, mode: Observer, expected: int, *, at_least: bool = False) -> None:
+        if mode.count < expected or (mode.count > expected and not at_least):
+            raise MatrixError(
+                f"{mode.count} calls of scaled_dot_product_attention, expected {expected}",
                 remedy=_NOT_SEEN,
                 field=self.name,
             )
-        call = mode.found[site.call]
+
+    def _check_lengths(self, site: Site, call: Call) -> None:
         for what, found, expected in (
             ("queries", call.q.shape[-2], site.num_queries),
             ("keys", call.k.shape[-2], site.num_keys),

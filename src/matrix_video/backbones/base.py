@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -20,13 +20,17 @@ from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 
 from matrix_video.attention.site import Kind, Site
 from matrix_video.backbones.fingerprint import config_text, fingerprint
-from matrix_video.backbones.text import Text
+from matrix_video.backbones.text import Text, TokenKind
 from matrix_video.data.clip import Clip
 from matrix_video.data.grid import TokenGrid
 from matrix_video.data.sample import Sample
 from matrix_video.data.spans import FastTokenizer, Phrase, phrase_tokens
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import sha256_text
+
+Guidance = Literal["batched", "separate"]
+"""``batched``: one forward of [unconditional, conditional]; ``separate``: one forward each, the
+conditional first."""
 
 
 class Backbone(ABC):
@@ -39,16 +43,20 @@ class Backbone(ABC):
     family: ClassVar[str]
     variants: ClassVar[tuple[str, ...]]
     """Names that `tiny` knows: every kind of checkpoint that the family's code treats apart."""
+    tiny_clip: ClassVar[tuple[int, int, int]] = (9, 32, 32)
+    """Frames, rows and columns of a clip that the pipelines of `tiny` take."""
+    dispatches: ClassVar[bool] = True
+    """Whether attention goes through diffusers' dispatcher, so that a backend can be set for it."""
+    guidance: ClassVar[Guidance]
+    """How the stock pipeline calls the transformer under classifier-free guidance."""
     pipe: DiffusionPipeline
     transformer: nn.Module
 
     @classmethod
     @abstractmethod
     def tiny(cls, variant: str, seed: int = 0) -> DiffusionPipeline:
-        """A complete stock pipeline with random weights, small enough for tests.
-
-        Its clips are of 9 frames of 32 x 32 pixels, unless the family cannot.
-        """
+        """A complete stock pipeline with random weights, small enough for tests; it takes clips of
+        `tiny_clip`, and captions of at least a dozen words of `backbones.tiny.WORDS`."""
 
     # -- structure ---------------------------------------------------------------------------
 
@@ -80,7 +88,7 @@ class Backbone(ABC):
 
     @abstractmethod
     def layer_names(self) -> tuple[str, ...]:
-        """Name of each layer's attention, e.g. "transformer_blocks.0.attn1"."""
+        """Name of each layer's block in the transformer, e.g. "transformer_blocks.0"."""
 
     @abstractmethod
     def site(self, layer: int, kind: Kind, grid: TokenGrid, num_text: int) -> Site:
@@ -98,10 +106,12 @@ class Backbone(ABC):
         """Module that turns latents into tokens; the id map's projection joins its output."""
 
     def sites(self, layers: Sequence[int], kind: Kind, grid: TokenGrid) -> dict[str, Site]:
-        """`site` of several layers, by layer name."""
-        names = self.layer_names()
-        found = [(i, self.site(i, kind, grid, self.num_text_tokens)) for i in layers]
-        return {names[i]: site for i, site in found}
+        """`site` of several layers, in their order, by the name of the attention module.
+
+        Where one softmax serves both kinds the same name is the same site.
+        """
+        found = [self.site(i, kind, grid, self.num_text_tokens) for i in layers]
+        return {site.module: site for site in found}
 
     def phrase_tokens(self, sample: Sample, found: Sequence[Phrase]) -> tuple[tuple[int, ...], ...]:
         """Each phrase's tokens among the text tokens of a site.
@@ -109,6 +119,25 @@ class Backbone(ABC):
         Raises `MatrixError` naming the sample for a phrase without a token, or cut by truncation.
         """
         return phrase_tokens(self.tokenizer, sample, found, max_length=self.num_text_tokens)
+
+    def token_kinds(self, caption: str) -> tuple[TokenKind, ...]:
+        """What each of the L text tokens of a site is, for one caption."""
+        encoded = self.tokenizer(
+            caption,
+            padding="max_length",
+            truncation=True,
+            max_length=self.num_text_tokens,
+            return_offsets_mapping=True,
+            verbose=False,
+        )
+        return tuple(
+            TokenKind.PADDING
+            if not attended
+            else (TokenKind.WORD if end > start else TokenKind.SPECIAL)
+            for attended, (start, end) in zip(
+                encoded["attention_mask"], encoded["offset_mapping"], strict=True
+            )
+        )
 
     # -- clips -------------------------------------------------------------------------------
 
@@ -150,6 +179,17 @@ class Backbone(ABC):
     def decode(self, latents_BFCHW: Tensor) -> Tensor:
         """Frames uint8 [B,T,H,W,3], as the stock pipeline makes them."""
 
+    @abstractmethod
+    def call_arguments(
+        self, noise_BFCHW: Tensor, clip: tuple[int, int, int], first_BHWC: Tensor | None
+    ) -> dict[str, Any]:
+        """Arguments of the stock pipeline's call, besides prompt, steps, guidance and generator.
+
+        They make it start from ``noise`` (standard normal, of `latent_shape`), for clips of
+        (T, H, W) pixels whose first frames are uint8 ``first_BHWC`` (exactly where `takes_image`),
+        with text as `encode_text` makes it, and return videos as uint8 or floats ("np").
+        """
+
     # -- objective ---------------------------------------------------------------------------
 
     @abstractmethod
@@ -175,6 +215,13 @@ class Backbone(ABC):
     @abstractmethod
     def weight(self, timesteps_B: Tensor) -> Tensor:
         """Weights [B] under which squared error on `target` is the model's own objective."""
+
+    def supervised(self, num_latents: int) -> Tensor:
+        """Bool [F'], on the CPU: latent frames that the model's own objective covers.
+
+        All, unless the model is given some clean and does not predict them.
+        """
+        return torch.ones(num_latents, dtype=torch.bool)
 
     @abstractmethod
     def predict(

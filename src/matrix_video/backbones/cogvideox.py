@@ -17,10 +17,11 @@ from diffusers.pipelines.cogvideo.pipeline_cogvideox_image2video import (
     CogVideoXImageToVideoPipeline,
 )
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from PIL import Image
 from torch import Tensor
 
 from matrix_video.attention.site import Kind, Site
-from matrix_video.backbones.base import Backbone
+from matrix_video.backbones.base import Backbone, Guidance
 from matrix_video.backbones.text import Text
 from matrix_video.data.grid import TokenGrid, causal_frames
 from matrix_video.data.spans import FastTokenizer
@@ -34,6 +35,8 @@ class CogVideoXBackbone(Backbone):
 
     family: ClassVar[str] = "CogVideoX"
     variants: ClassVar[tuple[str, ...]] = ("t2v", "i2v", "t2v-1.5", "i2v-1.5")
+    dispatches: ClassVar[bool] = False
+    guidance: ClassVar[Guidance] = "batched"
 
     def __init__(self, pipe: DiffusionPipeline) -> None:
         if not isinstance(pipe, CogVideoXPipeline | CogVideoXImageToVideoPipeline):
@@ -98,7 +101,7 @@ class CogVideoXBackbone(Backbone):
         return int(self._cog.vae.config.latent_channels)
 
     def layer_names(self) -> tuple[str, ...]:
-        return tuple(f"transformer_blocks.{i}.attn1" for i in range(self.num_layers))
+        return tuple(f"transformer_blocks.{i}" for i in range(self.num_layers))
 
     def site(self, layer: int, kind: Kind, grid: TokenGrid, num_text: int) -> Site:
         """The same place for both kinds: one softmax over text and video keys."""
@@ -112,7 +115,7 @@ class CogVideoXBackbone(Backbone):
             )
         length = num_text + grid.num_tokens
         return Site(
-            module=self.layer_names()[layer],
+            module=f"{self.layer_names()[layer]}.attn1",
             num_queries=length,
             num_keys=length,
             video_start=num_text,
@@ -210,6 +213,22 @@ class CogVideoXBackbone(Backbone):
         video = self._cog.decode_latents(own.to(vae.device, vae.dtype))
         scaled = (video.float() * 0.5 + 0.5).clamp(0, 1) * 255
         return scaled.round().to(torch.uint8).permute(0, 2, 3, 4, 1)
+
+    def call_arguments(
+        self, noise_BFCHW: Tensor, clip: tuple[int, int, int], first_BHWC: Tensor | None
+    ) -> dict[str, Any]:
+        frames, height, width = clip
+        arguments: dict[str, Any] = {
+            "height": height,
+            "width": width,
+            "num_frames": frames,
+            "latents": noise_BFCHW,
+            "max_sequence_length": self.num_text_tokens,
+            "output_type": "np",
+        }
+        if first_BHWC is not None:
+            arguments["image"] = [Image.fromarray(first.numpy()) for first in first_BHWC]
+        return arguments
 
     # -- objective ---------------------------------------------------------------------------
 

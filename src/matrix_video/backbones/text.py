@@ -7,9 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 
 import torch
 from torch import Tensor
+
+
+class TokenKind(IntEnum):
+    """What a text token of a site stands for; all but words are candidates for attention sinks."""
+
+    WORD = 0
+    SPECIAL = 1
+    """An end or start token, or one of a template around the caption."""
+    PADDING = 2
+    IMAGE = 3
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
 from matrix_video.backbones.base import Backbone
@@ -99,20 +98,16 @@ def sample(
     given = nullcontext()
     if condition is not None:
         given = condition.given(id_map_latents(backbone, prompts, num_frames, sampling.seed))
-    arguments: dict[str, Any] = {
+    first = None
+    if backbone.takes_image:
+        first = torch.from_numpy(np.stack([prompt.first_HWC for prompt in prompts]))
+    arguments = backbone.call_arguments(noise, (num_frames, height, width), first)
+    arguments |= {
         "prompt": [prompt.caption for prompt in prompts],
-        "height": height,
-        "width": width,
-        "num_frames": num_frames,
         "num_inference_steps": sampling.steps,
         "guidance_scale": sampling.guidance,
         "generator": [keyed_generator(sampling.seed, p.id, "first frame") for p in prompts],
-        "latents": noise,
-        "max_sequence_length": backbone.num_text_tokens,
-        "output_type": "np",
     }
-    if backbone.takes_image:
-        arguments["image"] = [Image.fromarray(prompt.first_HWC) for prompt in prompts]
     pipe: Any = backbone.pipe
     pipe.set_progress_bar_config(disable=True)  # whoever calls counts videos, not steps
     with ExitStack() as stack:

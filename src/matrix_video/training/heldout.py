@@ -19,7 +19,7 @@ import torch
 
 from matrix_video.attention.readout import v2t_maps, v2v_maps
 from matrix_video.attention.scores import aas
-from matrix_video.attention.site import Call
+from matrix_video.attention.site import Captured
 from matrix_video.training.batches import Draw, EncodedSet, make_batch
 from matrix_video.training.step import Autocast
 from matrix_video.training.student import Student
@@ -30,7 +30,7 @@ KEY = "heldout_aas/"
 def heldout_aas(
     student: Student,
     samples: EncodedSet,
-    calls: Mapping[str, Call],
+    calls: Mapping[str, Captured],
     *,
     seed: int,
     levels: int,

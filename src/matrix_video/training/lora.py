@@ -28,7 +28,7 @@ def add_lora(
 ) -> dict[str, nn.Parameter]:
     """Put LoRA on every linear layer of the (frozen) transformer that ``targets`` matches in full.
 
-    ``layer_names`` are the attention modules that must be reached, each of them. The start depends
+    ``layer_names`` are the blocks that must be reached, each of them. The start depends
     on ``seed`` alone. LoRA's parameters are float32 and returned by name.
     Raises `MatrixError` when nothing, or nothing in one of the layers, is matched.
     """

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from matrix_video.alignment.objectives import Alignment, Term, sga, spa
-from matrix_video.attention.site import Call
+from matrix_video.attention.site import Captured
 from matrix_video.services.errors import MatrixError
 from matrix_video.training.batches import Batch
 from matrix_video.training.student import Student
@@ -40,7 +40,7 @@ def compute_losses(
     student: Student,
     batch: Batch,
     weights: Mapping[Term, float],
-    calls: Mapping[str, Call],
+    calls: Mapping[str, Captured],
     autocast: Autocast = nullcontext,
 ) -> Losses:
     """Forward pass on ``batch``; ``calls`` are the captures of a tap open on ``student.sites``.
@@ -53,7 +53,8 @@ def compute_losses(
     with autocast():
         prediction = student.predict(batch, noisy, batch.timesteps_B)
     target = backbone.target(batch.latents_BFCHW, batch.noise_BFCHW, batch.timesteps_B)
-    error_BFCHW = (prediction.float() - target.float()).square()
+    counted = backbone.supervised(target.shape[1]).to(target.device)
+    error_BFCHW = (prediction.float() - target.float()).square()[:, counted]
     weight_B = backbone.weight(batch.timesteps_B).float()
     diffusion_B = weight_B * error_BFCHW.flatten(1).mean(dim=1)
     terms: dict[Term, Alignment] = {}

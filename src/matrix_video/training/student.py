@@ -101,11 +101,11 @@ def make_student(
     v2t_sites = {f"{i}/v2t": backbone.site(i, "v2t", grid, text) for i in layers.v2t}
     v2v_sites = {f"{i}/v2v": backbone.site(i, "v2v", grid, text) for i in layers.v2v}
     everywhere = config.lora_layers == "all"
-    reached = [site.module for site in (*v2t_sites.values(), *v2v_sites.values())]
+    chosen = range(backbone.num_layers) if everywhere else layers.union
     lora = add_lora(
         backbone.transformer,
-        backbone.lora_targets(range(backbone.num_layers) if everywhere else layers.union),
-        backbone.layer_names() if everywhere else reached,
+        backbone.lora_targets(chosen),
+        [backbone.layer_names()[i] for i in chosen],
         rank=config.lora_rank,
         alpha=config.lora_alpha,
         seed=config.seed,
