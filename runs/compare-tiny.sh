@@ -9,6 +9,9 @@ shift || true
 splits=("$@")
 [ ${#splits[@]} -gt 0 ] || splits=(val)
 matrix=.venv/bin/matrix
+# Denoising steps of every clip, and updates of every training.
+sampling=${SAMPLING_STEPS:-50}
+steps=${TRAIN_STEPS:-2000}
 
 $matrix world --out "$out/data/train" --clips 2000 --split train
 $matrix world --out "$out/data/analysis" --clips 128 --split analysis
@@ -18,16 +21,18 @@ done
 $matrix check "$out/data/train" "${splits[@]/#/$out/data/}"
 
 # Which layers: clips of the base itself, labelled by the judge.
-$matrix generate --prompts "$out/data/analysis" --out "$out/base-analysis" --precision bf16
+$matrix generate --prompts "$out/data/analysis" --out "$out/base-analysis" \
+    --steps "$sampling" --precision auto
 $matrix evaluate --videos "$out/base-analysis" --prompts "$out/data/analysis" \
     --out "$out/labels" --no-nulls --tracked
 $matrix analyze --data "$out/labels/tracked" --labels "$out/labels/scores.json" \
-    --out "$out/analysis" --precision bf16
+    --out "$out/analysis" --precision auto
 
 # Four adapters on the same layers, data and steps; their settings are recipes/tiny.py's.
 train() {
     .venv/bin/python -m matrix_video.recipes.tiny --data "$out/data/train" \
-        --layers "$out/analysis/layers.json" --out "$out/train-$1" "${@:2}"
+        --layers "$out/analysis/layers.json" --out "$out/train-$1" \
+        --cache "$out/cache" --steps "$steps" "${@:2}"
 }
 train lora --no-aligned --no-id-map
 train lora-idmap --no-aligned
@@ -46,8 +51,8 @@ for split in "${splits[@]}"; do
             matrix-noid) compare+=("$scores-lora") ;;
             matrix) compare+=("$scores-lora-idmap") ;;
         esac
-        $matrix generate --prompts "$out/data/$split" --out "$out/$split/$row" --precision bf16 \
-            "${adapter[@]}"
+        $matrix generate --prompts "$out/data/$split" --out "$out/$split/$row" \
+            --steps "$sampling" --precision auto "${adapter[@]}"
         $matrix evaluate --videos "$out/$split/$row" --prompts "$out/data/$split" \
             --out "$scores-$row" "${compare[@]}"
     done

@@ -19,6 +19,7 @@ from matrix_video.backbones.adapter import LORA_FILE, Adapter, load_adapter
 from matrix_video.backbones.base import Backbone
 from matrix_video.backbones.fingerprint import fingerprint
 from matrix_video.backbones.loading import backbone_for, load_pipeline
+from matrix_video.backbones.precision import resolved
 from matrix_video.data.dataset import Dataset, DatasetWriter, open_clips
 from matrix_video.data.tracks import first_masks
 from matrix_video.data.transform import ClipTransform
@@ -147,6 +148,7 @@ def _write_facts(
 ) -> None:
     lora = None if config.adapter is None else sha256_file(config.adapter / LORA_FILE)
     given = adapter is not None and adapter.condition is not None and config.id_map
+    device = next(backbone.transformer.parameters()).device
     write_json(
         path,
         {
@@ -165,6 +167,6 @@ def _write_facts(
             "seed": config.seed,
             "steps": config.steps,
             "guidance": config.guidance,
-            "precision": config.precision,
+            "precision": resolved(device, config.precision),
         },
     )

@@ -44,9 +44,9 @@ class DemoCommand(BaseModel):
     """Clips to fine-tune on."""
     val_clips: int = Field(default=24, ge=2)
     """Prompts to compare on."""
-    train_steps: int = Field(default=120, ge=1)
+    train_steps: int = Field(default=100, ge=1)
     """Updates of each fine-tuning."""
-    sampling_steps: int = Field(default=25, ge=1)
+    sampling_steps: int = Field(default=16, ge=1)
     """Denoising steps of every clip."""
     gallery: int = Field(default=6, ge=0)
     """Prompts in the gallery of the page."""
@@ -142,7 +142,7 @@ class _Demo:
             labels=self.path("scores", "base-analysis", "scores.json"),
             overlays=0,
             seed=self.config.seed,
-            precision="bf16",
+            precision="auto",
         )
         choice = analyze(settings, self.backbone)
         show(choice, self.console)
@@ -218,7 +218,7 @@ class _Demo:
                 adapter=None if adapter is None else self.path("training", adapter, "adapter"),
                 seed=self.config.seed,
                 steps=self.config.sampling_steps,
-                precision="bf16",
+                precision="auto",
             ),
             self.backbone,
         )

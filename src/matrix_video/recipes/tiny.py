@@ -22,6 +22,7 @@ def tiny_training(
     model: str = "tiny",
     steps: int = 2000,
     seed: int = 0,
+    cache: Path | None = None,
     aligned: bool = True,
     id_map: bool = True,
 ) -> TrainConfig:
@@ -37,6 +38,7 @@ def tiny_training(
         model: Pipeline: tiny, or a folder of the same world.
         steps: Updates.
         seed: Seed of everything.
+        cache: Folder for encoded clips, shared by runs on the same data.
         aligned: Add SGA and SPA.
         id_map: Condition on the id map of the first frame.
     """
@@ -52,10 +54,11 @@ def tiny_training(
         spa=0.05 if aligned else 0.0,
         id_map=id_map,
         seed=seed,
+        cache=cache,
         heldout_samples=8,
         heldout_every=often,
         checkpoint_every=often,
-        precision="bf16",
+        precision="auto",
     )
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from matrix_video.backbones.cogvideox import CogVideoXBackbone
+from matrix_video.backbones.precision import autocast
 from matrix_video.backbones.text import Text
 from matrix_video.training.pretrain_state import PretrainState
 
@@ -61,7 +62,7 @@ def encode_clips(
     images: list[Tensor] = []
     for start in range(0, len(frames_NTHWC), batch):
         clips_BTHWC = torch.from_numpy(frames_NTHWC[start : start + batch])
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast("cpu", "auto"):
             latents.append(backbone.encode_video(clips_BTHWC).half())
             # The rest of an image condition is zeros, which need no room.
             images.append(backbone.encode_image(clips_BTHWC[:, 0], 1).half())
@@ -106,7 +107,7 @@ class DitTrainer:
         noise = torch.randn(latents.shape, generator=generator)
         noisy = self.backbone.add_noise(latents, noise, steps_B)
         condition = F.pad(images, (0, 0, 0, 0, 0, 0, 0, frames - 1))
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast("cpu", "auto"):
             text = self.pipe.text_encoder(tokens_BL).last_hidden_state
             predicted = self.backbone.predict(noisy, steps_B, Text(text), condition)
         target = self.backbone.target(latents, noise, steps_B)

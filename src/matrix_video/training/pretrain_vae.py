@@ -18,6 +18,7 @@ from diffusers import AutoencoderKLCogVideoX
 from numpy.typing import NDArray
 from torch import Tensor
 
+from matrix_video.backbones.precision import autocast
 from matrix_video.training.tiny_model import new_vae
 
 
@@ -50,7 +51,7 @@ def psnr(vae: Any, frames_NTHWC: NDArray[np.uint8], batch: int = 4) -> float:
     values: list[float] = []
     for start in range(0, len(frames_NTHWC), batch):
         clips_BTHWC = frames_NTHWC[start : start + batch]
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast("cpu", "auto"):
             latents = vae.encode(to_model(clips_BTHWC)).latent_dist.mode()
             decoded_BCTHW = vae.decode(latents).sample
         pixels = ((decoded_BCTHW.float() + 1) * 127.5).round().clamp(0, 255)
@@ -94,7 +95,7 @@ def train_vae(
             clips_BTHWC = clips_BTHWC[:, start : start + config.short_frames]
         video_BCTHW = to_model(clips_BTHWC)
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + state.step)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast("cpu", "auto"):
             posterior = vae.encode(video_BCTHW).latent_dist
             decoded_BCTHW = vae.decode(posterior.sample(generator)).sample
         error = decoded_BCTHW.float() - video_BCTHW
