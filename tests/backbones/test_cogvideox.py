@@ -177,7 +177,7 @@ def test_padding_latents_of_1_5() -> None:
     assert torch.allclose(image[:, 0] * 0.7**2, single[:, 0], atol=1e-6)  # the inverted scale
     grid = backbone.grid(9, 32, 32)
     assert grid.shape == (2, 4, 4)
-    assert grid.frames == ((), tuple(range(1, 9)))
+    assert grid.frames == ((0,), tuple(range(1, 9)))
     site = backbone.site(0, "v2v", grid, 32)
     assert site.num_queries == 32 + 2 * 16
 

@@ -109,15 +109,14 @@ def test_text_to_video_has_no_image(data_path: Path) -> None:
     assert encode_clip(backbone, clip_of(data_path), mentions="full", up=2).image_FCHW is None
 
 
-def test_padding_of_the_models_own_is_unknown(data_path: Path) -> None:
-    """CogVideoX 1.5: two latents a token frame, one prepended."""
+def test_a_first_frame_behind_the_models_own_padding(data_path: Path) -> None:
+    """CogVideoX 1.5: two latents a token frame, one prepended; the first shows frame 0."""
     backbone = backbone_for(tiny_pipeline(0, patch_size_t=2, ofs_dim=8, invert_scale=True))
     one = encode_clip(backbone, clip_of(data_path), mentions="full", up=2)
-    assert one.visible_PF[:, 0].logical_not().all()
-    assert not one.known_PT[:, 0].any()
-    assert one.known_PT[:, 1:].all()
-    assert one.region_PN[:, 16:].any()
-    assert not one.region_PN[:, :16].any()
+    assert one.visible_PF[:, 0].all()
+    assert one.known_PT.all()
+    assert one.region_PN[:, :16].any()
+    assert not one.region_PN[:, 16:].any()
 
 
 def test_errors_name_the_sample(data_path: Path) -> None:

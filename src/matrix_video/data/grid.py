@@ -88,8 +88,11 @@ def causal_frames(
 
     Latent frame 0 comes from pixel frame 0, latent frame k from pixel frames
     ratio*(k-1)+1 ... ratio*k. The model puts ``prepend`` latents of its own in front and then
-    groups ``patch_t`` latents into one token frame; a group with any of its own gives (), since a
-    group is known only when all of it is. ``ValueError`` where the groups do not come out even.
+    groups ``patch_t`` latents into one token frame. A group of its own latents alone gives (): it
+    shows nothing that is known. One that also holds real latents has the frames of these (our
+    choice): the padding of CogVideoX 1.5 repeats the first latent, and this is the token frame
+    that shows the first frame, where V2V regions lie. ``ValueError`` where the groups do not come
+    out even.
     """
     if num_latent < 1 or ratio < 1 or patch_t < 1 or prepend < 0:
         raise ValueError(f"{num_latent=} {ratio=} {patch_t=} {prepend=}")
@@ -103,10 +106,7 @@ def causal_frames(
         *(tuple(range(ratio * (k - 1) + 1, ratio * k + 1)) for k in range(1, num_latent)),
     ]
     groups = [latents[i : i + patch_t] for i in range(0, len(latents), patch_t)]
-    return tuple(
-        sum(group, ()) if all(group) else ()  # one latent of the model's own makes it unknown
-        for group in groups
-    )
+    return tuple(sum(group, ()) for group in groups)
 
 
 def masks_on_grid(
