@@ -17,8 +17,8 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}
 """Where a package is not imported by its distribution's name."""
-NOT_IMPORTED = {"protobuf", "sentencepiece"}
-"""What others import for us: transformers, to read the tokenizers of published models."""
+NOT_IMPORTED = {"ftfy", "protobuf", "sentencepiece"}
+"""What others import for us: transformers, to read the tokenizers of published models; Wan pipelines."""
 TOOLS = {"import-linter", "pre-commit", "pyright", "ruff"}
 """What is run, not imported."""
 

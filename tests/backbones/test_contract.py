@@ -42,6 +42,10 @@ KINDS: tuple[Kind, ...] = ("v2t", "v2v")
 CASES = [(name, variant) for name, point in families().items() for variant in point.load().variants]
 
 
+FIRST = [(name, point.load().variants[0]) for name, point in families().items()]
+"""One variant of each family: blocks are compiled alike in all of them, and it takes seconds."""
+
+
 class Case:
     """A random pipeline of one variant, and the inputs of one forward of two clips.
 
@@ -66,7 +70,7 @@ class Case:
         self.image = (
             self.backbone.encode_image(first, frames) if self.backbone.takes_image else None
         )
-        self.text = self.backbone.encode_text(CAPTIONS)
+        self.text = self.backbone.encode_text(CAPTIONS, self.first)
         self.t = self.backbone.noise_levels(2)
         self.sites = {
             f"{layer}/{kind}": self.backbone.site(
@@ -182,47 +186,59 @@ def test_gradients_of_maps_are_those_of_dense_softmax(dense: Any, case: Case) ->
             for own, mine, reference in zip(names, found, expected, strict=True):
                 assert (mine is None) == (reference is None), own
                 if reference is not None:
-                    assert float((mine - reference).abs().max()) <= 1e-5 * top, (name, own)
+                    # Rounding: keys that are many and alike (512 tokens, mostly padding) add up.
+                    assert float((mine - reference).abs().max()) <= 3e-5 * top, (name, own)
 
 
-def test_checkpointing_and_compiled_blocks_change_no_gradient(
-    family_case: tuple[str, str],
-) -> None:
+@pytest.mark.parametrize("family_case", CASES, ids="-".join)
+def test_checkpointing_changes_no_gradient(family_case: tuple[str, str]) -> None:
     found: list[dict[str, Tensor]] = []
-    for setting in ("plain", "checkpointed", "compiled"):
+    for checkpointing in (False, True):
         case = Case(*family_case)
         case.add_lora()
-        if setting == "checkpointed":
+        if checkpointing:
             case.transformer.enable_gradient_checkpointing()
-        if setting == "compiled":
-            _compile(case)
         found.append(case.gradients())
-    plain, again, compiled = found
+    plain, again = found
     blocks = {case.backbone.layer_names()[i] for i in case.layers}
     reached = {b for b in blocks for n in plain if n.startswith(f"{b}.") and plain[n].any()}
     assert reached == blocks
-    assert plain.keys() == again.keys() == compiled.keys()
-    top = max(float(g.abs().max()) for g in plain.values())
+    assert plain.keys() == again.keys()
     for name, gradient in plain.items():
         assert torch.equal(gradient, again[name]), name
-        assert float((gradient - compiled[name]).abs().max()) < 1e-4 * top, name
 
 
-def _compile(case: Case) -> None:
+def _compiled_equals_plain(family_case: tuple[str, str], backend: str, limit: float) -> None:
     """Regional compilation as the class offers it, else each block of the chosen layers."""
+    plain, compiled = Case(*family_case), Case(*family_case)
+    for case in (plain, compiled):
+        case.add_lora()
     torch.compiler.reset()
-    if case.transformer._repeated_blocks:
-        case.transformer.compile_repeated_blocks(backend="aot_eager")
-        return
-    for index in case.layers:
-        block = case.transformer.get_submodule(case.backbone.layer_names()[index])
-        block.compile(backend="aot_eager")
+    try:
+        if compiled.transformer._repeated_blocks:
+            compiled.transformer.compile_repeated_blocks(backend=backend)
+        else:
+            for index in compiled.layers:
+                name = compiled.backbone.layer_names()[index]
+                compiled.transformer.get_submodule(name).compile(backend=backend)
+        expected, found = plain.gradients(), compiled.gradients()
+    finally:
+        torch.compiler.reset()
+    assert expected.keys() == found.keys()
+    top = max(float(g.abs().max()) for g in expected.values())
+    for name, gradient in expected.items():
+        assert float((gradient - found[name]).abs().max()) < limit * top, name
 
 
-@pytest.fixture(params=CASES, ids="-".join)
-def family_case(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
-    yield request.param
-    torch.compiler.reset()
+@pytest.mark.parametrize("first", FIRST, ids="-".join)
+def test_compiled_blocks_change_no_gradient(first: tuple[str, str]) -> None:
+    _compiled_equals_plain(first, "aot_eager", 1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", FIRST, ids="-".join)
+def test_blocks_compiled_by_inductor_change_no_gradient(first: tuple[str, str]) -> None:
+    _compiled_equals_plain(first, "inductor", 1e-3)
 
 
 def test_a_sample_s_maps_do_not_depend_on_its_batch(case: Case) -> None:

@@ -144,11 +144,11 @@ def test_unknown_family_is_refused_before_weights(folder: Path, tmp_path: Path) 
     other = changed_index(
         folder,
         tmp_path / "other",
-        {"_class_name": "MochiPipeline", "transformer": ["diffusers", "MochiTransformer3DModel"]},
+        {"_class_name": "LattePipeline", "transformer": ["diffusers", "LatteTransformer3DModel"]},
     )
     message = (
-        r"MochiPipeline has a transformer of an unknown family \(MochiTransformer3DModel\)\. "
-        r"use a model with one of CogVideoXTransformer3DModel, or register "
+        r"LattePipeline has a transformer of an unknown family \(LatteTransformer3DModel\)\. "
+        r"use a model with one of CogVideoXTransformer3DModel, .*, or register "
         r".*matrix_video\.backbones"
     )
     with pytest.raises(MatrixError, match=message):
@@ -157,6 +157,19 @@ def test_unknown_family_is_refused_before_weights(folder: Path, tmp_path: Path) 
     pipe.register_modules(transformer=pipe.vae)
     with pytest.raises(MatrixError, match=r"unknown family \(AutoencoderKLCogVideoX\)"):
         backbone_for(pipe)
+
+
+def test_a_family_without_softmax_is_refused_by_name(folder: Path, tmp_path: Path) -> None:
+    index = {
+        "_class_name": "SanaVideoPipeline",
+        "transformer": ["diffusers", "SanaVideoTransformer3DModel"],
+    }
+    message = (
+        r"SanaVideoPipeline cannot be used \(SanaVideoTransformer3DModel\): its self-attention is "
+        r"linear: there is no softmax.*use a model with one of CogVideoXTransformer3DModel"
+    )
+    with pytest.raises(MatrixError, match=message):
+        load_pipeline(str(changed_index(folder, tmp_path / "sana", index)))
 
 
 def test_unknown_pipeline_of_a_known_family() -> None:
@@ -174,6 +187,6 @@ def test_families_of_other_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("AutoencoderKLCogVideoX", "somewhere:Registered", loading.GROUP)
     monkeypatch.setattr(EntryPoint, "load", lambda self: Registered)
     monkeypatch.setattr(loading, "entry_points", lambda group: (point,))
-    assert set(families()) == {"AutoencoderKLCogVideoX", "CogVideoXTransformer3DModel"}
+    assert set(families()) >= {"AutoencoderKLCogVideoX", "CogVideoXTransformer3DModel"}
     pipe: Any = tiny_pipeline()
     assert isinstance(backbone_for(pipe), Registered)

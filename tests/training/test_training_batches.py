@@ -82,6 +82,7 @@ def test_conditions_are_dropped(backbone: Any, encoded: list[Encoded]) -> None:
     assert not torch.equal(hidden, silent)
     # A silent caption has no phrase to ground; its regions still propagate.
     assert torch.equal(batch.phrase_targets.present_BR.any(dim=1), ~silent)
+    assert torch.equal(batch.phrase_BPL.flatten(1).any(dim=1), ~silent)
     assert batch.region_targets.present_BR.all()
     assert torch.equal(batch.text.embeds_BLE[~silent][:1], encoded[0].text.embeds_BLE)
     never = batch_of(backbone, [encoded[0]] * count, list(range(count)))
@@ -174,3 +175,18 @@ def test_each_sample_is_encoded_once(encoded: list[Encoded], tmp_path: Path, cac
         (folder / "k0.safetensors").write_bytes(b"garbage")
         with pytest.raises(MatrixError, match=r"k0\.safetensors: not a cached sample.*delete"):
             again[0]
+
+
+def test_what_a_first_frame_adds_stays_with_its_sample(
+    backbone: Any, encoded: list[Encoded], tmp_path: Path
+) -> None:
+    """Also where the caption is dropped, and through the cache."""
+    tokens = [torch.full((1, 5, 4), float(i)) for i in range(len(encoded))]
+    given = [replace(s, image_extra={"tokens": x}) for s, x in zip(encoded, tokens, strict=True)]
+    for index, sample in enumerate(given):
+        write_encoded(tmp_path / f"{index}.safetensors", sample)
+    again = [read_encoded(tmp_path / f"{i}.safetensors") for i in range(len(given))]
+    silent = batch_of(backbone, again, [0] * len(again), replace(PLAIN, caption_dropout=1.0))
+    assert torch.equal(silent.text.extra["tokens"], torch.cat(tokens))
+    assert torch.equal(silent.text.embeds_BLE[0], EMPTY.embeds_BLE[0])
+    assert not batch_of(backbone, encoded, [0] * len(encoded)).text.extra

@@ -189,7 +189,7 @@ def test_half_a_size(pipe: Any, config: Make) -> None:
 
 
 def test_a_size_the_model_cannot_take(pipe: Any, config: Make) -> None:
-    with pytest.raises(MatrixError, match="do not divide into tokens"):
+    with pytest.raises(MatrixError, match="this model takes multiples of"):
         train(config(height=36, width=32), pipe)
 
 

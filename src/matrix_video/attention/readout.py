@@ -46,7 +46,7 @@ def v2t_maps(
     if not isinstance(captured, Call):
         return torch.cat(
             [
-                v2t_maps(call, own, _valid(weights_1RL, own), per_head=per_head, mode=mode)
+                _sample_v2t(call, own, weights_1RL, per_head, mode)
                 for (call, own), weights_1RL in zip(
                     parts(captured, site), weights_BRL.split(1), strict=True
                 )
@@ -104,6 +104,18 @@ def v2v_maps(
         index_BS = index_BS.to(call.q.device) + site.video_start
         weights_BRS = weights_BRS.to(call.q.device, _work_dtype(call.q))
         return _rows(call, site, index_BS, weights_BRS, per_head, chunk)
+
+
+def _sample_v2t(
+    call: Call, site: Site, weights_1RL: Tensor, per_head: bool, mode: MapMode
+) -> Tensor:
+    """`v2t_maps` of one sample with text of its own length, weighted as the longest."""
+    valid_1RL = _valid(weights_1RL, site)
+    if site.num_text == 0:  # an empty caption may have no valid token at all
+        heads = (call.q.shape[1],) if per_head else ()
+        size = (1, *heads, valid_1RL.shape[1], site.num_video)
+        return call.q.new_zeros(size, dtype=_work_dtype(call.q))
+    return v2t_maps(call, site, valid_1RL, per_head=per_head, mode=mode)
 
 
 def _pool(

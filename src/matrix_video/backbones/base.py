@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
+from diffusers.models.cache_utils import CacheMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -49,6 +50,8 @@ class Backbone(ABC):
     """Whether attention goes through diffusers' dispatcher, so that a backend can be set for it."""
     guidance: ClassVar[Guidance]
     """How the stock pipeline calls the transformer under classifier-free guidance."""
+    one_image_a_call: ClassVar[bool] = False
+    """Whether the stock image-to-video call takes a single first frame for all its prompts."""
     pipe: DiffusionPipeline
     transformer: nn.Module
 
@@ -171,9 +174,24 @@ class Backbone(ABC):
         where no ``generator`` is given.
         """
 
+    def image_extra(self, frames_BHWC: Tensor) -> dict[str, Tensor]:
+        """What the transformer takes of first frames beside their latents, batch first.
+
+        `encode_text` puts it among the text's extra tensors where it is given the frames;
+        `Text.given` does so for a caption encoded without, e.g. the empty one. Nothing, unless the
+        family has an image encoder besides its VAE.
+        """
+        del frames_BHWC
+        return {}
+
     @abstractmethod
-    def encode_text(self, captions: Sequence[str]) -> Text:
-        """Encoded captions, as the stock pipeline makes them."""
+    def encode_text(self, captions: Sequence[str], images_BHWC: Tensor | None = None) -> Text:
+        """Encoded captions, as the stock pipeline makes them.
+
+        ``images_BHWC`` are their first frames, which families ignore whose text encoder reads text
+        alone. The others read each caption together with its frame, or, without any, with a black
+        one, as their stock pipelines do for the unconditional branch.
+        """
 
     @abstractmethod
     def decode(self, latents_BFCHW: Tensor) -> Tensor:
@@ -238,6 +256,13 @@ class Backbone(ABC):
 
     # -- common ------------------------------------------------------------------------------
 
+    @property
+    def device(self) -> torch.device:
+        """Where the pipeline computes. Under offloading its parts lie elsewhere between their
+        turns."""
+        pipe: Any = self.pipe
+        return pipe._execution_device
+
     def check_layer(self, layer: int) -> int:
         """``layer`` itself; `MatrixError` naming the range where there is none of this index."""
         if not 0 <= layer < self.num_layers:
@@ -248,6 +273,23 @@ class Backbone(ABC):
                 field="layers",
             )
         return layer
+
+    def chosen_layers(self, layers: Sequence[int]) -> tuple[int, ...]:
+        """``layers`` ascending, each once, checked; `MatrixError` for none. For `lora_targets`."""
+        if not layers:
+            raise MatrixError(
+                "no layer was chosen for LoRA", remedy="name at least one layer", field="layers"
+            )
+        return tuple(sorted({self.check_layer(i) for i in layers}))
+
+    def check_observable(self) -> None:
+        """`MatrixError` where a cache is enabled, which leaves out attention calls; for `site`."""
+        if isinstance(self.transformer, CacheMixin) and self.transformer.is_cache_enabled:
+            raise MatrixError(
+                "the transformer has a cache enabled, which skips attention",
+                remedy="call transformer.disable_cache() first",
+                field="transformer",
+            )
 
     def clip_grid(self, clip: Clip) -> TokenGrid:
         """`grid` of a clip in memory; its errors name the sample."""
@@ -262,15 +304,17 @@ class Backbone(ABC):
 
     def encoders_key(self) -> str:
         """Hash of all that turns clips and captions into latents and embeddings, and of the noise
-        schedule: every part of the pipeline but the transformer. Part of cache keys."""
+        schedule: every part of the pipeline but its transformers. Part of cache keys."""
         parts: list[str] = []
         for name, part in sorted(self.pipe.components.items()):
-            if isinstance(part, nn.Module) and part is not self.transformer:
+            if isinstance(part, type(self.transformer)):
+                continue
+            if isinstance(part, nn.Module):
                 dtype = next((str(p.dtype) for p in part.parameters()), "")
                 parts += [name, *fingerprint(part).model_dump().values(), dtype]
             elif isinstance(part, PreTrainedTokenizerBase):
                 parts += [name, type(part).__name__, _tokenizer_text(part)]
-            elif not isinstance(part, nn.Module):
+            else:
                 parts += [name, type(part).__name__, config_text(part)]
         return sha256_text(*parts)
 

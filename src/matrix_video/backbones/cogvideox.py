@@ -17,11 +17,17 @@ from diffusers.pipelines.cogvideo.pipeline_cogvideox_image2video import (
     CogVideoXImageToVideoPipeline,
 )
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from PIL import Image
 from torch import Tensor
 
 from matrix_video.attention.site import Kind, Site
 from matrix_video.backbones.base import Backbone, Guidance
+from matrix_video.backbones.frames import (
+    check_size,
+    clip_size,
+    pictures,
+    posterior_latents,
+    to_bytes,
+)
 from matrix_video.backbones.text import Text
 from matrix_video.data.grid import TokenGrid, causal_frames
 from matrix_video.data.spans import FastTokenizer
@@ -107,12 +113,7 @@ class CogVideoXBackbone(Backbone):
         """The same place for both kinds: one softmax over text and video keys."""
         del kind
         self.check_layer(layer)
-        if self._cog.transformer.is_cache_enabled:
-            raise MatrixError(
-                "the transformer has a cache enabled, which skips attention",
-                remedy="call transformer.disable_cache() first",
-                field="transformer",
-            )
+        self.check_observable()
         length = num_text + grid.num_tokens
         return Site(
             module=f"{self.layer_names()[layer]}.attn1",
@@ -125,11 +126,7 @@ class CogVideoXBackbone(Backbone):
         )
 
     def lora_targets(self, layers: Sequence[int]) -> str:
-        chosen = "|".join(str(self.check_layer(i)) for i in sorted(set(layers)))
-        if not chosen:
-            raise MatrixError(
-                "no layer was chosen for LoRA", remedy="name at least one layer", field="layers"
-            )
+        chosen = "|".join(map(str, self.chosen_layers(layers)))
         projections = "|".join(map(re.escape, ("to_q", "to_k", "to_v", "to_out.0")))
         return rf"transformer_blocks\.(?:{chosen})\.attn1\.(?:{projections})"
 
@@ -148,12 +145,7 @@ class CogVideoXBackbone(Backbone):
     def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         scale = int(self._cog.vae_scale_factor_spatial)
         step = scale * self._config.patch_size
-        if height < step or width < step or height % step or width % step:
-            raise MatrixError(
-                f"frames of {height} x {width} pixels do not divide into tokens of {step} x {step}",
-                remedy=f"resize or crop to multiples of {step}",
-                field="size",
-            )
+        check_size(height, width, (step, step))
         rows, columns = height // scale, width // scale
         own = self._num_latents(num_frames)
         sample = (self._config.sample_frames, self._config.sample_height, self._config.sample_width)
@@ -172,7 +164,7 @@ class CogVideoXBackbone(Backbone):
     def encode_video(
         self, frames_BTHWC: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
-        frames, *_ = self.latent_shape(*_clip_size(frames_BTHWC))
+        frames, *_ = self.latent_shape(*clip_size(frames_BTHWC))
         latents = self._encode(frames_BTHWC, generator) * self._cog.vae_scaling_factor_image
         # As in the family's own fine-tuning: copies of the first latent fill the first group.
         padding = frames - latents.shape[1]
@@ -182,7 +174,7 @@ class CogVideoXBackbone(Backbone):
     def encode_image(
         self, frames_BHWC: Tensor, num_frames: int, generator: torch.Generator | None = None
     ) -> Tensor:
-        _, height, width = _clip_size(frames_BHWC[:, None])
+        _, height, width = clip_size(frames_BHWC[:, None])
         frames, *_ = self.latent_shape(num_frames, height, width)
         first = self._encode(frames_BHWC[:, None], generator)
         scaling = self._cog.vae_scaling_factor_image
@@ -194,7 +186,8 @@ class CogVideoXBackbone(Backbone):
         return torch.cat([first, rest], dim=1)
 
     @torch.no_grad()
-    def encode_text(self, captions: Sequence[str]) -> Text:
+    def encode_text(self, captions: Sequence[str], images_BHWC: Tensor | None = None) -> Text:
+        del images_BHWC
         embeds, _ = self._cog.encode_prompt(
             list(captions),
             do_classifier_free_guidance=False,
@@ -210,9 +203,8 @@ class CogVideoXBackbone(Backbone):
             raise ValueError(f"{latents_BFCHW.shape[1]} latent frames, expected an odd number")
         own = latents_BFCHW[:, padding:]
         vae = self._cog.vae
-        video = self._cog.decode_latents(own.to(vae.device, vae.dtype))
-        scaled = (video.float() * 0.5 + 0.5).clamp(0, 1) * 255
-        return scaled.round().to(torch.uint8).permute(0, 2, 3, 4, 1)
+        video = self._cog.decode_latents(own.to(self.device, vae.dtype))
+        return to_bytes(cast("Tensor", video))
 
     def call_arguments(
         self, noise_BFCHW: Tensor, clip: tuple[int, int, int], first_BHWC: Tensor | None
@@ -227,7 +219,7 @@ class CogVideoXBackbone(Backbone):
             "output_type": "np",
         }
         if first_BHWC is not None:
-            arguments["image"] = [Image.fromarray(first.numpy()) for first in first_BHWC]
+            arguments["image"] = pictures(first_BHWC)
         return arguments
 
     # -- objective ---------------------------------------------------------------------------
@@ -271,7 +263,7 @@ class CogVideoXBackbone(Backbone):
                 f"takes_image is {self.takes_image}, image is {image_BFCHW is not None}"
             )
         transformer = self._cog.transformer
-        device, dtype = transformer.device, transformer.dtype
+        device, dtype = self.device, transformer.dtype
         noisy = noisy_BFCHW.to(device, dtype)
         parts = [noisy] if image_BFCHW is None else [noisy, image_BFCHW.to(device, dtype)]
         _, frames, _, rows, columns = noisy.shape
@@ -310,18 +302,10 @@ class CogVideoXBackbone(Backbone):
         return (num_frames - 1) // self._ratio + 1
 
     def _encode(self, frames_BTHWC: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Unscaled latents [B,F,C,H',W']."""
+        """Unscaled latents [B,F,C,H',W'], in the VAE's dtype as the stock pipeline scales them."""
         vae = self._cog.vae
-        unit = frames_BTHWC.float()
-        if frames_BTHWC.dtype == torch.uint8:
-            unit = unit / 255
-        pixels = (2 * unit - 1).permute(0, 4, 1, 2, 3).to(vae.device, vae.dtype)
-        if generator is None:
-            latents = vae.encode(pixels).latent_dist.mode()
-        else:  # one by one, so that the draws are those of the stock pipeline
-            parts = [vae.encode(part).latent_dist.sample(generator) for part in pixels.split(1)]
-            latents = torch.cat(parts)
-        return cast("Tensor", latents).transpose(1, 2)
+        found = posterior_latents(vae, frames_BTHWC, generator, device=self.device)
+        return found.to(vae.dtype).transpose(1, 2)
 
     def _rotary_embedding(self, frames: int, rows: int, columns: int, device: torch.device) -> Any:
         if not self._config.use_rotary_positional_embeddings:
@@ -335,12 +319,3 @@ class CogVideoXBackbone(Backbone):
                 )
             }
         return self._rotary[key]
-
-
-def _clip_size(frames_BTHWC: Tensor) -> tuple[int, int, int]:
-    if frames_BTHWC.ndim != 5 or frames_BTHWC.shape[-1] != 3:
-        raise ValueError(f"expected frames [B,T,H,W,3], got {tuple(frames_BTHWC.shape)}")
-    if frames_BTHWC.dtype != torch.uint8 and not frames_BTHWC.is_floating_point():
-        raise ValueError(f"expected uint8, or floats in [0, 1], got {frames_BTHWC.dtype}")
-    _, frames, height, width, _ = frames_BTHWC.shape
-    return frames, height, width

@@ -90,7 +90,7 @@ class ConditionProjection(nn.Module):
             side = side.flatten(2).transpose(1, 2)
         if side.shape != output.shape:
             raise ValueError(f"condition {tuple(side.shape)} beside patch output {output.shape}")
-        return side.to(output.dtype)
+        return side.to(output)
 
 
 class Condition:

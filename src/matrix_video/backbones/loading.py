@@ -25,7 +25,22 @@ _OURS: Final = (
     EntryPoint(
         "CogVideoXTransformer3DModel", "matrix_video.backbones.cogvideox:CogVideoXBackbone", GROUP
     ),
+    EntryPoint("WanTransformer3DModel", "matrix_video.backbones.wan:WanBackbone", GROUP),
+    EntryPoint(
+        "HunyuanVideoTransformer3DModel",
+        "matrix_video.backbones.hunyuan:HunyuanVideoBackbone",
+        GROUP,
+    ),
+    EntryPoint("LTXVideoTransformer3DModel", "matrix_video.backbones.ltx:LTXBackbone", GROUP),
+    EntryPoint("MochiTransformer3DModel", "matrix_video.backbones.mochi:MochiBackbone", GROUP),
 )
+
+
+_REFUSED: Final = {
+    "SanaVideoTransformer3DModel": "its self-attention is linear: there is no softmax, so no "
+    "attention from one video token to another that could be measured or aligned",
+}
+"""Transformers that no backbone could serve, with the reason."""
 
 
 def families() -> dict[str, EntryPoint]:
@@ -67,6 +82,11 @@ def load_pipeline(
 
 def _family(transformer: str, pipeline: str) -> Callable[[DiffusionPipeline], Backbone]:
     known = families()
+    if transformer in _REFUSED and transformer not in known:
+        raise MatrixError(
+            f"{pipeline} cannot be used ({transformer}): {_REFUSED[transformer]}",
+            remedy=f"use a model with one of {', '.join(sorted(known))}",
+        )
     if transformer not in known:
         raise MatrixError(
             f"{pipeline} has a transformer of an unknown family ({transformer})",

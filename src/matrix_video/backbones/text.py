@@ -39,6 +39,10 @@ class Text:
         extra = {name: value.to(device) for name, value in self.extra.items()}
         return Text(self.embeds_BLE.to(device), extra)
 
+    def given(self, extra: Mapping[str, Tensor]) -> Text:
+        """The captions with further tensors of the same batch, e.g. `Backbone.image_extra`'s."""
+        return Text(self.embeds_BLE, {**self.extra, **extra})
+
     def expand(self, size: int) -> Text:
         """One caption for a whole batch, without copies."""
         extra = {name: value.expand(size, *value.shape[1:]) for name, value in self.extra.items()}

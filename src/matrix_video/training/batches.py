@@ -26,7 +26,7 @@ from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import atomic_path
 from matrix_video.training.encode import Encoded
 
-_TEXT = "text/"
+_TEXT, _IMAGE = "text/", "image/"
 
 
 class EncodedSet:
@@ -70,6 +70,7 @@ def write_encoded(file: Path, encoded: Encoded) -> None:
         if isinstance(value := getattr(encoded, field.name), Tensor)
     }
     tensors |= {f"{_TEXT}{name}": value for name, value in encoded.text.extra.items()}
+    tensors |= {f"{_IMAGE}{name}": value for name, value in encoded.image_extra.items()}
     tensors[_TEXT] = encoded.text.embeds_BLE
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(file) as temporary:
@@ -84,13 +85,24 @@ def read_encoded(file: Path) -> Encoded:
             metadata = opened.metadata()
             tensors = {name: opened.get_tensor(name) for name in sorted(opened.keys())}
         image = tensors.pop("image_FCHW", None)
-        extra = {name: tensors.pop(name) for name in list(tensors) if name.startswith(_TEXT)}
-        text = Text(extra.pop(_TEXT), {n.removeprefix(_TEXT): x for n, x in extra.items()})
-        return Encoded(id=metadata["id"], text=text, image_FCHW=image, **tensors)
+        of_text, of_image = (_under(prefix, tensors) for prefix in (_TEXT, _IMAGE))
+        return Encoded(
+            id=metadata["id"],
+            text=Text(of_text.pop(""), of_text),
+            image_FCHW=image,
+            image_extra=of_image,
+            **tensors,
+        )
     except (SafetensorError, KeyError, TypeError) as error:
         raise MatrixError(
             f"not a cached sample ({error})", remedy="delete the file; it is made again", file=file
         ) from error
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Take out what is named ``prefix``..., by the rest of the names."""
+    names = [name for name in tensors if name.startswith(prefix)]
+    return {name.removeprefix(prefix): tensors.pop(name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -106,6 +118,7 @@ class Batch:
     id_map_BFCHW: Tensor | None
     """Latents of the id map; zeros where it was dropped. None: a run without id map."""
     phrase_BPL: Tensor
+    """Zeros where the caption was dropped."""
     region_BPN: Tensor
     phrase_targets: Targets
     """For SGA: absent in samples whose caption was dropped."""
@@ -141,13 +154,17 @@ def make_batch(
         return [torch.rand((), generator=g).item() < share for g in generators(purpose)]
 
     silent = dropped("caption", draw.caption_dropout)
-    text = Text.cat([empty if q else s.text for s, q in zip(samples, silent, strict=True)])
+    spoken = [empty if q else s.text for s, q in zip(samples, silent, strict=True)]
+    # What a first frame adds stays where the caption is dropped.
+    text = Text.cat([t.given(s.image_extra) for t, s in zip(spoken, samples, strict=True)])
     shape = samples[0].latents_FCHW.shape
     noise = [torch.randn(shape, generator=g) for g in generators("noise")]
     timesteps = [backbone.sample_timesteps(1, g) for g in generators("timestep")]
     images = [s.image_FCHW for s in samples if s.image_FCHW is not None]
     present_BP = _padded([torch.ones(len(s.phrase_PL), dtype=torch.bool) for s in samples])
     spoken_BP = present_BP & ~torch.tensor(silent)[:, None]
+    # An empty caption has no phrases: its tokens may be fewer, and the words' indices past them.
+    phrase_BPL = _padded([s.phrase_PL for s in samples]) * spoken_BP[:, :, None]
     once_BP = present_BP & ~_padded([s.repeated_P for s in samples])
     target = _padded([s.target_PTHW for s in samples]).to(device)
     known = _padded([s.known_PT for s in samples]).to(device)
@@ -168,7 +185,7 @@ def make_batch(
         text=text.to(device),
         image_BFCHW=torch.stack(images).to(device) if images else None,
         id_map_BFCHW=id_map,
-        phrase_BPL=_padded([s.phrase_PL for s in samples]).to(device),
+        phrase_BPL=phrase_BPL.to(device),
         region_BPN=_padded([s.region_PN for s in samples]).to(device),
         phrase_targets=Targets(target, known, spoken_BP.to(device)),
         region_targets=Targets(target, known, once_BP.to(device)),

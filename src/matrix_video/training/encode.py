@@ -6,8 +6,8 @@ frames, h w token rows and columns, N = F·h·w, T decoder frames, H W rows and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -52,6 +52,8 @@ class Encoded:
     """Masks on the decoder's grid."""
     known_PT: Tensor
     """Whether the decoder frame is annotated."""
+    image_extra: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """`Backbone.image_extra` of the first frame alone."""
 
 
 def encode_clip(backbone: Backbone, clip: Clip, *, mentions: Mentions, up: int) -> Encoded:
@@ -72,7 +74,8 @@ def encode_clip(backbone: Backbone, clip: Clip, *, mentions: Mentions, up: int) 
         image = None
         if backbone.takes_image:
             image = backbone.encode_image(frames[:1], len(video))[0].cpu()
-        text = backbone.encode_text([sample.caption])
+        extra = {name: value.cpu() for name, value in backbone.image_extra(frames[:1]).items()}
+        text = backbone.encode_text([sample.caption], frames[:1])
     return Encoded(
         id=sample.id,
         latents_FCHW=latents.cpu(),
@@ -86,6 +89,7 @@ def encode_clip(backbone: Backbone, clip: Clip, *, mentions: Mentions, up: int) 
         visible_PF=torch.tensor(visible, dtype=torch.bool).reshape(-1, grid.num_frames),
         target_PTHW=target_PTHW,
         known_PT=known_PT,
+        image_extra=extra,
     )
 
 
