@@ -99,7 +99,7 @@ def test_maps_equal_dense_softmax_of_the_same_forward(clip: Clip, backbone: Back
 
 
 def test_rows_are_complete_and_in_range(clip: Clip, backbone: Backbone) -> None:
-    rows = measure_clip(backbone, clip, _PROBE)
+    rows = measure_clip(backbone, clip, _PROBE).rows
     assert len(rows) == 3 * 3 * 3 * 2  # layers, levels, phrases, kinds
     assert len({(r.layer, r.level, r.phrase, r.kind) for r in rows}) == len(rows)
     assert {r.sample for r in rows} == {"clip0"}
@@ -122,17 +122,17 @@ def test_levels_and_layers_at_once_change_nothing(clip: Clip, backbone: Backbone
     def key(row: Row) -> tuple[int, int, int, str]:
         return row.layer, row.level, row.phrase, row.kind
 
-    one = sorted(measure_clip(backbone, clip, _PROBE), key=key)
+    one = sorted(measure_clip(backbone, clip, _PROBE).rows, key=key)
     for batch, layers in ((1, None), (2, 2), (3, 1)):
         probe = replace(_PROBE, batch=batch, layers_at_once=layers)
-        other = sorted(measure_clip(backbone, clip, probe), key=key)
+        other = sorted(measure_clip(backbone, clip, probe).rows, key=key)
         assert [key(r) for r in one] == [key(r) for r in other]
         np.testing.assert_allclose(_values(one), _values(other), rtol=1e-3, atol=1e-6)
 
 
 def test_heads_come_with_their_mean(clip: Clip, backbone: Backbone) -> None:
-    whole = measure_clip(backbone, clip, replace(_PROBE, levels=1))
-    rows = measure_clip(backbone, clip, replace(_PROBE, levels=1, per_head=True))
+    whole = measure_clip(backbone, clip, replace(_PROBE, levels=1)).rows
+    rows = measure_clip(backbone, clip, replace(_PROBE, levels=1, per_head=True)).rows
     assert {row.head for row in rows} == {None, 0, 1}
     means = [row for row in rows if row.head is None]
     np.testing.assert_allclose(_values(means), _values(whole), rtol=1e-3, atol=1e-6)
@@ -150,7 +150,7 @@ def test_an_instance_that_enters_later_has_no_v2v_rows(clip: Clip, backbone: Bac
     masks = clip.tracks["id1"].masks()
     masks[0] = False
     late = Clip(clip.sample, clip.video, {**clip.tracks, "id1": MaskTrack.from_masks(masks)})
-    rows = measure_clip(backbone, late, replace(_PROBE, levels=1))
+    rows = measure_clip(backbone, late, replace(_PROBE, levels=1)).rows
     kinds = {role: {r.kind for r in rows if r.role == role} for role in ("subject", "verb")}
     assert kinds == {"subject": {"v2t"}, "verb": {"v2t", "v2v"}}
 
@@ -160,7 +160,7 @@ def test_unknown_frames_are_not_scored(clip: Clip, backbone: Backbone) -> None:
     unknown = MaskTrack.from_masks(masks, unknown=range(1, len(masks)))
     hidden = Clip(clip.sample, clip.video, {**clip.tracks, "id1": unknown})
     probe = replace(_PROBE, levels=1)
-    rows = [r for r in measure_clip(backbone, hidden, probe) if r.role == "subject"]
+    rows = [r for r in measure_clip(backbone, hidden, probe).rows if r.role == "subject"]
     # Frame 0 alone is known: V2T is scored there, V2V not at all.
     assert {r.kind for r in rows} == {"v2t"}
     assert {r.area for r in rows} == {float(masks_area(backbone, hidden))}
@@ -172,8 +172,8 @@ def masks_area(backbone: Backbone, clip: Clip) -> float:
 
 
 def test_bfloat16_is_close_to_float32(clip: Clip, backbone: Backbone) -> None:
-    exact = measure_clip(backbone, clip, _PROBE)
-    rough = measure_clip(backbone, clip, replace(_PROBE, precision="bf16"))
+    exact = measure_clip(backbone, clip, _PROBE).rows
+    rough = measure_clip(backbone, clip, replace(_PROBE, precision="bf16")).rows
     np.testing.assert_allclose(
         [r.aas for r in rough], [r.aas for r in exact], rtol=0.05, atol=0.005
     )

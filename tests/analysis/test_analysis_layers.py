@@ -6,22 +6,25 @@ Shapes: S samples, L layers, F token frames, h w token rows and columns.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from matrix_video.analysis.choose import choose_layers
 from matrix_video.analysis.layers import (
     DataFacts,
     LayerChoice,
     ModelFacts,
-    choose_layers,
     read_choice,
     write_choice,
 )
-from matrix_video.analysis.records import KINDS, Row, Table, to_table
+from matrix_video.analysis.records import KINDS, Row, Table, join_tables, to_table
 from matrix_video.analysis.scores import score
+from matrix_video.analysis.sink_records import SinkRow, to_sink_table
 from matrix_video.attention.site import Kind
 from matrix_video.backbones.fingerprint import Fingerprint
 from matrix_video.data.sample import Role
@@ -95,6 +98,11 @@ def _row(sample: str, layer: int, role: Role, kind: Kind, phrase: int, found: ob
     )
 
 
+def _rows_of(table: Table) -> list[Row]:
+    return [Row(**{k: math.nan if v is None and k != "head" else v for k, v in row.items()})
+            for row in table.data.to_pylist()]  # fmt: skip
+
+
 def _choose(table: Table, labels: Mapping[str, bool] | None) -> LayerChoice:
     return choose_layers(
         table, num_layers=_LAYERS, model=_MODEL, data=_DATA, labels=labels, draws=400
@@ -122,6 +130,7 @@ def test_layers_that_follow_the_masks_are_influential() -> None:
     table, _ = _planted(20, _FOLLOW)
     choice = _choose(table, None)
     found = {(g.kind, g.words): g for g in choice.evidence.groups}
+    assert all(g.stability is not None and g.stability.top_shared > 0.9 for g in found.values())
     assert found["v2t", "nouns"].influential == (5, 6, 7)
     assert found["v2t", "verbs"].influential == (6, 2, 3)
     assert found["v2v", "nouns"].influential == (0, 1, 2)
@@ -162,23 +171,98 @@ def test_labels_of_too_few_failures_are_not_tested() -> None:
     table, labels = _planted(20, _FOLLOW)
     few = {name: name not in ("clip001", "clip003") for name in labels}
     choice = _choose(table, few)
-    assert {g.reason for g in choice.evidence.groups} == {
-        "18 successes and 2 failures; at least 3 of each are needed"
-    }
+    reason = "18 successes and 2 failures; at least 3 of each are needed"
+    assert {g.reason for g in choice.evidence.groups} == {reason}
+    assert f"v2v verbs: dominance not measured ({reason})" in choice.evidence.warnings
     assert choice.evidence.basis["v2t"] == "binding"
+
+
+def test_labels_without_a_failure_are_not_tested() -> None:
+    table, labels = _planted(4, _FOLLOW)
+    choice = _choose(table, dict.fromkeys(labels, True))
+    reason = "4 successes and 0 failures; at least 3 of each are needed"
+    assert {g.reason for g in choice.evidence.groups} == {reason}
+    assert f"v2t nouns: dominance not measured ({reason})" in choice.evidence.warnings
 
 
 def test_thin_evidence_is_warned_of() -> None:
     table, labels = _planted(8, _FOLLOW)
     warnings = _choose(table, labels).evidence.warnings
     assert "v2t nouns: ranked on 8 samples only; the order may not hold" in warnings
-    assert any("4 successes and 4 failures" in warning for warning in warnings)
+    assert (
+        "v2t nouns: dominance rests on 4 successes and 4 failures; with fewer than 16 of each it "
+        "may not hold" in warnings
+    )
+    warnings = _choose(table, None).evidence.warnings
+    assert "v2t nouns: dominance not measured (no labels of success were given)" in warnings
+    alone = to_table(
+        replace(row, binding=math.nan) for row in _rows_of(table) if row.sample == "clip000"
+    )
+    warnings = _choose(alone, None).evidence.warnings
+    assert (
+        "v2v verbs: too few samples to halve (1; at least 4 are needed), so that it is not known "
+        "how stable the order is" in warnings
+    )
+    assert "v2v verbs: no sample has a rival instance, so binding is not measured" in warnings
+
+
+def test_an_order_that_halves_do_not_share_is_warned_of() -> None:
+    table, _ = _planted(6, {}, seed=1)  # all layers look at nothing
+    choice = _choose(table, None)
+    for group in choice.evidence.groups:
+        assert group.stability is not None
+        assert group.stability.unstable
+    halves = choice.evidence.groups[0].stability
+    assert halves is not None
+    assert (
+        "v2t nouns: the order is unstable: between random halves of the samples its rank "
+        f"correlation is {halves.mean:.2f} ({halves.low:.2f} to {halves.high:.2f}; below 0.5 the "
+        f"top is in doubt), and of the top 3 layers {halves.top_shared:.0%} are the same; measure "
+        "more samples" in choice.evidence.warnings
+    )
 
 
 def test_a_chosen_layer_at_chance_is_warned_of() -> None:
     table, _ = _planted(20, dict.fromkeys(_FOLLOW, -0.04))  # less inside than outside
-    warnings = _choose(table, None).evidence.warnings
-    assert any("log-lift is at or below chance" in warning for warning in warnings)
+    choice = _choose(table, None)
+    told = {f"v2t: layer {i} is chosen although its log-lift is at or below chance": i
+            for i in range(_LAYERS)}  # fmt: skip
+    low = [told[warning] for warning in choice.evidence.warnings if warning in told]
+    nouns, verbs = (g.layers for g in choice.evidence.groups[:2])
+    assert low == [i for i in choice.v2t if nouns[i].log_lift <= 0 and verbs[i].log_lift <= 0]
+    assert low
+
+
+def test_heads_and_sinks_are_kept_as_evidence() -> None:
+    table, _ = _planted(4, _FOLLOW)
+    heads = to_table(
+        replace(row, head=head, aas=row.aas * (1 + head)) for row in _rows_of(table)
+        for head in range(5)
+    )  # fmt: skip
+    rows = [
+        SinkRow("clip000", layer, 0, 1.0, tokens, 4, share)
+        for layer in range(_LAYERS)
+        for tokens, share in (("word", 0.1), ("padding", 0.3), ("video", 0.6))
+    ]
+    plain = _choose(table, None)
+    choice = choose_layers(
+        join_tables([table, heads]),
+        num_layers=_LAYERS,
+        model=_MODEL,
+        data=_DATA,
+        sinks=to_sink_table(rows),
+    )
+    # They are shown, and choose nothing.
+    assert (choice.v2t, choice.v2v) == (plain.v2t, plain.v2v)
+    assert choice.evidence.groups == plain.evidence.groups
+    assert [s.layer for s in choice.evidence.sinks] == list(range(_LAYERS))
+    assert choice.evidence.sinks[3].shares == {"word": 0.1, "padding": 0.3, "video": 0.6}
+    assert choice.evidence.warnings[:-1] == plain.evidence.warnings
+    assert choice.evidence.warnings[-1].startswith("v2t: more than 50% of the attention to text")
+    found = [h for h in choice.evidence.heads if (h.kind, h.words) == ("v2t", "verbs")]
+    expected = [(layer, head) for layer in choice.v2t for head in (4, 3, 2)]
+    assert [(h.layer, h.head) for h in found] == expected
+    assert plain.evidence.heads == plain.evidence.sinks == ()
 
 
 def test_a_kind_without_measurements_is_refused() -> None:
@@ -197,6 +281,12 @@ def test_file_round_trip_and_contract(tmp_path: Path) -> None:
     stored = json.loads(path.read_text())
     assert set(stored) == {"format", "model", "data", "v2t", "v2v", "evidence"}
     assert stored["format"] == 1
+    for group in stored["evidence"]["groups"]:
+        assert group["stability"].pop("top_shared") <= 1
+        del group["stability"]
+    del stored["evidence"]["sinks"], stored["evidence"]["heads"]
+    path.write_text(json.dumps(stored))  # as format 1 was first written
+    assert read_choice(path).v2t == choice.v2t
     assert stored["v2t"] == list(choice.v2t)
 
 

@@ -5,11 +5,17 @@ Shapes: R phrases, T pixel frames, F token frames, h w token rows and columns, H
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image, ImageSequence
 
-from matrix_video.analysis.overlays import COLOURS, overlay_strip, overlay_video
+from matrix_video.analysis.caption import COLOURS, GROUND, Caption, caption_picture
+from matrix_video.analysis.overlays import overlay_strip, overlay_video, write_overlay
 from matrix_video.data.grid import TokenGrid
+from matrix_video.data.sample import Span
+from matrix_video.data.video import read_video
 
 _GRID = TokenGrid(frames=((0,), (1, 2, 3, 4)), height=4, width=4)
 _SIDE = 32
@@ -49,17 +55,53 @@ def test_a_map_of_zeros_colours_nothing() -> None:
     assert (video[:, -_SIDE:] == 100).all()
 
 
-def test_outline_follows_the_mask() -> None:
-    masks = np.zeros((1, 2, 4, 4), dtype=bool)
-    masks[0, 1, 1:3, 1:3] = True
-    video = overlay_video(_frames(), np.ones((1, 2, 4, 4)), _GRID, ["x"], masks_RFhw=masks)
-    side = video.shape[2]
-    white = (video[:, -side:] == 255).all(axis=-1)
-    assert not white[0].any()
-    rows, columns = np.nonzero(white[1])
-    assert (rows.min(), rows.max()) == (side // 4, 3 * side // 4 - 1)
-    assert (columns.min(), columns.max()) == (side // 4, 3 * side // 4 - 1)
-    assert not white[1, side // 2, side // 2]
+def test_outline_follows_the_mask_in_the_colour_of_the_phrase() -> None:
+    masks = np.zeros((2, 2, 4, 4), dtype=bool)
+    masks[1, 1, 1:3, 1:3] = True
+    flat = np.ones((2, 2, 4, 4))
+    video = overlay_video(_frames(), flat, _GRID, ["x", "y"], masks_RFhw=masks)
+    side = video.shape[2] // 2
+    assert (video[:, -side:, :side] == 100).all()  # the first phrase has no mask
+    panel = video[:, -side:, side:]
+    border = (panel == np.array(COLOURS[1])).all(axis=-1)
+    assert not border[0].any()
+    for shown, inset in ((border[1], 0), ((panel[1] == np.array(GROUND)).all(axis=-1), 1)):
+        rows, columns = np.nonzero(shown)
+        low, high = side // 4 + inset, 3 * side // 4 - 1 - inset
+        assert (rows.min(), rows.max(), columns.min(), columns.max()) == (low, high, low, high)
+        assert len(rows) == 4 * (high - low)  # one pixel wide
+    assert (panel[1, side // 2, side // 2] == 100).all()
+
+
+def test_video_strip_and_animation_are_written_side_by_side(tmp_path: Path) -> None:
+    caption = Caption("one two", ((Span(start=0, end=3),), (Span(start=4, end=7),)))
+    plain = overlay_video(_frames(), _maps(), _GRID, ["one", "two"])
+    paths = write_overlay(tmp_path / "a.b_v2t_layer01.mp4", plain, _GRID, 7.0, caption)
+    above = caption_picture(caption, plain.shape[2])
+    video = np.stack([np.concatenate([above, frame]) for frame in plain])
+    assert [path.name for path in paths] == [f"a.b_v2t_layer01.{s}" for s in ("mp4", "png", "gif")]
+    assert read_video(paths[0]).frames_THWC.shape == video.shape
+    strip = np.concatenate([above, overlay_strip(plain, _GRID)])  # the caption once
+    np.testing.assert_array_equal(np.asarray(Image.open(paths[1])), strip)
+    animation = Image.open(paths[2])
+    durations, shown = [], []
+    for frame in ImageSequence.Iterator(animation):
+        durations.append(frame.info["duration"])
+        shown.append(np.asarray(frame.convert("RGB")).astype(int))
+    assert sum(durations) == round(5 / 7 * 100) * 10
+    # Frames 1 to 4 are alike, and GIF stores such frames once.
+    assert len(shown) == 2
+    for found, t in zip(shown, (0, 1), strict=True):
+        assert np.abs(found - video[t]).mean() < 2
+    again = write_overlay(tmp_path / "again.mp4", plain, _GRID, 7.0, caption)
+    assert [p.read_bytes() for p in paths] == [p.read_bytes() for p in again]
+
+
+def test_a_wide_animation_is_made_smaller(tmp_path: Path) -> None:
+    video = np.zeros((5, 20, 1920, 3), dtype=np.uint8)
+    paths = write_overlay(tmp_path / "wide.mp4", video, _GRID, 8.0, Caption("x", ()))
+    height = read_video(paths[0]).size[0]
+    assert Image.open(paths[2]).size == (960, height // 2)
 
 
 def test_odd_frames_make_even_videos_and_padding_tokens_are_not_shown() -> None:

@@ -7,13 +7,25 @@ from pathlib import Path
 
 import numpy as np
 
-from matrix_video.analysis.layers import DataFacts, ModelFacts, choose_layers
-from matrix_video.analysis.plots import draw_plots, level_means
+from matrix_video.analysis.choose import choose_layers
+from matrix_video.analysis.layers import DataFacts, LayerSinks, ModelFacts
+from matrix_video.analysis.plots import draw_plots
+from matrix_video.analysis.plots_depth import draw_sinks, level_means
+from matrix_video.analysis.plots_shared import svg_figure
 from matrix_video.analysis.records import KINDS, Row, Table, to_table
+from matrix_video.analysis.sink_records import SinkRow, to_sink_table
 from matrix_video.backbones.fingerprint import Fingerprint
 from matrix_video.data.sample import Role
 
 _LAYERS = 4
+
+
+_SINKS = to_sink_table(
+    SinkRow(f"clip{s}", layer, 0, 0.0, tokens, 4, 0.25 if tokens != "video" else 0.5)
+    for s in range(8)
+    for layer in range(_LAYERS)
+    for tokens in ("word", "padding", "video")
+)
 
 
 def _table(samples: int = 8) -> Table:
@@ -57,20 +69,48 @@ def test_all_plots_are_written_and_equal_each_time(tmp_path: Path) -> None:
         model=model,
         data=DataFacts(path="d", samples=8, hash="h"),
         labels=labels,
+        sinks=_SINKS,
         draws=50,
     )
-    paths = draw_plots(tmp_path / "one", table, choice)
+    paths = draw_plots(tmp_path / "one", table, choice, _SINKS)
     assert sorted(path.name for path in paths) == sorted(
         [f"{what}_{kind}_{words}.svg" for what in ("layers", "gaps") for kind in KINDS
          for words in ("nouns", "verbs")]
         + [f"levels_{kind}.svg" for kind in KINDS]
+        + ["sinks.svg"]
     )  # fmt: skip
-    again = draw_plots(tmp_path / "two", table, choice)
-    for path, other in zip(paths, again, strict=True):
-        text = path.read_text()
-        assert text == other.read_text()
-        assert "</svg>" in text
-    assert "video to text, nouns: 8 samples" in paths[0].read_text()
+    fewer = choice.evidence.model_copy(update={"groups": choice.evidence.groups[:1]})
+    again = draw_plots(
+        tmp_path / "two", table, choice.model_copy(update={"evidence": fewer}), _SINKS
+    )
+    assert len(again) == 5
+    for path in again:
+        assert path.read_bytes() == (tmp_path / "one" / path.name).read_bytes()
+    text = {path.stem: path.read_text() for path in paths}
+    for name, words in {
+        "layers_v2t_nouns": ("Video to text, nouns", "8 samples; halves agree on the order at "),
+        "gaps_v2v_verbs": ("success (4 videos)", "failure (4 videos)", "less the mean"),
+        "levels_v2v": ("log-lift (ln; 0 = chance)", "timestep of the model"),
+        "sinks": ("words of the caption", "padding", "of the attention", "even"),
+    }.items():
+        for word in words:
+            assert word in text[name], (name, word)
+        assert "fill: #ffffff" in text[name]  # its own ground, whatever the page's
+
+
+def test_sinks_without_video_keys_are_drawn_of_text_alone(tmp_path: Path) -> None:
+    shares = {
+        True: {"word": 0.1, "padding": 0.2, "video": 0.7},
+        False: {"word": 0.4, "padding": 0.6},
+    }
+    drawn: dict[bool, str] = {}
+    for joint, even in shares.items():
+        layers = [LayerSinks.model_validate({"layer": i, "shares": even}) for i in range(3)]
+        with svg_figure(tmp_path / "sinks.svg", (6, 4)) as figure:
+            draw_sinks(figure, layers, layers[0].shares, [1])
+        drawn[joint] = (tmp_path / "sinks.svg").read_text()
+    assert [drawn[joint].count("of the video tokens") for joint in (True, False)] == [1, 0]
+    assert [drawn[joint].count("of the attention") for joint in (True, False)] == [1, 1]
 
 
 def test_level_means_are_means() -> None:

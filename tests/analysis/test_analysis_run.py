@@ -6,14 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import matrix_video.analysis.run as run_module
-from matrix_video.analysis.collect import Probe, measure_clip
+from matrix_video.analysis.collect import Measured, Probe, measure_clip
 from matrix_video.analysis.config import AnalyzeConfig
 from matrix_video.analysis.layers import read_choice
-from matrix_video.analysis.records import Row, read_table
+from matrix_video.analysis.records import read_table
 from matrix_video.analysis.run import analyze
+from matrix_video.analysis.sink_records import read_sinks
 from matrix_video.backbones.base import Backbone
 from matrix_video.backbones.fingerprint import fingerprint
 from matrix_video.backbones.loading import backbone_for
@@ -23,13 +25,29 @@ from matrix_video.data.video import read_video
 from matrix_video.services.errors import MatrixError
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spares the plots, which take longer than the rest, where no test looks at them."""
+
+    def none(*_: object) -> list[Path]:
+        return []
+
+    monkeypatch.setattr(run_module, "draw_plots", none)
+
+
 def _config(data: Path, out: Path, **changes: object) -> AnalyzeConfig:
     values: dict[str, object] = {"data": data, "out": out, "levels": 2, "draws": 100}
     return AnalyzeConfig.model_validate({**values, **changes})
 
 
-def test_everything_is_written(data: Path, tmp_path: Path, backbone: Backbone) -> None:
-    out = tmp_path / "run"
+def test_everything_is_written(
+    data: Path,
+    tmp_path: Path,
+    backbone: Backbone,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "runs" / "attention"
     choice = analyze(_config(data, out, overlays=1), backbone)
     assert read_choice(out / "layers.json") == choice
     assert choice.model.fingerprint == fingerprint(backbone.transformer)
@@ -37,20 +55,32 @@ def test_everything_is_written(data: Path, tmp_path: Path, backbone: Backbone) -
     table = read_table(out / "attention.parquet")
     assert sorted(set(table.text("sample"))) == ["clip0", "clip1", "clip2"]
     assert len(table) == 3 * 3 * 2 * 3 * 2  # samples, layers, levels, phrases, kinds
+    sinks = read_sinks(out / "sinks.parquet")
+    assert len(sinks) == 3 * 3 * 2 * 4  # samples, layers, levels; word, special, padding, video
+    assert [s.layer for s in choice.evidence.sinks] == [0, 1, 2]
     plots = {path.name for path in (out / "plots").iterdir()}
     groups = [f"{kind}_{words}" for kind in ("v2t", "v2v") for words in ("nouns", "verbs")]
     assert plots == {  # no gaps: dominance was not measured
         *(f"layers_{group}.svg" for group in groups),
         "levels_v2t.svg",
         "levels_v2v.svg",
+        "sinks.svg",
     }
     names = sorted(path.name for path in (out / "overlays").iterdir())
     expected = [f"clip0_v2t_layer{choice.v2t[0]:02d}", f"clip0_v2v_layer{choice.v2v[0]:02d}"]
-    assert names == sorted(f"{name}{end}" for name in expected for end in (".mp4", ".png"))
+    assert names == sorted(f"{name}{end}" for name in expected for end in (".mp4", ".png", ".gif"))
     video = read_video(out / "overlays" / f"{expected[0]}.mp4")
     assert len(video) == 9
+    # The snippet of the document reads these very files.
+    text = (Path(__file__).parents[2] / "docs/analysis.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    exec(text.split("```python\n")[1].split("```")[0], {})
+    shown = capsys.readouterr().out
+    assert f"{choice.v2t}\n{choice.v2v}\n" in shown
+    assert f"words get {np.mean([s.shares['word'] for s in choice.evidence.sinks]):.1%}" in shown
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_stopped_run_goes_on_to_the_same_result(
     data: Path, tmp_path: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -58,7 +88,7 @@ def test_a_stopped_run_goes_on_to_the_same_result(
     out = tmp_path / "stopped"
     measured: list[str] = []
 
-    def dying(backbone: Backbone, clip: Clip, probe: Probe) -> list[Row]:
+    def dying(backbone: Backbone, clip: Clip, probe: Probe) -> Measured:
         if len(measured) == 2:
             raise KeyboardInterrupt
         measured.append(clip.sample.id)
@@ -69,7 +99,7 @@ def test_a_stopped_run_goes_on_to_the_same_result(
         analyze(_config(data, out, overlays=0), backbone)
     assert not (out / "layers.json").exists()
 
-    def counting(backbone: Backbone, clip: Clip, probe: Probe) -> list[Row]:
+    def counting(backbone: Backbone, clip: Clip, probe: Probe) -> Measured:
         measured.append(clip.sample.id)
         return measure_clip(backbone, clip, probe)
 
@@ -80,6 +110,7 @@ def test_a_stopped_run_goes_on_to_the_same_result(
     assert one.equals(two)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_changed_clip_is_measured_again(data: Path, tmp_path: Path, backbone: Backbone) -> None:
     out = tmp_path / "run"
     before = analyze(_config(data, out, overlays=0), backbone)
@@ -88,9 +119,10 @@ def test_a_changed_clip_is_measured_again(data: Path, tmp_path: Path, backbone: 
     track.write_bytes(other.read_bytes())
     after = analyze(_config(data, out, overlays=0), backbone)
     assert after.data.hash != before.data.hash
-    assert len(list((out / "parts").iterdir())) == 4
+    assert len(list((out / "parts").iterdir())) == 2 * 4  # attention and sinks
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_another_model_is_measured_again(data: Path, tmp_path: Path, backbone: Backbone) -> None:
     """Other weights under the same name: old measurements must not stand for them."""
     out = tmp_path / "run"
@@ -104,6 +136,7 @@ def test_another_model_is_measured_again(data: Path, tmp_path: Path, backbone: B
     assert analyze(_config(data, out, overlays=0), decoded).evidence != after.evidence
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_labels_reach_the_evidence(data: Path, tmp_path: Path, backbone: Backbone) -> None:
     labels = tmp_path / "scores.json"
     videos = [{"id": f"clip{i}", "sgi_raw": i / 2} for i in range(3)]

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module, remove_hook_from_module
 from torch import Tensor, nn
 
 from matrix_video.attention.site import Site
-from matrix_video.attention.tap import tap
+from matrix_video.attention.tap import Captures, tap
 from matrix_video.services.errors import MatrixError
 
 Make = Callable[..., Any]
@@ -398,3 +399,105 @@ def test_compiled(make_model: Make, make_site: Make, whole: bool) -> None:
         torch.allclose(a, p.grad, atol=1e-5) for a, p in zip(grads, model.parameters(), strict=True)
     )
     torch.compiler.reset()
+
+
+# -- several forwards, offloading --------------------------------------------------------------
+
+
+def test_after_is_given_the_captures_of_every_forward(make_model: Make, make_site: Make) -> None:
+    """As a pipeline with separate guidance makes them: two forwards, both of which are seen."""
+    model = make_model()
+    seen: list[Tensor] = []
+
+    def after(captures: Captures) -> None:
+        seen.append(captures["a"].q)
+        captures.clear()
+
+    with tap(model, {"a": make_site()}, after=after) as captures:
+        model(X)
+        model(X + 1)
+        assert len(captures) == 0
+        model.fail = True
+        with pytest.raises(ArithmeticError, match="planted"):  # nothing to hand out
+            model(X)
+    assert len(seen) == 2
+    for q, x in zip(seen, (X, X + 1), strict=True):
+        twin = make_model()
+        with tap(twin, {"a": make_site()}) as alone:
+            twin(x)
+        assert torch.equal(alone["a"].q, q)
+
+
+def test_an_error_of_after_ends_the_forward_and_restores(make_model: Make, make_site: Make) -> None:
+    model = make_model()
+    before = state(model)
+
+    def after(_: Captures) -> None:
+        raise ArithmeticError("planted")
+
+    with (
+        pytest.raises(ArithmeticError, match="planted"),
+        tap(model, {"a": make_site()}, after=after),
+    ):
+        model(X)
+    assert state(model) == before
+
+
+def offloaded(model: nn.Module) -> nn.Module:
+    """The attention of both blocks as diffusers' offloading leaves it, for a CPU."""
+    for block in model.blocks:
+        hook = AlignDevicesHook(execution_device="cpu", offload=True, place_submodules=True)
+        add_hook_to_module(block.attn, hook)
+    return model
+
+
+def test_offloading_hooks_are_observed_through(make_model: Make, make_site: Make) -> None:
+    model = offloaded(make_model())
+    attn = model.blocks[0].attn
+    assert attn.to_q.weight.is_meta  # its weights are elsewhere between forwards
+    before, hooked = state(model), vars(attn)["forward"]
+    plain = make_model()
+    with tap(plain, {"a": make_site()}) as expected:
+        out = plain(X)
+    with tap(model, {"a": make_site()}) as captures:
+        assert torch.equal(model(X), out)
+        assert torch.equal(captures["a"].q, expected["a"].q)
+        with tap(model, {"inner": make_site()}) as inner:
+            model(X)
+            twin = copy.deepcopy(model)
+        assert torch.equal(inner["inner"].q, expected["a"].q)
+    assert state(model) == before
+    assert vars(attn)["forward"] is hooked
+    # The copy is untapped, and has hook and weights of its own.
+    kept = captures["a"]
+    assert torch.equal(twin(X), out)
+    assert captures["a"] is kept
+    own = vars(twin.blocks[0].attn)["forward"]
+    assert own.args == (twin.blocks[0].attn,)
+    remove_hook_from_module(attn)
+    with tap(model, {"a": make_site()}) as captures:
+        assert torch.equal(model(X), out)
+
+
+def test_a_cache_is_refused_under_and_over_an_offloading_hook(
+    make_model: Make, make_site: Make
+) -> None:
+    def cache(module: nn.Module) -> None:
+        stored = module.forward
+        module.forward = lambda x: stored(x)
+
+    for first, second in ((cache, offload), (offload, cache)):
+        model = make_model()
+        first(model.blocks[0].attn)
+        second(model.blocks[0].attn)
+        with (
+            pytest.raises(
+                MatrixError, match=r"forward of this module was replaced.*disable caches"
+            ),
+            tap(model, {"a": make_site()}),
+        ):
+            pass
+
+
+def offload(module: nn.Module) -> None:
+    add_hook_to_module(module, AlignDevicesHook(execution_device="cpu"))

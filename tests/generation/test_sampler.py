@@ -21,6 +21,7 @@ from matrix_video.backbones.base import Backbone
 from matrix_video.backbones.condition import ID_COLOURS
 from matrix_video.backbones.loading import backbone_for
 from matrix_video.backbones.tiny import tiny_pipeline
+from matrix_video.backbones.wan import WanBackbone
 from matrix_video.data.dataset import Dataset
 from matrix_video.generation.sampler import (
     Prompt,
@@ -227,3 +228,17 @@ def test_prompts_that_do_not_fit_are_refused(prompts: Path, backbone: Backbone) 
         sample(backbone, small, _FRAMES, _QUICK)
     with pytest.raises(MatrixError, match="a clip of 13 frames"):
         sample(backbone, two, 13, _QUICK)
+
+
+def test_first_frames_that_a_pipeline_cannot_batch() -> None:
+    """Wan's call takes one image; a batch of prompts is then one call each."""
+    backbone = backbone_for(WanBackbone.tiny("ti2v-5b"))
+    g = np.random.default_rng(0)
+    firsts = g.integers(0, 256, size=(2, 64, 64, 3), dtype=np.uint8)
+    two = [Prompt(f"p{i}", "the cat", first) for i, first in enumerate(firsts)]
+    quick = Sampling(seed=3, steps=2, guidance=1.0)
+    videos = sample(backbone, two, 5, quick)
+    assert videos.shape == (2, 5, 64, 64, 3)
+    for video, prompt in zip(videos, two, strict=True):
+        assert np.array_equal(video, sample(backbone, [prompt], 5, quick)[0])
+    assert _differences(videos[0], videos[1]) > 1

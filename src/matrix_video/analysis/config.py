@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from matrix_video.analysis.labels import SUCCESS_AT
 from matrix_video.backbones.precision import Precision
 from matrix_video.data.options import ClipOptions
 from matrix_video.data.spans import Mentions
+from matrix_video.services.errors import MatrixError
 
 
 class AnalyzeConfig(ClipOptions):
@@ -24,6 +26,11 @@ class AnalyzeConfig(ClipOptions):
     """MATRIX data set with mask tracks: real videos, or videos that the model generated."""
     out: Path
     """Run folder; a run that was stopped goes on with the next sample."""
+    adapter: Path | None = None
+    """Adapter folder of a training run, to measure the fine-tuned model; None: the base."""
+    trajectory: Path | None = None
+    """Run folder of `matrix generate` that made these very videos: maps are read while each is
+    sampled again, at `levels` evenly spaced steps. None: the videos are noised."""
 
     labels: Path | None = None
     """Success or failure of the videos: ``scores.json`` of an evaluation, or a CSV with columns
@@ -34,7 +41,7 @@ class AnalyzeConfig(ClipOptions):
     """Bootstrap draws over videos."""
 
     levels: int = Field(default=5, ge=1)
-    """Noise levels, evenly spaced in the model's schedule."""
+    """Noise levels, evenly spaced in the model's schedule, or steps of the sampling."""
     batch: int = Field(default=5, ge=1)
     """Noise levels in one forward pass."""
     layers_at_once: int | None = Field(default=None, ge=1)
@@ -49,4 +56,18 @@ class AnalyzeConfig(ClipOptions):
     seed: int = 0
     """Noise follows from this, the sample's id and the level; the bootstrap from this alone."""
     precision: Precision = "no"
-    """Autocast of the transformer's forward pass."""
+    """Autocast of the transformer's forward pass; with a trajectory that of its run is used."""
+
+    @model_validator(mode="after")
+    def _trajectory_as_it_was(self) -> Self:
+        """A sampling is repeated as it was; what would change it is refused."""
+        given = ("adapter", "fps", "num_frames", "height", "width")
+        changed = [name for name in given if getattr(self, name) is not None]
+        if self.trajectory is not None and changed:
+            raise MatrixError(
+                f"{changed[0]} is given, but a sampling is repeated with the adapter, length and "
+                "size of the run that made the videos",
+                remedy="Leave it out, or leave out the trajectory",
+                field=changed[0],
+            )
+        return self

@@ -1,149 +1,162 @@
 """Plots of an analysis, as SVG files that are equal for equal measurements.
 
-Shapes: L layers, P noise levels.
+They follow the figures of paper section 4: layers in order of influence, and the gaps of
+successful and failed videos to the mean of all. Noise levels and sinks are our additions.
+
+Shapes: S samples, L layers, K tested layers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from matrix_video.analysis.layers import GroupEvidence, LayerChoice
-from matrix_video.analysis.records import KINDS, WORDS, Table, Words
-from matrix_video.attention.site import Kind
-from matrix_video.services.files import atomic_path
+from matrix_video.analysis.plots_depth import draw_levels, draw_sinks
+from matrix_video.analysis.plots_shared import (
+    BLUE,
+    INK,
+    NAMES,
+    ORANGE,
+    PALE,
+    VERMILLION,
+    mark_chosen,
+    plain,
+    svg_figure,
+    width_for,
+)
+from matrix_video.analysis.ranking import Group, make_group
+from matrix_video.analysis.records import KINDS, Table
+from matrix_video.analysis.sink_records import SinkTable
 
-_BAR, _CHOSEN, _LINE = "#b8c4d6", "#2f6db5", "#c4582b"
-_SUCCESS, _FAILURE = "#3a8f4d", "#b23a48"
-_NAMES: Final[dict[Kind, str]] = {"v2t": "video to text", "v2v": "video to video"}
 
-
-def draw_plots(folder: Path, table: Table, choice: LayerChoice) -> list[Path]:
+def draw_plots(
+    folder: Path, table: Table, choice: LayerChoice, sinks: SinkTable | None = None
+) -> list[Path]:
     """Write all plots of an analysis into ``folder`` and return their paths.
 
     For each group, ``layers_<kind>_<words>.svg`` (mean AAS and frequency by rank) and, where
-    dominance was measured, ``gaps_<kind>_<words>.svg``; for each kind ``levels_<kind>.svg``.
+    dominance was measured, ``gaps_<kind>_<words>.svg``; for each kind ``levels_<kind>.svg``
+    (log-lift by layer and noise level); ``sinks.svg`` where sinks were measured.
     """
+    num_layers = choice.model.num_layers
+    chosen = {"v2t": choice.v2t, "v2v": choice.v2v}
     paths: list[Path] = []
-    for group in choice.evidence.groups:
-        name = f"{group.kind}_{group.words}.svg"
-        chosen = choice.v2t if group.kind == "v2t" else choice.v2v
-        with _figure(folder / f"layers_{name}", (6.4, 3.2)) as figure:
-            _layers(figure, group, chosen)
+    for evidence in choice.evidence.groups:
+        name = f"{evidence.kind}_{evidence.words}.svg"
+        measured = make_group(table, evidence.kind, evidence.words, num_layers)
+        with svg_figure(folder / f"layers_{name}", (width_for(num_layers), 4.2)) as figure:
+            _layers(figure, evidence, measured, chosen[evidence.kind])
         paths.append(folder / f"layers_{name}")
-        if group.dominance == "measured":
-            with _figure(folder / f"gaps_{name}", (6.4, 3.2)) as figure:
-                _gaps(figure, group)
+        if evidence.dominance == "measured":
+            with svg_figure(folder / f"gaps_{name}", (6.4, 4.6)) as figure:
+                _gaps(figure, evidence)
             paths.append(folder / f"gaps_{name}")
     for kind in KINDS:
-        with _figure(folder / f"levels_{kind}.svg", (6.4, 3.6)) as figure:
-            _levels(figure, table, kind, choice.model.num_layers)
+        size = (6.8, max(3.2, 1.4 + 0.16 * num_layers))
+        with svg_figure(folder / f"levels_{kind}.svg", size) as figure:
+            draw_levels(figure, table, kind, num_layers, chosen[kind])
         paths.append(folder / f"levels_{kind}.svg")
+    if sinks is not None:
+        with svg_figure(folder / "sinks.svg", (width_for(num_layers) + 1.2, 4.6)) as figure:
+            draw_sinks(figure, choice.evidence.sinks, sinks.even_shares(), choice.v2t)
+        paths.append(folder / "sinks.svg")
     return paths
 
 
-@contextmanager
-def _figure(path: Path, size: tuple[float, float]) -> Generator[Figure]:
-    # Fixed salt and no date: an SVG otherwise differs from run to run.
-    with mpl.rc_context({"svg.hashsalt": "matrix", "svg.fonttype": "none", "font.size": 9}):
-        figure = Figure(figsize=size, layout="constrained")
-        FigureCanvasSVG(figure)
-        yield figure
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, format="svg", metadata={"Date": None})
-
-
-def _layers(figure: Figure, group: GroupEvidence, chosen: tuple[int, ...]) -> None:
-    """Layers by rank: mean AAS as bars, frequency among the top k as a line."""
-    axes: Axes = figure.subplots()
+def _layers(figure: Figure, group: GroupEvidence, measured: Group, chosen: tuple[int, ...]) -> None:
+    """Layers by rank: mean AAS with its spread above, frequency among the top k below."""
+    upper: Axes
+    lower: Axes
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     order = list(group.order)
     position = np.arange(len(order))
-    aas = [group.layers[layer].aas for layer in order]
-    frequency = [group.layers[layer].frequency for layer in order]
-    axes.bar(position, aas, color=[_CHOSEN if layer in chosen else _BAR for layer in order])
-    axes.axvline(group.k - 0.5, color="black", linewidth=0.8, linestyle=":")
-    axes.set_xticks(position, [str(layer) for layer in order])
-    axes.set_xlabel(f"layer, most influential first (top {group.k} left of the line, chosen dark)")
-    axes.set_ylabel("mean AAS")
-    right = axes.twinx()
-    right.plot(position, frequency, color=_LINE, marker="o", markersize=3, linewidth=1)
-    right.set_ylim(0, 1.05)
-    right.set_ylabel(f"share of samples in top {group.k}", color=_LINE)
-    axes.set_title(f"{_NAMES[group.kind]}, {group.words}: {group.samples} samples")
+    colours = [BLUE if layer in chosen else PALE for layer in order]
+    aas_L: NDArray[np.float64] = np.array([group.layers[layer].aas for layer in order])
+    quartiles_2L = np.quantile(measured.aas_SL[:, order], (0.25, 0.75), axis=0)
+    upper.bar(position, aas_L, color=colours)
+    upper.vlines(position, quartiles_2L[0], quartiles_2L[1], color=INK, linewidth=0.9)
+    upper.axhline(float(measured.area_S.mean()), color=VERMILLION, linewidth=1, linestyle="--")
+    upper.set_ylabel("mean AAS\n(share of attention in the mask)")
+    lower.bar(position, [100 * group.layers[i].frequency for i in order], color=colours)
+    lower.set_ylim(0, 105)
+    lower.set_ylabel(f"in the top {group.k}\n(% of samples)")
+    lower.set_xticks(position, [str(layer) for layer in order], fontsize=8)
+    mark_chosen(lower, order, chosen, x=True)
+    lower.set_xlabel(f"layer, most influential first; left of the dotted line the top {group.k}")
+    for axes in (upper, lower):
+        axes.axvline(group.k - 0.5, color=INK, linewidth=0.8, linestyle=":")
+        axes.set_xlim(-0.6, len(order) - 0.4)
+        plain(axes)
+    upper.legend(
+        handles=[
+            Patch(color=BLUE, label="chosen"),
+            Patch(color=PALE, label="not chosen"),
+            Line2D([], [], color=INK, linewidth=0.9, label="middle half of the samples"),
+            Line2D([], [], color=VERMILLION, linestyle="--", label="chance: mean area of the mask"),
+        ],
+        fontsize=7,
+        frameon=False,
+        ncols=2,
+    )
+    halves = group.stability
+    agreement = "" if halves is None else f"; halves agree on the order at {halves.mean:.2f}"
+    upper.set_title(
+        f"{NAMES[group.kind]}, {group.words}: which layers look at their instances\n"
+        f"{group.samples} samples{agreement}",
+        fontsize=10,
+    )
 
 
 def _gaps(figure: Figure, group: GroupEvidence) -> None:
-    """Gaps of both outcomes to the overall mean, and the area-matched contrast with interval."""
-    axes: Axes = figure.subplots()
-    position = np.arange(len(group.contrasts))
-    axes.bar(
-        position - 0.2,
-        [c.gap_success for c in group.contrasts],
-        width=0.4,
-        color=_SUCCESS,
-        label=f"success, n = {group.successes}",
+    """Mirrored gaps of both outcomes above, the area-matched contrast with interval below."""
+    upper: Axes
+    lower: Axes
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    contrasts = group.contrasts
+    position = np.arange(len(contrasts))
+    outcomes = (
+        ("success", group.successes, [c.gap_success for c in contrasts], BLUE),
+        ("failure", group.failures, [c.gap_failure for c in contrasts], ORANGE),
     )
-    axes.bar(
-        position + 0.2,
-        [c.gap_failure for c in group.contrasts],
-        width=0.4,
-        color=_FAILURE,
-        label=f"failure, n = {group.failures}",
-    )
-    middle = np.array([c.difference for c in group.contrasts])
-    low = middle - np.array([c.low for c in group.contrasts])
-    high = np.array([c.high for c in group.contrasts]) - middle
-    axes.errorbar(
-        position,
-        middle,
-        yerr=np.stack([low, high]),
-        fmt="o",
-        color="black",
-        markersize=3,
-        capsize=3,
-        label="difference at equal area, 95 % over all tested",
-    )
-    axes.axhline(0, color="black", linewidth=0.8)
-    axes.set_xticks(
-        position,
-        [f"{c.layer}{'*' if c.layer in group.dominant else ''}" for c in group.contrasts],
-    )
-    axes.set_xlabel("influential layer (* dominant)")
-    axes.set_ylabel("log-lift less mean")
-    axes.legend(fontsize=7)
-    axes.set_title(f"{_NAMES[group.kind]}, {group.words}: success and failure")
-
-
-def _levels(figure: Figure, table: Table, kind: Kind, num_layers: int) -> None:
-    """Mean log-lift by layer and noise level, nouns beside verbs."""
-    maps = {words: level_means(table, kind, words, num_layers) for words in WORDS}
-    finite = np.concatenate([m[np.isfinite(m)] for m in maps.values()])
-    limit = float(np.abs(finite).max()) if len(finite) else 1.0
-    pair: NDArray[np.object_] = figure.subplots(1, 2, sharey=True)
-    axes: list[Axes] = list(pair)
-    for axis, words in zip(axes, WORDS, strict=True):
-        image = axis.imshow(
-            maps[words], cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", origin="lower"
+    for name, videos, gaps, colour in outcomes:
+        upper.bar(position, gaps, width=0.6, color=colour, label=f"{name} ({videos} videos)")
+    upper.axhline(0, color=INK, linewidth=0.8)
+    upper.set_ylabel("log-lift less the mean\nof all videos (ln)")
+    upper.legend(fontsize=7, frameon=False)
+    middle_K = np.array([c.difference for c in contrasts])
+    low_K, high_K = (np.array([getattr(c, end) for c in contrasts]) for end in ("low", "high"))
+    for dominant, face in ((True, BLUE), (False, "white")):
+        these = [k for k, c in enumerate(contrasts) if c.dominant is dominant]
+        lower.errorbar(
+            position[these],
+            middle_K[these],
+            yerr=np.stack([middle_K - low_K, high_K - middle_K])[:, these],
+            fmt="o",
+            color=INK,
+            markerfacecolor=face,
+            markersize=5,
+            linewidth=1,
+            capsize=3,
+            label="dominant" if dominant else "not dominant",
         )
-        axis.set_xticks(range(maps[words].shape[1]))
-        axis.set_xlabel("noise level (0: least)")
-        axis.set_title(words)
-        figure.colorbar(image, ax=axis, label="log-lift" if words == "verbs" else None)
-    axes[0].set_ylabel("layer")
-    figure.suptitle(f"{_NAMES[kind]}: log-lift by layer and noise level")
-
-
-def level_means(table: Table, kind: Kind, words: Words, num_layers: int) -> NDArray[np.float64]:
-    """Mean log-lift [L,P] over samples and phrases; NaN where nothing was measured."""
-    levels = int(table.index("level").max()) + 1 if len(table) else 1
-    part = table.of(kind, words)
-    return part.means("log_lift", part.index("layer"), part.index("level"), (num_layers, levels))
+    lower.axhline(0, color=INK, linewidth=0.8, linestyle=":")
+    lower.set_ylabel("success less failure\nat equal mask area (ln)")
+    lower.legend(fontsize=7, frameon=False, title="95 % over all layers", title_fontsize=7)
+    lower.set_xticks(position, [str(c.layer) for c in contrasts])
+    mark_chosen(lower, [c.layer for c in contrasts], group.dominant, x=True)
+    lower.set_xlabel("influential layer, most influential first; dominant ones in bold")
+    for axes in (upper, lower):
+        axes.set_xlim(-0.6, len(contrasts) - 0.4)
+        plain(axes)
+    upper.set_title(
+        f"{NAMES[group.kind]}, {group.words}: attention to the instances\n"
+        "in videos that succeed and in videos that fail",
+        fontsize=10,
+    )

@@ -25,7 +25,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Final, Literal, cast
+from typing import Final, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -88,18 +88,22 @@ class Table:
     def text(self, column: Literal["sample", "role", "kind", "instance"]) -> NDArray[np.str_]:
         return np.asarray(self.data.column(column).to_pylist(), dtype=np.str_)
 
-    def index(self, column: Literal["layer", "level", "phrase"]) -> NDArray[np.int64]:
+    def index(self, column: Literal["layer", "level", "phrase", "head"]) -> NDArray[np.int64]:
         return np.asarray(self.data.column(column).to_numpy(), dtype=np.int64)
 
     def number(self, column: Measure | Literal["timestep"]) -> NDArray[np.float64]:
-        listed = cast("list[float | None]", self.data.column(column).to_pylist())
-        return np.asarray([math.nan if v is None else v for v in listed], dtype=np.float64)
+        return np.asarray(self.data.column(column).to_numpy(), dtype=np.float64)
 
-    def of(self, kind: Kind, words: Words) -> Table:
-        """The rows of whole layers of one kind of map and one class of words."""
+    def of(self, kind: Kind, words: Words, *, heads: bool = False) -> Table:
+        """The rows of one kind of map and one class of words: of whole layers, or of heads."""
         verb = pc.field("role") == "verb"
-        chosen = pc.field("head").is_null() & (pc.field("kind") == kind)
+        whole = pc.field("head").is_null()
+        chosen = (~whole if heads else whole) & (pc.field("kind") == kind)
         return Table(self.data.filter(chosen & (verb if words == "verbs" else ~verb)))
+
+    def take(self, chosen: NDArray[np.bool_]) -> Table:
+        """The rows that are ``chosen``."""
+        return Table(self.data.filter(pa.array(chosen)))
 
     def means(
         self,
@@ -129,8 +133,7 @@ def to_table(rows: Iterable[Row]) -> Table:
 
 def write_table(path: Path, table: Table) -> None:
     """Write Parquet atomically."""
-    with atomic_path(path) as temporary:
-        pq.write_table(table.data, temporary)
+    write_parquet(path, table.data)
 
 
 def read_table(path: Path) -> Table:
@@ -138,6 +141,17 @@ def read_table(path: Path) -> Table:
 
     Raises `MatrixError` when the file is missing, damaged, or has other columns.
     """
+    return Table(read_parquet(path, SCHEMA))
+
+
+def write_parquet(path: Path, data: pa.Table) -> None:
+    """Write any table atomically."""
+    with atomic_path(path) as temporary:
+        pq.write_table(data, temporary)
+
+
+def read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
+    """Read a table of this schema; errors as `read_table`."""
     remedy = "Run matrix analyze again; it measures what is missing"
     if not path.is_file():
         raise MatrixError("there is no such table", remedy=remedy, file=path)
@@ -146,10 +160,10 @@ def read_table(path: Path) -> Table:
     except (pa.ArrowInvalid, OSError) as error:
         problem = f"the table is damaged ({str(error).splitlines()[0]})"
         raise MatrixError(problem, remedy=remedy, file=path) from error
-    if not data.schema.equals(SCHEMA):
-        problem = f"its columns are {data.schema.names}, expected {SCHEMA.names}"
+    if not data.schema.equals(schema):
+        problem = f"its columns are {data.schema.names}, expected {schema.names}"
         raise MatrixError(problem, remedy=remedy, file=path)
-    return Table(data)
+    return data
 
 
 def join_tables(tables: Sequence[Table]) -> Table:

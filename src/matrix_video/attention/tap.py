@@ -10,9 +10,10 @@ overwrites a capture, and the context may stay open for a whole training.
 Copies and pickles of a tapped model are ordinary, untapped models. While tapped, ``type(module)``
 of a chosen module is a subclass of its class, which exact-class look-ups miss.
 
-Works with non-reentrant checkpointing, with LoRA, under autocast and with compiled blocks (the
-tapped module itself runs eagerly; keep one tap open rather than one a step, since a new class
-means a new compilation). Does not see fused kernels that bypass PyTorch's own attention.
+Works with non-reentrant checkpointing, with LoRA, under autocast, with accelerate's offloading and
+with compiled blocks (the tapped module itself runs eagerly; keep one tap open rather than one a
+step, since a new class means a new compilation). Does not see fused kernels that bypass PyTorch's
+own attention.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import difflib
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,7 +34,7 @@ from matrix_video.services.errors import MatrixError
 
 _NOT_SEEN = (
     "use PyTorch's own attention here (attention backend 'native', no xformers), switch every "
-    "cache and offloading hook of the transformer off, and tap layers that this model runs"
+    "cache of the transformer off, and tap layers that this model runs"
 )
 
 
@@ -73,19 +75,22 @@ def tap(
     keep_output: bool = False,
     require_grad: bool = False,
     engine: Engine = "auto",
+    after: Callable[[Captures], None] | None = None,
 ) -> Generator[Captures]:
     """Observe ``sites`` (by names of the caller's choice) in every forward of ``model``.
 
     ``keep_output`` also keeps v and the output of each call. ``require_grad`` demands, whenever
     gradients are on, that captures carry one; without it a loss on captures of a reentrantly
-    checkpointed or frozen model would train nothing in silence.
+    checkpointed or frozen model would train nothing in silence. ``after`` is called with the
+    captures at the end of every forward of ``model``, for those who do not make the forwards
+    themselves: a pipeline makes one a denoising step, or two where guidance is separate.
 
-    Raises `MatrixError` for a module that is not there or whose forward was replaced (caches,
-    hooks); and from the model's forward for a tapped layer that did not run, another number of
-    attention calls than the site says (0: another backend), other lengths of queries and keys, or a
-    missing gradient.
+    Raises `MatrixError` for a module that is not there or whose forward was replaced (caches, hooks
+    other than accelerate's); and from the model's forward for a tapped layer that did not run,
+    another number of attention calls than the site says (0: another backend), other lengths of
+    queries and keys, or a missing gradient.
     """
-    tapped = _Tap(Captures(), keep_output, require_grad, engine)
+    tapped = _Tap(Captures(), keep_output, require_grad, engine, after)
     by_module: dict[str, dict[str, Site]] = {}
     for name, site in sites.items():
         by_module.setdefault(site.module, {})[name] = site
@@ -109,6 +114,7 @@ class _Tap:
     keep_output: bool
     require_grad: bool
     engine: Engine
+    after: Callable[[Captures], None] | None
     watched: list[_Watched] = field(default_factory=list)
     armed: bool = False
     needs_grad: bool = False
@@ -137,6 +143,8 @@ class _Tap:
                     remedy=_NOT_SEEN,
                     field=watched.name,
                 )
+        if self.after is not None:
+            self.after(self.captures)
 
 
 @dataclass
@@ -152,10 +160,11 @@ class _Watched:
     @contextmanager
     def swapped(self) -> Generator[None]:
         base = type(self.module)
-        swapped = _tapped_class(base, self)
-        # A removed hook leaves the class's own forward behind as an attribute, which would hide
-        # ours; `_find` has refused any other.
-        leftover = vars(self.module).pop("forward", None)
+        # An attribute would hide the class's forward. `_find` has refused all but two kinds: the
+        # class's own, as a removed hook leaves it behind, and one that wraps it to move tensors
+        # between devices, which then runs inside ours.
+        replaced = vars(self.module).pop("forward", None)
+        swapped = _tapped_class(base, self, replaced)
         object.__setattr__(self.module, "__class__", swapped)
         try:
             yield
@@ -166,8 +175,8 @@ class _Watched:
                     "tap, a wrapper) before the tap ends"
                 )
             object.__setattr__(self.module, "__class__", base)
-            if leftover is not None:
-                vars(self.module).setdefault("forward", leftover)
+            if replaced is not None:
+                vars(self.module).setdefault("forward", replaced)
 
     def observe(self, forward: Callable[[], Any]) -> Any:
         """Run the module's own forward and keep what its sites ask for."""
@@ -227,23 +236,32 @@ class _Watched:
                 )
 
 
-def _tapped_class(base: type[nn.Module], watched: _Watched) -> type[nn.Module]:
-    """A subclass of ``base`` that reports to ``watched``. All state is in the class."""
+def _tapped_class(
+    base: type[nn.Module], watched: _Watched, replaced: Callable[..., Any] | None
+) -> type[nn.Module]:
+    """A subclass of ``base`` that reports to ``watched``. All state is in the class.
+
+    ``replaced``: forward of the one module that will be of this class, if it has one of its own.
+    """
     stock: type[nn.Module] = vars(base).get("_matrix_stock", base)  # differs where taps nest
+    offloading = vars(base).get("_matrix_replaced", replaced)
 
     @torch.compiler.disable
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return watched.observe(lambda: base.forward(self, *args, **kwargs))
+        own = partial(base.forward, self) if replaced is None else replaced
+        return watched.observe(lambda: own(*args, **kwargs))
 
     def reduce(self: nn.Module, protocol: object) -> tuple[Any, ...]:
         # Copies and pickles are ordinary modules: a copy must not report into this tap.
-        return _blank, (stock,), self.__getstate__()
+        kept = {} if offloading is None else {"forward": offloading}
+        return _blank, (stock,), {**self.__getstate__(), **kept}
 
     body = {
         "forward": forward,
         "__reduce_ex__": reduce,
         "__module__": base.__module__,
         "_matrix_stock": stock,
+        "_matrix_replaced": offloading,
     }
     return type(f"Tapped{stock.__name__}", (base,), body)
 
@@ -283,10 +301,26 @@ def _find(model: nn.Module, name: str) -> nn.Module:
         )
     module = modules[name]
     forward = vars(module).get("forward")
-    if forward is not None and forward != type(module).forward.__get__(module):
+    own = type(module).forward.__get__(module)
+    if forward is not None and forward != own and not _offloads(module, forward, own):
         raise MatrixError(
             "the forward of this module was replaced, so it cannot be observed",
-            remedy="disable caches, offloading and other hooks of the transformer first",
+            remedy="disable caches and other hooks of the transformer first (accelerate's hooks, "
+            "which offload, are fine)",
             field=name,
         )
     return module
+
+
+def _offloads(module: nn.Module, forward: Any, own: Callable[..., Any]) -> bool:
+    """Whether ``forward`` is that of an accelerate hook on this very module, around its ``own``.
+
+    Such hooks move parameters, inputs and outputs, and always run the forward that they wrap. A
+    cache, which may leave it out, is recognised by being neither of the two forwards.
+    """
+    return (
+        isinstance(forward, partial)
+        and forward.func.__module__ == "accelerate.hooks"
+        and forward.args == (module,)
+        and vars(module).get("_old_forward") == own
+    )

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from typing import Any, Final, cast
 
 import torch
+from accelerate.utils.modeling import get_state_dict_offloaded_model
 from diffusers.configuration_utils import ConfigMixin
 from pydantic import BaseModel, ConfigDict
-from torch import nn
+from torch import Tensor, nn
 
 _PICKED: Final = 16
 
@@ -36,7 +37,7 @@ def fingerprint(module: nn.Module) -> Fingerprint:
     """Fingerprint of a module, whether or not LoRA is on it."""
     shapes, values = hashlib.sha256(), hashlib.sha256()
     shapes.update(config_text(module).encode())
-    for name, parameter in sorted(module.named_parameters()):
+    for name, parameter in sorted(_parameters(module).items()):
         if ".lora_" in name:
             continue
         name = name.replace(".base_layer.", ".")
@@ -52,6 +53,19 @@ def fingerprint(module: nn.Module) -> Fingerprint:
         architecture=shapes.hexdigest()[:16],
         weights=values.hexdigest()[:16],
     )
+
+
+def _parameters(module: nn.Module) -> dict[str, Tensor]:
+    """Named parameters, also of a module whose parts are offloaded one by one (accelerate): these
+    lie in their hooks, and the module itself holds tensors without content, tied ones twice."""
+    named: dict[str, Tensor] = dict(module.named_parameters())
+    if not any(parameter.is_meta for parameter in named.values()):
+        return named
+    stored = get_state_dict_offloaded_model(module)
+    first: dict[int, str] = {}
+    for name in named:
+        first.setdefault(stored[name].data_ptr(), name)
+    return {name: stored[name] for name in first.values()}
 
 
 def config_text(part: object) -> str:

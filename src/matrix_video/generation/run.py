@@ -24,14 +24,15 @@ from matrix_video.data.dataset import Dataset, DatasetWriter, open_clips
 from matrix_video.data.tracks import first_masks
 from matrix_video.data.transform import ClipTransform
 from matrix_video.generation.config import GenerateConfig
+from matrix_video.generation.facts import GenerationFacts, ModelFacts, write_facts
 from matrix_video.generation.sampler import Prompt, Sampling, sample
 from matrix_video.services.errors import MatrixError
-from matrix_video.services.files import sha256_file, write_json
+from matrix_video.services.files import sha256_file
 from matrix_video.services.progress import progress
 from matrix_video.services.run import RunFolder
 
 DATASET = "dataset"
-FACTS = "generation.json"
+STAGE = "generate"
 
 
 def generate(config: GenerateConfig, backbone: Backbone | None = None) -> Path:
@@ -47,7 +48,7 @@ def generate(config: GenerateConfig, backbone: Backbone | None = None) -> Path:
         folder = run.path / DATASET
         # Length and frame rate are those of what is generated, not of the prompts' own videos.
         prompts = open_clips(config.prompts, ClipTransform(size=config.size), config.limit)
-        if run.done("generate"):
+        if run.done(STAGE):
             return folder
         if backbone is None:
             backbone = backbone_for(load_pipeline(config.model))
@@ -55,12 +56,12 @@ def generate(config: GenerateConfig, backbone: Backbone | None = None) -> Path:
         if config.adapter is not None:
             adapter = load_adapter(backbone.pipe, config.adapter, config.lora_scale)
         try:
-            _write_facts(run.path / FACTS, config, backbone, adapter, len(prompts))
+            write_facts(run.path, _facts(config, backbone, adapter, len(prompts)))
             _generate_all(config, backbone, adapter, prompts, folder)
         finally:
             if adapter is not None:
                 adapter.detach()
-        run.mark_done("generate", videos=len(prompts))
+        run.mark_done(STAGE, videos=len(prompts))
         return folder
 
 
@@ -78,7 +79,9 @@ def _generate_all(
             indices = range(start, min(start + config.batch, len(prompts)))
             missing = [i for i in indices if not writer.has(prompts.sample(i).id)]
             if missing:
-                loaded = [_prompt(prompts, i, with_masks=condition is not None) for i in indices]
+                loaded = [
+                    load_prompt(prompts, i, with_masks=condition is not None) for i in indices
+                ]
                 frames = _same_shape(config, prompts, indices, loaded)
                 videos = sample(backbone, [p.prompt for p in loaded], frames, sampling, condition)
                 for i, part, video_THWC in zip(indices, loaded, videos, strict=True):
@@ -88,7 +91,7 @@ def _generate_all(
 
 
 @dataclass(frozen=True)
-class _Loaded:
+class Loaded:
     """A prompt with what its video takes over from the prompt's own."""
 
     prompt: Prompt
@@ -96,7 +99,8 @@ class _Loaded:
     fps: float
 
 
-def _prompt(prompts: Dataset, index: int, *, with_masks: bool) -> _Loaded:
+def load_prompt(prompts: Dataset, index: int, *, with_masks: bool) -> Loaded:
+    """A prompt of a set; ``with_masks``: for an id map, which needs tracks."""
     known = prompts.sample(index)
     video = prompts.video(index)
     height, width = video.size
@@ -105,11 +109,11 @@ def _prompt(prompts: Dataset, index: int, *, with_masks: bool) -> _Loaded:
         first = first_masks(prompts.tracks(index)).values()
         masks_IHW = np.stack([*first]) if first else np.zeros((0, height, width), dtype=bool)
     prompt = Prompt(known.id, known.caption, video.frames_THWC[0], masks_IHW)
-    return _Loaded(prompt, len(video), video.fps)
+    return Loaded(prompt, len(video), video.fps)
 
 
 def _same_shape(
-    config: GenerateConfig, prompts: Dataset, indices: range, loaded: Sequence[_Loaded]
+    config: GenerateConfig, prompts: Dataset, indices: range, loaded: Sequence[Loaded]
 ) -> int:
     """Frames to generate; `MatrixError` where the prompts of a batch differ in size or length."""
     shapes = [(p.prompt.first_HWC.shape[:2], config.num_frames or p.num_frames) for p in loaded]
@@ -143,30 +147,23 @@ def _write(
     writer.add(made, video_THWC, config.fps or fps, {}, lossless=True)
 
 
-def _write_facts(
-    path: Path, config: GenerateConfig, backbone: Backbone, adapter: Adapter | None, videos: int
-) -> None:
-    lora = None if config.adapter is None else sha256_file(config.adapter / LORA_FILE)
-    given = adapter is not None and adapter.condition is not None and config.id_map
-    device = next(backbone.transformer.parameters()).device
-    write_json(
-        path,
-        {
-            "format": 1,
-            "model": {
-                "name": config.model,
-                "family": backbone.family,
-                "fingerprint": fingerprint(backbone.transformer).model_dump(),
-            },
-            "adapter": None if config.adapter is None else str(config.adapter),
-            "adapter_sha256": lora,
-            "lora_scale": config.lora_scale,
-            "id_map": given,
-            "prompts": str(config.prompts),
-            "videos": videos,
-            "seed": config.seed,
-            "steps": config.steps,
-            "guidance": config.guidance,
-            "precision": resolved(device, config.precision),
-        },
+def _facts(
+    config: GenerateConfig, backbone: Backbone, adapter: Adapter | None, videos: int
+) -> GenerationFacts:
+    return GenerationFacts(
+        model=ModelFacts(
+            name=config.model,
+            family=backbone.family,
+            fingerprint=fingerprint(backbone.transformer),
+        ),
+        adapter=None if config.adapter is None else str(config.adapter),
+        adapter_sha256=None if config.adapter is None else sha256_file(config.adapter / LORA_FILE),
+        lora_scale=config.lora_scale,
+        id_map=adapter is not None and adapter.condition is not None and config.id_map,
+        prompts=str(config.prompts),
+        videos=videos,
+        seed=config.seed,
+        steps=config.steps,
+        guidance=config.guidance,
+        precision=resolved(backbone.device, config.precision),
     )

@@ -11,7 +11,7 @@ with and without an adapter start from the same noise.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +25,9 @@ from matrix_video.backbones.base import Backbone
 from matrix_video.backbones.condition import Condition, paint_ids
 from matrix_video.backbones.precision import Precision, autocast
 from matrix_video.backbones.seeds import keyed_generator
+
+OnStep = Callable[[int, float], None]
+"""Takes a denoising step's index, from 0, and its timestep."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,15 +86,23 @@ def sample(
     num_frames: int,
     sampling: Sampling,
     condition: Condition | None = None,
+    on_step: OnStep | None = None,
 ) -> NDArray[np.uint8]:
     """Videos uint8 [B,T,H,W,3] of prompts that share one size.
 
     With ``condition`` (attached to the backbone's transformer) each video gets its prompt's id
-    map. In float32 a video is the same in any batch up to rounding; with ``precision="bf16"``
-    rounding itself depends a little on the batch. Raises `MatrixError` for a size or length that
-    the model cannot take, `ValueError` for prompts of different sizes.
+    map. ``on_step`` is called at the end of every denoising step. In float32 a video is the same in
+    any batch up to rounding; with ``precision="bf16"`` rounding itself depends a little on the
+    batch. Raises `MatrixError` for a size or length that the model cannot take, `ValueError` for
+    prompts of different sizes.
     """
     height, width = _size(prompts)
+    if backbone.takes_image and backbone.one_image_a_call and len(prompts) > 1:
+        alone = [
+            sample(backbone, [prompt], num_frames, sampling, condition, on_step)
+            for prompt in prompts
+        ]
+        return np.concatenate(alone)
     transformer = backbone.transformer
     dtype = next(transformer.parameters()).dtype
     noise = initial_noise(backbone, prompts, num_frames, sampling.seed).to(dtype)
@@ -108,6 +119,8 @@ def sample(
         "guidance_scale": sampling.guidance,
         "generator": [keyed_generator(sampling.seed, p.id, "first frame") for p in prompts],
     }
+    if on_step is not None:
+        arguments["callback_on_step_end"] = _step_callback(on_step)
     pipe: Any = backbone.pipe
     pipe.set_progress_bar_config(disable=True)  # whoever calls counts videos, not steps
     with ExitStack() as stack:
@@ -115,6 +128,16 @@ def sample(
         stack.enter_context(_autocast_forward(transformer, sampling.precision))
         frames_BTHWC: NDArray[np.float32] = pipe(**arguments).frames
     return (frames_BTHWC * 255).round().astype(np.uint8)
+
+
+def _step_callback(on_step: OnStep) -> Callable[..., dict[str, Any]]:
+    """``on_step`` as diffusers' pipelines call it, changing none of their tensors."""
+
+    def callback(_pipe: object, step: int, timestep: Tensor, _tensors: object) -> dict[str, Any]:
+        on_step(step, float(timestep))
+        return {}
+
+    return callback
 
 
 def _size(prompts: Sequence[Prompt]) -> tuple[int, int]:

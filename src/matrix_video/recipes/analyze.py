@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -19,15 +20,22 @@ class AnalyzeCommand(AnalyzeConfig):
     Each clip is encoded, noised to a few levels and run through the model once a level; the maps of
     its phrases (video to text) and of its instances (video to video) are scored against their
     masks. Writes attention.parquet (all measurements), layers.json (the choice with its evidence),
-    plots and map overlays. With --labels, also tests which of the influential layers separate
-    videos that succeeded from videos that failed.
+    plots and map overlays. With --trajectory the maps of generated videos are read while each is
+    sampled once more. With --labels, also tests which of the influential layers separate
+    videos that succeeded from videos that failed. Several processes:
+    `accelerate launch -m matrix_video analyze ...`.
     """
 
 
 def run(config: AnalyzeConfig) -> int:
     from matrix_video.analysis.run import analyze
+    from matrix_video.backbones.processes import processes
+    from matrix_video.generation.replay import replay
 
-    show(analyze(config), Console())
+    again = None if config.trajectory is None else partial(replay, config.trajectory)
+    choice = analyze(config, replay=again)
+    if processes().main:
+        show(choice, Console())
     return 0
 
 

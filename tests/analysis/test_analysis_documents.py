@@ -1,0 +1,41 @@
+"""What ``docs/analysis.md`` says of the files is so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matrix_video.analysis import caveats, records, sink_records, stability
+from matrix_video.analysis.dominance import ENOUGH, MINIMUM
+from matrix_video.analysis.overlays import GIF_WIDTH
+from matrix_video.analysis.sinks import TOKENS
+from matrix_video.attention.scores import LIMIT
+
+_TEXT = (Path(__file__).parents[2] / "docs/analysis.md").read_text()
+
+
+def _section(title: str) -> str:
+    return _TEXT.split(f"## {title}\n")[1].split("\n## ")[0]
+
+
+def test_every_column_and_kind_of_token_is_explained() -> None:
+    attention, sinks = _section("`attention.parquet`"), _section("`sinks.parquet`")
+    for field in records.SCHEMA:
+        assert f"`{field.name}`" in attention, field
+    for field in sink_records.SCHEMA:
+        assert f"`{field.name}`" in sinks, field
+    for tokens in TOKENS:
+        assert f"`{tokens}`" in sinks, tokens
+
+
+def test_numbers_are_those_of_the_code() -> None:
+    warnings, choice = _section("Warnings"), _section("The choice")
+    assert f"fewer than {caveats.FEW_SAMPLES}:" in warnings
+    assert f"fewer than {stability.LEAST}:" in warnings
+    assert f"correlate below {stability.LOW} and share less than" in warnings
+    assert f"{100 * stability.SETTLED:g} % of the top k" in warnings
+    assert f"fewer than {MINIMUM} successes or {MINIMUM} failures" in warnings
+    assert f"fewer than {ENOUGH} of one" in warnings
+    assert f"more than {caveats.SINK:.0%} of the attention" in warnings
+    assert f"{stability.SPLITS} times" in choice
+    assert f"not below -{LIMIT:g}" in _section("`attention.parquet`")
+    assert f"at most {GIF_WIDTH} pixels" in _section("Pictures")
