@@ -2,15 +2,13 @@
 
 Tap, readout and backbone together::
 
-    from matrix_video.attention.readout import v2t_maps, v2v_maps
-    from matrix_video.attention.tap import tap
-    from matrix_video.backbones.loading import backbone_for, load_pipeline
+    from matrix_video import backbone_for, load_pipeline, tap, v2t_maps, v2v_maps
 
     backbone = backbone_for(load_pipeline("tiny"))
     grid = backbone.grid(17, 64, 64)                       # token frames, rows, columns
     latents = backbone.encode_video(frames_BTHWC)          # uint8 [B,17,64,64,3]
     image = backbone.encode_image(frames_BTHWC[:, 0], 17)  # None where not backbone.takes_image
-    text = backbone.encode_text(captions)
+    text = backbone.encode_text(captions, frames_BTHWC[:, 0])
     t = backbone.sample_timesteps(len(captions), generator)
     noise = torch.randn_like(latents)
     sites = backbone.sites([3, 5], "v2t", grid) | backbone.sites([1], "v2v", grid)
