@@ -19,9 +19,9 @@ Tap, readout and backbone together::
     loss = (prediction - backbone.target(latents, noise, t)).square().mean() + f(maps)
     loss.backward()  # inside or outside the tap, with or without gradient checkpointing
 
-Inside a stock pipeline's own call, read after each forward: ``tap(model, sites, after=read)`` calls
-``read(captures)``. Where ``backbone.guidance`` is "batched" a forward is [unconditional, conditional]:
-keep the second half, ``dataclasses.replace(site, keep=slice(batch, None))``. Where it is "separate",
-the first forward of a step is the conditional one. ``examples/read_attention.py`` does it. A readout
-sees the same P in- and outside of autocast.
+Inside a stock pipeline's own call, read after each forward: ``tap(model, sites, after=read)``
+calls ``read(captures)``. Where ``backbone.guidance`` is "batched" a forward is [unconditional,
+conditional]: keep the second half, ``dataclasses.replace(site, keep=slice(batch, None))``. Where it
+is "separate", the first forward of a step is the conditional one, as in
+``examples/read_attention.py``. A readout sees the same P in- and outside of autocast.
 """
