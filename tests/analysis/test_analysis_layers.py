@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from matrix_video.analysis.caveats import follows
 from matrix_video.analysis.choose import choose_layers
 from matrix_video.analysis.layers import (
     DataFacts,
     LayerChoice,
+    LayerEvidence,
     ModelFacts,
     read_choice,
     write_choice,
@@ -225,12 +227,25 @@ def test_an_order_that_halves_do_not_share_is_warned_of() -> None:
 def test_a_chosen_layer_at_chance_is_warned_of() -> None:
     table, _ = _planted(20, dict.fromkeys(_FOLLOW, -0.04))  # less inside than outside
     choice = _choose(table, None)
-    told = {f"v2t: layer {i} is chosen although its log-lift is at or below chance": i
+    told = {f"v2t: layer {i} is chosen although its log-lift is hardly above chance": i
             for i in range(_LAYERS)}  # fmt: skip
     low = [told[warning] for warning in choice.evidence.warnings if warning in told]
     nouns, verbs = (g.layers for g in choice.evidence.groups[:2])
-    assert low == [i for i in choice.v2t if nouns[i].log_lift <= 0 and verbs[i].log_lift <= 0]
+    assert low == [i for i in choice.v2t if not (follows(nouns[i]) or follows(verbs[i]))]
     assert low
+
+
+@pytest.mark.parametrize(
+    ("lift", "error", "found"),
+    [(0.5, 0.1, True), (0.5, 0.2, False), (0.09, 0.0, False), (0.11, None, True)],
+)
+def test_following_is_more_than_noise_and_more_than_little(
+    lift: float, error: float | None, found: bool
+) -> None:
+    layer = LayerEvidence(
+        layer=0, frequency=1, aas=0.2, log_lift=lift, binding=None, log_lift_error=error
+    )
+    assert follows(layer) is found
 
 
 def test_heads_and_sinks_are_kept_as_evidence() -> None:

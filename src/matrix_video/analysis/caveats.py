@@ -7,12 +7,17 @@ from typing import Final
 
 from matrix_video.analysis import stability
 from matrix_video.analysis.dominance import ENOUGH
-from matrix_video.analysis.layers import GroupEvidence, LayerSinks
+from matrix_video.analysis.layers import GroupEvidence, LayerEvidence, LayerSinks
 from matrix_video.analysis.records import KINDS
 from matrix_video.attention.site import Kind
 
 FEW_SAMPLES: Final = 16
 """Samples below which a warning says that the ranking is thin."""
+FAINT: Final = 0.1
+"""Mean log-lift below which a layer does not count as following anything (our choice; planted
+layers and layers held at chance lie on its two sides, see docs/log.md)."""
+ERRORS: Final = 3.0
+"""Standard errors by which the mean log-lift has to lie above 0."""
 SINK: Final = 0.5
 """Part of a layer's attention to text above which a warning says that it goes to no words."""
 
@@ -25,12 +30,17 @@ def caveats(
     """All warnings about rankings, chosen layers and attention sinks, in that order."""
     found = [warning for group in groups for warning in _of_group(group)]
     found += [
-        f"{kind}: layer {layer} is chosen although its log-lift is at or below chance"
+        f"{kind}: layer {layer} is chosen although its log-lift is hardly above chance"
         for kind in KINDS
         for layer in chosen[kind]
-        if all(g.layers[layer].log_lift <= 0 for g in groups if g.kind == kind)
+        if not any(follows(g.layers[layer]) for g in groups if g.kind == kind)
     ]
     return (*found, *_of_sinks([s for s in sinks if s.layer in chosen["v2t"]]))
+
+
+def follows(layer: LayerEvidence) -> bool:
+    """Whether the layer's maps lie above chance, by more than noise and by enough to matter."""
+    return layer.log_lift >= max(FAINT, ERRORS * (layer.log_lift_error or 0.0))
 
 
 def _of_group(group: GroupEvidence) -> list[str]:

@@ -137,12 +137,15 @@ def _evidence(
 def _layer(group: Group, ranking: Ranking, layer: int) -> LayerEvidence:
     binding_S = group.binding_SL[:, layer]
     present_S = binding_S[~np.isnan(binding_S)]
+    lift_S = group.log_lift_SL[:, layer]
+    several = len(lift_S) > 1
     return LayerEvidence(
         layer=layer,
         frequency=float(ranking.frequency_L[layer]),
         aas=float(ranking.mean_aas_L[layer]),
-        log_lift=float(group.log_lift_SL[:, layer].mean()),
+        log_lift=float(lift_S.mean()),
         binding=float(present_S.mean()) if len(present_S) else None,
+        log_lift_error=float(lift_S.std(ddof=1) / math.sqrt(len(lift_S))) if several else None,
     )
 
 

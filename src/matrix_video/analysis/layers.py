@@ -56,6 +56,8 @@ class LayerEvidence(_Record):
     aas: float
     log_lift: float
     binding: float | None
+    log_lift_error: float | None = None
+    """Standard error of its mean over samples; None with a single one."""
 
 
 class GroupEvidence(_Record):
