@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from matrix_video.analysis.caveats import caveats
+from matrix_video.analysis.caveats import caveats, follows
 from matrix_video.analysis.dominance import MINIMUM, Dominance, contrast_layers
 from matrix_video.analysis.heads import best_heads
 from matrix_video.analysis.layers import (
@@ -115,7 +115,10 @@ def _evidence(
     group: Group, labels: Mapping[str, bool] | None, seed: int, draws: int
 ) -> GroupEvidence:
     ranking = rank_layers(group.aas_SL)
+    layers = tuple(_layer(group, ranking, layer) for layer in range(group.num_layers))
     tested, reason, successes, failures = _dominance(group, ranking, labels, seed, draws)
+    # A difference between videos can be real and tiny in a layer that sees nothing.
+    dominant = () if tested is None else tuple(i for i in tested.dominant if follows(layers[i]))
     return GroupEvidence(
         kind=group.kind,
         words=group.words,
@@ -123,13 +126,13 @@ def _evidence(
         k=ranking.count,
         order=ranking.order,
         influential=ranking.influential,
-        layers=tuple(_layer(group, ranking, layer) for layer in range(group.num_layers)),
+        layers=layers,
         dominance="not measured" if tested is None else "measured",
         reason=reason,
         successes=successes,
         failures=failures,
         contrasts=() if tested is None else tested.contrasts,
-        dominant=() if tested is None else tested.dominant,
+        dominant=dominant,
         stability=half_stability(group.aas_SL, ranking.count, seed=seed),
     )
 
