@@ -18,7 +18,7 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["
 DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}
 """Where a package is not imported by its distribution's name."""
 NOT_IMPORTED = {"ftfy", "protobuf", "sentencepiece"}
-"""What others import for us: transformers, to read the tokenizers of published models; Wan pipelines."""
+"""What others import for us: transformers (published tokenizers), diffusers (Wan's captions)."""
 TOOLS = {"import-linter", "pre-commit", "pyright", "ruff"}
 """What is run, not imported."""
 

@@ -30,7 +30,6 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "generate": ("matrix_video.recipes.generate", "GenerateCommand"),
     "evaluate": ("matrix_video.recipes.evaluate", "EvaluateCommand"),
     "report": ("matrix_video.recipes.report", "ReportCommand"),
-    "plan": ("matrix_video.recipes.plan", "PlanCommand"),
 }
 """Command → module and configuration class. A module has one frozen configuration, whose fields are
 the options, and ``run(config) -> exit code``; it imports torch only when it runs."""
