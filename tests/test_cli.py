@@ -171,7 +171,7 @@ def test_a_stopped_run_leaves_no_half_file_and_goes_on(
             assert running.poll() is None
             time.sleep(0.01)
         running.send_signal(sent)
-        _, errors = running.communicate(timeout=30)
+        _, errors = running.communicate(timeout=120)
     assert running.returncode == code
     assert "Traceback" not in errors
     assert list(out.rglob(".partial-*")) == []
