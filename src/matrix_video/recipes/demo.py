@@ -40,13 +40,13 @@ class DemoCommand(BaseModel):
     """Pipeline: tiny, or a folder of the same world."""
     analysis_clips: int = Field(default=64, ge=2)
     """Clips that the base generates, that are labelled, and whose attention is measured."""
-    train_clips: int = Field(default=256, ge=2)
+    train_clips: int = Field(default=192, ge=2)
     """Clips to fine-tune on."""
     val_clips: int = Field(default=24, ge=2)
     """Prompts to compare on."""
-    train_steps: int = Field(default=100, ge=1)
+    train_steps: int = Field(default=80, ge=1)
     """Updates of each fine-tuning."""
-    sampling_steps: int = Field(default=16, ge=1)
+    sampling_steps: int = Field(default=12, ge=1)
     """Denoising steps of every clip."""
     gallery: int = Field(default=6, ge=0)
     """Prompts in the gallery of the page."""
@@ -168,6 +168,7 @@ class _Demo:
                 model=self.config.model,
                 steps=self.config.train_steps,
                 seed=self.config.seed,
+                cache=self.path("training", "cache"),  # both trainings see the same clips
                 aligned=aligned,
             ),
             self.backbone.pipe,
