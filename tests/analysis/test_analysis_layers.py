@@ -169,6 +169,26 @@ def test_layers_that_tell_success_from_failure_are_dominant() -> None:
     assert choice.evidence.warnings == ()
 
 
+def test_a_dominant_layer_sees_in_successes_whatever_it_sees_in_failures() -> None:
+    """Layer 5 follows instances, which go astray in failures: its mean over all is below chance.
+    Layer 6 tells the outcomes apart and sees nothing in either."""
+    table, labels = _planted(40, _FOLLOW)
+    rows: list[Row] = []
+    for i, row in enumerate(_rows_of(table)):
+        if row.kind == "v2t" and row.role != "verb" and row.layer == 5 and not labels[row.sample]:
+            row = replace(row, log_lift=row.log_lift - 5)
+        if row.kind == "v2t" and row.role != "verb" and row.layer == 6:
+            row = replace(row, log_lift=(0.02 if labels[row.sample] else -0.02) + i % 7 * 1e-4)
+        rows.append(row)
+    choice = _choose(to_table(rows), labels)
+    nouns = choice.evidence.groups[0]
+    assert nouns.layers[5].log_lift < 0
+    assert {c.layer for c in nouns.contrasts if c.low > 0} == {5, 6}
+    assert nouns.dominant == (5,)
+    assert choice.v2t == (5,)
+    assert not [w for w in choice.evidence.warnings if "hardly above chance" in w and "v2t" in w]
+
+
 def test_labels_of_too_few_failures_are_not_tested() -> None:
     table, labels = _planted(20, _FOLLOW)
     few = {name: name not in ("clip001", "clip003") for name in labels}

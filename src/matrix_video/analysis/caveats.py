@@ -33,7 +33,9 @@ def caveats(
         f"{kind}: layer {layer} is chosen although its log-lift is hardly above chance"
         for kind in KINDS
         for layer in chosen[kind]
-        if not any(follows(g.layers[layer]) for g in groups if g.kind == kind)
+        if not any(
+            layer in g.dominant or follows(g.layers[layer]) for g in groups if g.kind == kind
+        )
     ]
     return (*found, *_of_sinks([s for s in sinks if s.layer in chosen["v2t"]]))
 

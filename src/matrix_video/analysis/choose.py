@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -117,8 +118,7 @@ def _evidence(
     ranking = rank_layers(group.aas_SL)
     layers = tuple(_layer(group, ranking, layer) for layer in range(group.num_layers))
     tested, reason, successes, failures = _dominance(group, ranking, labels, seed, draws)
-    # A difference between videos can be real and tiny in a layer that sees nothing.
-    dominant = () if tested is None else tuple(i for i in tested.dominant if follows(layers[i]))
+    dominant = () if tested is None else _following(group, ranking, tested, labels or {})
     return GroupEvidence(
         kind=group.kind,
         words=group.words,
@@ -174,6 +174,26 @@ def _dominance(
         draws=draws,
     )
     return tested, None, successes, failures
+
+
+def _following(
+    group: Group, ranking: Ranking, tested: Dominance, labels: Mapping[str, bool]
+) -> tuple[int, ...]:
+    """Dominant layers that see anything: a difference can be real and tiny in one that does not.
+
+    Asked of successes alone: where the instances go astray, a layer that follows them misses the
+    mask, and the better it follows the lower its mean over all videos.
+    """
+    rows = [i for i, sample in enumerate(group.samples) if labels.get(sample, False)]
+    succeeded = replace(
+        group,
+        samples=tuple(group.samples[i] for i in rows),
+        aas_SL=group.aas_SL[rows],
+        log_lift_SL=group.log_lift_SL[rows],
+        binding_SL=group.binding_SL[rows],
+        area_S=group.area_S[rows],
+    )
+    return tuple(i for i in tested.dominant if follows(_layer(succeeded, ranking, i)))
 
 
 def _sinks(table: SinkTable, num_layers: int) -> tuple[LayerSinks, ...]:
