@@ -26,6 +26,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "check": ("matrix_video.recipes.check", "CheckCommand"),
     "convert": ("matrix_video.recipes.convert", "ConvertCommand"),
     "analyze": ("matrix_video.recipes.analyze", "AnalyzeCommand"),
+    "plan": ("matrix_video.recipes.plan", "PlanCommand"),
     "train": ("matrix_video.recipes.train", "TrainCommand"),
     "generate": ("matrix_video.recipes.generate", "GenerateCommand"),
     "evaluate": ("matrix_video.recipes.evaluate", "EvaluateCommand"),

@@ -1,0 +1,40 @@
+"""``matrix plan``: memory and time of a run before it starts."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from matrix_video.plan.config import PlanConfig
+
+
+class PlanCommand(PlanConfig):
+    """Predict memory and time of a run from the model's configuration: no weight is loaded.
+
+    The code of the command is run on tensors that have shapes and no memory, and what it would
+    allocate and compute is counted: by part, by phase and by layer. Where it does not fit, changes
+    are tried, cheapest first. Bytes are counted; seconds are an estimate, whose assumption is
+    printed.
+    """
+
+
+def run(config: PlanConfig) -> int:
+    from matrix_video.plan.machine import GB, machine
+    from matrix_video.plan.predict import Planner
+    from matrix_video.plan.remedies import remedies
+    from matrix_video.plan.show import report, show
+    from matrix_video.services.files import write_json
+    from matrix_video.services.progress import progress
+
+    place = machine(config.device, utilisation=config.utilisation, tflops=config.tflops)
+    budget = place.memory if config.memory_gb is None else int(config.memory_gb * GB)
+    planner = Planner(place)
+    plan = planner.predict(config)
+    found, way = (), None
+    if config.remedies:
+        with progress("try remedies", 8) as advance:
+            found, way = remedies(plan, budget, planner.predict, planner.takes, advance)
+    show(plan, place, budget, found, way, Console())
+    if config.out is not None:
+        config.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(config.out, report(plan, place, budget, found, way))
+    return 0
