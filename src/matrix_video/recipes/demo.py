@@ -40,7 +40,7 @@ class DemoCommand(BaseModel):
     """Pipeline: tiny, or a folder of the same world."""
     analysis_clips: int = Field(default=64, ge=2)
     """Clips that the base generates, that are labelled, and whose attention is measured."""
-    train_clips: int = Field(default=192, ge=2)
+    train_clips: int = Field(default=96, ge=2)
     """Clips to fine-tune on."""
     val_clips: int = Field(default=24, ge=2)
     """Prompts to compare on."""
