@@ -39,17 +39,17 @@ def test_equals_dense_attention(
     student = make_student(backbone_for(pipe), config(), Layers((1,), (0,)), (9, 32, 32))
     samples = EncodedSet(["a", "b"], lambda i: encoded[i])
     expected: dict[str, list[float]] = {"0/v2v": [], "1/v2t": []}
-    with tap(student.backbone.transformer, student.sites) as calls:
-        found = heldout_aas(student, samples, calls, seed=3, levels=2)
-        again = heldout_aas(student, samples, calls, seed=3, levels=2)
-        other = heldout_aas(student, samples, calls, seed=4, levels=2)
+    with tap(student.backbone.transformer, student.view((9, 32, 32)).sites) as calls:
+        found = heldout_aas(student, samples, lambda _: calls, seed=3, levels=2)
+        again = heldout_aas(student, samples, lambda _: calls, seed=3, levels=2)
+        other = heldout_aas(student, samples, lambda _: calls, seed=4, levels=2)
         for index in range(2):
             for level in range(2):
                 # One sample and one level at a time, so the captures are those of that forward.
                 single = EncodedSet(["x"], lambda i, index=index: encoded[index])
                 chosen = torch.tensor([[250], [750]])[level]
                 monkeypatch.setattr(student.backbone, "noise_levels", lambda _, t=chosen: t)
-                heldout_aas(student, single, calls, seed=3, levels=1)
+                heldout_aas(student, single, lambda _: calls, seed=3, levels=1)
                 one = encoded[index]
                 for name, expectation in expected.items():
                     call = calls[name]
@@ -71,9 +71,9 @@ def test_equals_dense_attention(
 
 def test_nothing_to_score(pipe: Any, config: Callable[..., TrainConfig]) -> None:
     student = make_student(backbone_for(pipe), config(), Layers((1,), (0,)), (9, 32, 32))
-    with tap(student.backbone.transformer, student.sites) as calls:
+    with tap(student.backbone.transformer, student.view((9, 32, 32)).sites) as calls:
         empty = EncodedSet([], lambda i: pytest.fail("never asked"))
-        assert heldout_aas(student, empty, calls, seed=0, levels=2) == {}
+        assert heldout_aas(student, empty, lambda _: calls, seed=0, levels=2) == {}
 
 
 def rows(losses: list[float], scores: list[float]) -> list[dict[str, float]]:

@@ -17,6 +17,7 @@ from matrix_video.backbones.fingerprint import fingerprint
 from matrix_video.backbones.loading import backbone_for
 from matrix_video.backbones.tiny import tiny_pipeline
 from matrix_video.data.dataset import Dataset, DatasetWriter
+from matrix_video.data.transform import ClipTransform
 from matrix_video.recipes.train import TrainCommand
 from matrix_video.recipes.train import run as run_command
 from matrix_video.services.errors import MatrixError
@@ -163,24 +164,46 @@ def test_layers_that_cannot_be(pipe: Any, config: Make, tmp_path: Path) -> None:
     assert chosen_layers(config(v2v=(), spa=0), backbone).union == (0, 1)
 
 
-def test_clips_of_another_shape_are_named(
+def resized(data: Path, out: Path, sizes: dict[str, tuple[int, int, int]]) -> Path:
+    """A copy of a data set with some samples at other lengths and sizes."""
+    source = Dataset(data)
+    with DatasetWriter(out) as writer:
+        for clip in source:
+            frames, height, width = sizes.get(clip.sample.id, (9, 32, 32))
+            times = [min(t, 8) for t in range(frames)]
+            moved = ClipTransform(size=(height, width)).clip(clip)
+            tracks = {name: track.take(times) for name, track in moved.tracks.items()}
+            pixels = moved.video.frames_THWC[times]
+            writer.add(moved.sample, pixels, 8.0, tracks, lossless=True)
+    return out
+
+
+def test_clips_of_several_shapes_train_in_turns(
     pipe: Any, config: Make, tmp_path: Path, data_path: Path
 ) -> None:
-    """Whether they share a batch or not, and among the held-out clips too."""
-    with DatasetWriter(tmp_path / "mixed") as writer:
-        for clip in Dataset(data_path)[:3]:
-            times = range(9) if clip.sample.id != "0002" else [*range(9), 8, 8, 8, 8]
-            tracks = {name: track.take(times) for name, track in clip.tracks.items()}
-            frames = clip.video.frames_THWC[list(times)]
-            writer.add(clip.sample, frames, 8.0, tracks, lossless=True)
-    problem = r"mixed: data: sample 0002 has 13 frames of 32x32, the first has 9 frames"
+    sizes = {"0001": (9, 48, 32), "0003": (9, 48, 32), "0004": (17, 32, 32)}
+    data = resized(data_path, tmp_path / "mixed", sizes)
+    whole = config(data=data, batch=2, cache=tmp_path / "cache", out=tmp_path / "a", steps=6)
+    assert train(whole, pipe).steps == 6
+    parts = whole.model_copy(update={"micro_batch": 1, "out": tmp_path / "b"})
+    train(parts, pipe)
+    ours, theirs = (
+        load_file(r.out / "adapter/pytorch_lora_weights.safetensors") for r in (whole, parts)
+    )
+    for name, value in ours.items():
+        torch.testing.assert_close(value, theirs[name], atol=2e-4, rtol=0)
+
+
+def test_a_clip_that_the_model_cannot_take_is_named(
+    pipe: Any, config: Make, tmp_path: Path, data_path: Path
+) -> None:
+    """Among the held-out clips too."""
+    data = resized(data_path, tmp_path / "mixed", {"0004": (13, 32, 32)})
     for count in (0, 1):
-        settings = config(
-            data=tmp_path / "mixed", heldout_samples=count, batch=1, out=tmp_path / f"{count}"
-        )
-        with pytest.raises(MatrixError, match=problem):
+        settings = config(data=data, heldout_samples=count, batch=1, out=tmp_path / f"{count}")
+        with pytest.raises(MatrixError, match=r"sample 0004: a clip of 13 frames.*9 or 17"):
             train(settings, pipe)
-    assert train(config(data=tmp_path / "mixed", num_frames=9, batch=1), pipe).steps == 4
+    assert train(config(data=data, num_frames=9, batch=1), pipe).steps == 4
 
 
 def test_half_a_size(pipe: Any, config: Make) -> None:

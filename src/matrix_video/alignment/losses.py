@@ -50,12 +50,14 @@ def mask_loss(
     known_BRT: Tensor,
     present_BR: Tensor,
     weights: MaskLossWeights = DEFAULT_WEIGHTS,
+    weight_BR: Tensor | None = None,
 ) -> MaskLoss:
     """Loss of each sample's maps against their masks.
 
     ``target`` bool; ``known`` bool, false where the frame is not annotated: left out of every
     mean; an absent instance is a known frame with an all-zero target. ``present`` bool, false for
     padding rows. A map with no known frame does not count; a sample with no map has loss 0.
+    ``weight`` (>= 0) is how much each map counts in its sample's mean, alike where None.
 
     - bce: mean over known pixels, positives weighted by neg/pos of the map, at most 10.
     - dice: 1 - (2Σpσ + 1) / (Σp + Σσ + 1) per frame, mean over the known frames whose target is
@@ -93,4 +95,9 @@ def mask_loss(
     for weight, term_BR in ((weights.bce, bce_BR), (weights.dice, dice_BR), (weights.l2, l2_BR)):
         if weight:  # 0 · inf is nan
             total_BR = total_BR + weight * term_BR
-    return MaskLoss(_mean(total_BR, counted_BR, (1,)), counted_BR.sum(dim=1))
+    if weight_BR is None:
+        return MaskLoss(_mean(total_BR, counted_BR, (1,)), counted_BR.sum(dim=1))
+    weight_BR = weight_BR.to(total_BR.dtype) * counted_BR
+    tiny = torch.finfo(total_BR.dtype).tiny
+    total_B = (total_BR * weight_BR).sum(dim=1) / weight_BR.sum(dim=1).clamp_min(tiny)
+    return MaskLoss(total_B, (weight_BR > 0).sum(dim=1))

@@ -12,8 +12,8 @@ its participants (made by the caller).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from matrix_video.attention.site import Call, Captured, Site
 from matrix_video.services.errors import MatrixError
 
 Term = Literal["sga", "spa"]
+NO_WEIGHTS: Final[Mapping[str, float]] = {}
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,16 @@ class Alignment:
     layers: dict[str, MaskLoss]
     skipped: int = 0
     """Regions left out because the instance is not in the first frame (SPA)."""
+    maps_BRN: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """What was compared, by layer, detached."""
+    layer_weights: Mapping[str, float] = field(default_factory=dict[str, float])
+    """How much a layer counts in the mean; 1 where it is not named."""
 
     def per_sample(self) -> Tensor:
         """Loss [B]: mean over layers."""
-        return torch.stack([loss.total_B for loss in self.layers.values()]).mean(dim=0)
+        weights = [self.layer_weights.get(name, 1.0) for name in self.layers]
+        each = [w * x.total_B for w, x in zip(weights, self.layers.values(), strict=True)]
+        return torch.stack(each).sum(dim=0) / sum(weights)
 
     def total(self) -> Tensor:
         """Scalar: mean over the batch, samples without a map counting as 0."""
@@ -92,6 +99,7 @@ def alignment_loss(
     *,
     skip: int = 0,
     skipped: int = 0,
+    layer_weights: Mapping[str, float] = NO_WEIGHTS,
 ) -> Alignment:
     """Mask loss of each layer's maps [B,R,N] against ``targets``.
 
@@ -110,10 +118,12 @@ def alignment_loss(
             known_BRT,
             targets.present_BR,
             aligner.weights,
+            targets.weight_BR,
         )
         for name, maps_BRN in maps.items()
     }
-    return Alignment(term, layers, skipped)
+    read = {name: maps_BRN.detach() for name, maps_BRN in maps.items()}
+    return Alignment(term, layers, skipped, read, layer_weights)
 
 
 def sga(
@@ -122,13 +132,15 @@ def sga(
     phrase_BRL: Tensor,
     targets: Targets,
     aligner: Aligner,
+    *,
+    layer_weights: Mapping[str, float] = NO_WEIGHTS,
 ) -> Alignment:
     """Alignment of V2T maps: ``phrase_BRL`` are weights over text tokens (rows sum to 1)."""
     maps = {
         name: v2t_maps(calls[name], site, phrase_BRL, mode=aligner.mode)
         for name, site in sites.items()
     }
-    return alignment_loss("sga", maps, targets, aligner)
+    return alignment_loss("sga", maps, targets, aligner, layer_weights=layer_weights)
 
 
 def spa(
@@ -139,6 +151,7 @@ def spa(
     aligner: Aligner,
     *,
     first: int = 0,
+    layer_weights: Mapping[str, float] = NO_WEIGHTS,
 ) -> Alignment:
     """Alignment of V2V maps: ``region_BRN`` are weights over the first latent frame's tokens.
 
@@ -152,7 +165,9 @@ def spa(
     seen_BR = region_BRN.sum(dim=-1) > 0
     skipped = int((targets.present_BR & ~seen_BR).sum())
     kept = replace(targets, present_BR=targets.present_BR & seen_BR)
-    return alignment_loss("spa", maps, kept, aligner, skip=first + 1, skipped=skipped)
+    return alignment_loss(
+        "spa", maps, kept, aligner, skip=first + 1, skipped=skipped, layer_weights=layer_weights
+    )
 
 
 def require_gradient(alignment: Alignment, calls: Mapping[str, Captured]) -> None:

@@ -17,12 +17,14 @@ class Targets:
     """Masks on the decoder's grid.
 
     ``mask`` bool [B,R,T,H,W]; ``known`` bool [B,R,T], false in frames that are not annotated;
-    ``present`` bool [B,R], false in padding rows.
+    ``present`` bool [B,R], false in padding rows; ``weight`` [B,R], how much each map counts in its
+    sample's mean (None: alike).
     """
 
     mask_BRTHW: Tensor
     known_BRT: Tensor
     present_BR: Tensor
+    weight_BR: Tensor | None = None
 
 
 def token_ratio(token_frames: Sequence[Sequence[int]]) -> int:

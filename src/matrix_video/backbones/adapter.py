@@ -97,9 +97,17 @@ def save_adapter(
     condition: Condition | None = None,
     decoder: ModuleFiles | None = None,
     facts: Mapping[str, Any] | None = None,
+    base: Fingerprint | None = None,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write the whole folder, or nothing."""
-    state = get_peft_model_state_dict(transformer)
+    """Write the whole folder, or nothing.
+
+    ``weights``: values to write in the place of the modules' own, full tensors named as the
+    transformer's parameters and "condition." + those of the projection. ``base`` is the base's
+    fingerprint, where the transformer's own weights are not whole any more.
+    """
+    told_weights = dict(weights) if weights is not None else None
+    state = get_peft_model_state_dict(transformer, state_dict=told_weights)
     config = _configs(transformer)["default"].to_dict()
     metadata = {f"{_PREFIX}{key}": _plain(value) for key, value in sorted(config.items())}
     with atomic_dir(directory) as temporary:
@@ -108,17 +116,23 @@ def save_adapter(
             temporary / LORA_FILE,
             {"format": "pt", LORA_ADAPTER_METADATA_KEY: json.dumps(metadata, sort_keys=True)},
         )
-        info = AdapterInfo(base=fingerprint(transformer), facts=dict(facts or {}))
+        known = fingerprint(transformer) if base is None else base
+        info = AdapterInfo(base=known, facts=dict(facts or {}))
         write_json(temporary / INFO_FILE, info.model_dump())
         if condition is not None:
             projection = condition.projection
             told = ConditionInfo(
                 site=condition.site, channels=projection.channels, patch=projection.patch
             )
-            files = ModuleFiles(told.model_dump(), projection.state_dict())
-            _write_module(temporary, CONDITION_NAME, files)
+            own = projection.state_dict() if weights is None else under("condition.", weights)
+            _write_module(temporary, CONDITION_NAME, ModuleFiles(told.model_dump(), own))
         if decoder is not None:
             _write_module(temporary, DECODER_NAME, decoder)
+
+
+def under(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those whose names begin so, by the rest of their names."""
+    return {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
 
 
 def load_adapter(pipe: DiffusionPipeline, directory: Path, lora_scale: float = 1.0) -> Adapter:

@@ -302,6 +302,15 @@ class Backbone(ABC):
                 field=error.field,
             ) from error
 
+    def release_encoders(self) -> None:
+        """Free the memory of text and image encoders, once all that they are for is encoded.
+
+        The pipeline can then neither encode captions nor be called; its VAE stays.
+        """
+        for name in self.pipe.components:
+            if name.startswith(("text_encoder", "image_encoder")):
+                self.pipe.register_modules(**{name: None})
+
     def encoders_key(self) -> str:
         """Hash of all that turns clips and captions into latents and embeddings, and of the noise
         schedule: every part of the pipeline but its transformers. Part of cache keys."""

@@ -151,7 +151,7 @@ class Planner:
             if isinstance(module, nn.Module):
                 phantom.adopt(module)
         if student is not None:
-            student = _of_fakes(student)
+            student = student.current()
         stage = Stage(
             backbone, phantom, stand_in(clip, config.instances, config.region), config,
             batch_of(config),
@@ -226,18 +226,6 @@ def train_config(config: PlanConfig, backbone: Backbone) -> TrainConfig:
         "precision": config.precision,
     }
     return own.model_copy(update=changes | weight)
-
-
-def _of_fakes(student: Student) -> Student:
-    """The student with the parameters that its modules have now."""
-    found = dict(student.backbone.transformer.named_parameters())
-    new: dict[str, nn.Parameter] = {}
-    if student.condition is not None:
-        own = student.condition.projection.named_parameters()
-        new |= {f"condition.{name}": parameter for name, parameter in own}
-    if student.decoder is not None:
-        new |= {f"decoder.{n}": parameter for n, parameter in student.decoder.named_parameters()}
-    return replace(student, lora={name: found[name] for name in student.lora}, new=new)
 
 
 def _trained(student: Student, backbone: Backbone, depth: Depth) -> int:

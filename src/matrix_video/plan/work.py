@@ -104,13 +104,14 @@ def training(stage: Stage, student: Student, known: Encoded | None) -> tuple[lis
             parameter.register_post_accumulate_grad_hook(_gradient(meter))
         weights: dict[Term, float] = dict.fromkeys(("sga", "spa"), float(config.aligned))
         draw = Draw(0, student.condition is not None, 0.0, 0.0)
-        with tap(stage.backbone.transformer, student.sites) as calls:
+        view = student.view(stage.shape)
+        with tap(stage.backbone.transformer, view.sites) as calls:
             meter.mark("batch")
             samples = [known] * stage.batch
             batch = make_batch(stage.backbone, samples, [*range(stage.batch)], empty, draw)
             meter.mark("before the layers")
             with layers_marked(meter, stage.blocks(), stage.backbone.transformer) as only_again:
-                losses = compute_losses(student, batch, weights, calls, stage.autocast)
+                losses = compute_losses(student, view, batch, weights, calls, stage.autocast)
                 total = losses.total(weights)
                 only_again()
                 meter.mark(CHECK)

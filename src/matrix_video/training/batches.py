@@ -8,7 +8,9 @@ batch size, nor the number of processes, nor a flag that adds a condition change
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -57,6 +59,14 @@ class EncodedSet:
         self.ensure(index)
         return self._memory[index] if self._folder is None else read_encoded(self._file(index))
 
+    def clip(self, index: int) -> tuple[int, int, int]:
+        """Pixel frames, rows and columns of the sample."""
+        self.ensure(index)
+        if self._folder is None:
+            return self._memory[index].clip
+        with _reading(self._file(index)), safe_open(self._file(index), framework="pt") as opened:
+            return _clip(opened.metadata())
+
     def _file(self, index: int) -> Path:
         assert self._folder is not None
         return self._folder / f"{self._keys[index]}.safetensors"
@@ -75,12 +85,12 @@ def write_encoded(file: Path, encoded: Encoded) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(file) as temporary:
         kept = {name: value.contiguous() for name, value in tensors.items()}
-        save_file(kept, temporary, {"id": encoded.id})
+        save_file(kept, temporary, {"id": encoded.id, "clip": json.dumps(encoded.clip)})
 
 
 def read_encoded(file: Path) -> Encoded:
     """Inverse of `write_encoded`; `MatrixError` for a file that is none of ours."""
-    try:
+    with _reading(file):
         with safe_open(file, framework="pt") as opened:
             metadata = opened.metadata()
             tensors = {name: opened.get_tensor(name) for name in sorted(opened.keys())}
@@ -88,15 +98,27 @@ def read_encoded(file: Path) -> Encoded:
         of_text, of_image = (_under(prefix, tensors) for prefix in (_TEXT, _IMAGE))
         return Encoded(
             id=metadata["id"],
+            clip=_clip(metadata),
             text=Text(of_text.pop(""), of_text),
             image_FCHW=image,
             image_extra=of_image,
             **tensors,
         )
-    except (SafetensorError, KeyError, TypeError) as error:
+
+
+@contextmanager
+def _reading(file: Path) -> Generator[None]:
+    try:
+        yield
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise MatrixError(
             f"not a cached sample ({error})", remedy="delete the file; it is made again", file=file
         ) from error
+
+
+def _clip(metadata: Mapping[str, str]) -> tuple[int, int, int]:
+    frames, height, width = json.loads(metadata["clip"])
+    return frames, height, width
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -124,6 +146,9 @@ class Batch:
     """For SGA: absent in samples whose caption was dropped."""
     region_targets: Targets
     """For SPA: each set of instances once."""
+    tokens_BPFhw: Tensor
+    """Masks on the token grid."""
+    visible_BPF: Tensor
 
 
 @dataclass(frozen=True)
@@ -134,6 +159,8 @@ class Draw:
     id_map: bool
     id_drop: float
     caption_dropout: float
+    roles: tuple[float, ...] | None = None
+    """How much the phrases of each of `encode.ROLES` count; None: alike."""
 
 
 def make_batch(
@@ -168,6 +195,9 @@ def make_batch(
     once_BP = present_BP & ~_padded([s.repeated_P for s in samples])
     target = _padded([s.target_PTHW for s in samples]).to(device)
     known = _padded([s.known_PT for s in samples]).to(device)
+    weight = None
+    if draw.roles is not None:
+        weight = torch.tensor(draw.roles)[_padded([s.role_P for s in samples])].to(device)
     id_map = None
     if draw.id_map:
         coloured = zip(samples, generators("colours"), strict=True)
@@ -187,8 +217,10 @@ def make_batch(
         id_map_BFCHW=id_map,
         phrase_BPL=phrase_BPL.to(device),
         region_BPN=_padded([s.region_PN for s in samples]).to(device),
-        phrase_targets=Targets(target, known, spoken_BP.to(device)),
-        region_targets=Targets(target, known, once_BP.to(device)),
+        phrase_targets=Targets(target, known, spoken_BP.to(device), weight),
+        region_targets=Targets(target, known, once_BP.to(device), weight),
+        tokens_BPFhw=_padded([s.tokens_PFhw for s in samples]).to(device),
+        visible_BPF=_padded([s.visible_PF for s in samples]).to(device),
     )
 
 

@@ -18,29 +18,44 @@ from torch import Tensor, nn
 
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import atomic_path
+from matrix_video.training.parallel import placed_as, whole
 
 FOLDER: Final = "checkpoints"
 _NAME: Final = re.compile(r"step-(\d{8})\.safetensors")
+FORMAT: Final = "1"
+_AVERAGE: Final = "average"
 _MOMENTS: Final = ("step", "exp_avg", "exp_avg_sq")
 
 
 def save_checkpoint(
-    run: Path, step: int, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.AdamW
-) -> Path:
-    """Write the state after ``step`` updates; older checkpoints go once it is complete."""
+    run: Path | None,
+    step: int,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.AdamW,
+    average: Mapping[str, Tensor] | None = None,
+) -> Path | None:
+    """Write the state after ``step`` updates; older checkpoints go once it is complete.
+
+    All processes of a run must call it, since parameters may be split over them; it is written
+    where ``run`` is given. ``average`` is the moving average, if there is one.
+    """
     tensors: dict[str, Tensor] = {}
     for name, parameter in parameters.items():
-        tensors[f"parameter/{name}"] = parameter.detach()
+        tensors[f"parameter/{name}"] = whole(parameter.detach())
         state = cast("dict[str, Tensor]", optimizer.state[parameter])
         for moment in _MOMENTS:
             if moment in state:  # none before the first update
-                tensors[f"{moment}/{name}"] = state[moment]
+                tensors[f"{moment}/{name}"] = whole(state[moment])
+        if average is not None:
+            tensors[f"{_AVERAGE}/{name}"] = whole(average[name])
+    if run is None:
+        return None
     folder = run / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"step-{step:08d}.safetensors"
     with atomic_path(file) as temporary:
         stored = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(stored, temporary, {"format": "1", "step": str(step)})
+        save_file(stored, temporary, {"format": FORMAT, "step": str(step)})
     for older in _checkpoints(run):
         if older != file:
             older.unlink()
@@ -53,18 +68,24 @@ def latest_checkpoint(run: Path) -> Path | None:
 
 
 def load_checkpoint(
-    file: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.AdamW
+    file: Path,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.AdamW,
+    average: dict[str, Tensor] | None = None,
 ) -> int:
     """Restore `save_checkpoint`'s state in place; the number of updates made.
 
-    Raises `MatrixError` for a broken file, and for one of another model or other settings.
+    Raises `MatrixError` for a broken file, one of another version of this package, and one of
+    another model or other settings.
     """
     try:
         with safe_open(file, framework="pt") as opened:
-            step = int(opened.metadata()["step"])
+            step, stored_format = int(opened.metadata()["step"]), opened.metadata()["format"]
             tensors = {name: opened.get_tensor(name) for name in sorted(opened.keys())}
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise _unfit(file, f"not a readable checkpoint ({error})") from error
+    if stored_format != FORMAT:
+        raise _unfit(file, f"a checkpoint of format {stored_format}, this version reads {FORMAT}")
     stored = {name.removeprefix("parameter/") for name in tensors if name.startswith("parameter/")}
     if stored != set(parameters):
         other = sorted(stored ^ set(parameters))[0]
@@ -74,11 +95,13 @@ def load_checkpoint(
         if value.shape != parameter.shape:
             raise _unfit(file, f"{name} is {tuple(value.shape)}, not {tuple(parameter.shape)}")
         with torch.no_grad():
-            parameter.copy_(value)
+            parameter.copy_(placed_as(value, parameter))
+        if average is not None:
+            average[name] = placed_as(tensors.get(f"{_AVERAGE}/{name}", value), parameter)
         # AdamW counts steps on the CPU, its moments live beside the parameter.
         moments = {m: tensors[f"{m}/{name}"] for m in _MOMENTS if f"{m}/{name}" in tensors}
         optimizer.state[parameter] = {
-            moment: tensor if moment == "step" else tensor.to(parameter.device)
+            moment: tensor if moment == "step" else placed_as(tensor, parameter)
             for moment, tensor in moments.items()
         }
     return step

@@ -49,7 +49,12 @@ class TrainConfig(ClipOptions):
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's weight decay."""
     warmup: int = Field(default=20, ge=0)
-    """Updates over which the learning rate rises from 0; constant afterwards."""
+    """Updates over which the learning rate rises from 0."""
+    decay: Literal["constant", "cosine"] = "constant"
+    """Learning rate afterwards: constant, or falling to 0 at the last update as half a cosine."""
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    """Decay of the moving average of all trained weights that the adapter is saved from; 0: the
+    weights themselves."""
     clip_grad: float = Field(default=1.0, gt=0)
     """Largest gradient norm of an update."""
     lora_rank: int = Field(default=16, ge=1)
@@ -67,6 +72,18 @@ class TrainConfig(ClipOptions):
     """Weight of soft Dice within both losses."""
     mask_l2: float = Field(default=0.0, ge=0)
     """Weight of the squared error of probabilities within both losses."""
+    subject_weight: float = Field(default=1.0, ge=0)
+    """How much a subject's map counts in its sample's mean."""
+    object_weight: float = Field(default=1.0, ge=0)
+    """The same of an object's."""
+    verb_weight: float = Field(default=1.0, ge=0)
+    """The same of a verb's."""
+    layer_weights: dict[str, float] = Field(default_factory=dict[str, float])
+    """How much a layer's maps count in the mean over layers, by "<layer>/v2t" or "<layer>/v2v"; 1
+    where it is not named."""
+    shuffle_masks: bool = False
+    """Placebo: every clip is compared with the masks of another one, so that the losses do their
+    work and say nothing."""
     decoder: bool = True
     """Train a map decoder; without it the interpolated log-lift is compared directly."""
     decoder_channels: int = Field(default=16, ge=1)
@@ -105,6 +122,9 @@ class TrainConfig(ClipOptions):
     log_every: int = Field(default=1, ge=1)
     """Updates between lines in ``metrics.jsonl``."""
 
+    tracker: Literal["none", "tensorboard", "wandb"] = "none"
+    """Where the lines of ``metrics.jsonl`` go as well, through accelerate's trackers."""
+
     seed: int = 0
     """Everything random follows from this, the sample's id and the step."""
     precision: Precision = "no"
@@ -113,6 +133,16 @@ class TrainConfig(ClipOptions):
     """Precision in which the frozen base is held; LoRA is always float32."""
     gradient_checkpointing: bool = False
     """Recompute blocks in the backward pass: less memory, a third more time."""
+
+    shard: bool = False
+    """Split all parameters over the processes (PyTorch's ``fully_shard``) where each would hold
+    them all (DDP)."""
+
+    @property
+    def roles(self) -> tuple[float, float, float] | None:
+        """Weights of subject, object and verb; None where they are alike."""
+        found = (self.subject_weight, self.object_weight, self.verb_weight)
+        return None if found == (1.0, 1.0, 1.0) else found
 
     @property
     def aligned(self) -> bool:

@@ -7,7 +7,8 @@ frames, h w token rows and columns, N = F·h·w, T decoder frames, H W rows and 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 import numpy as np
 import torch
@@ -19,8 +20,11 @@ from matrix_video.backbones.base import Backbone
 from matrix_video.backbones.text import Text
 from matrix_video.data.clip import Clip
 from matrix_video.data.grid import GridMask, TokenGrid, masks_per_frame, union
+from matrix_video.data.sample import Role
 from matrix_video.data.spans import Mentions
 from matrix_video.data.tracks import State, first_masks
+
+ROLES: Final[tuple[Role, ...]] = ("subject", "object", "verb")
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class Encoded:
     """
 
     id: str
+    clip: tuple[int, int, int]
+    """Pixel frames, rows and columns."""
     latents_FCHW: Tensor
     image_FCHW: Tensor | None
     """Latents of the first frame, for image-to-video bases."""
@@ -52,6 +58,8 @@ class Encoded:
     """Masks on the decoder's grid."""
     known_PT: Tensor
     """Whether the decoder frame is annotated."""
+    role_P: Tensor
+    """Index into `ROLES`."""
     image_extra: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     """`Backbone.image_extra` of the first frame alone."""
 
@@ -78,6 +86,7 @@ def encode_clip(backbone: Backbone, clip: Clip, *, mentions: Mentions, up: int) 
         text = backbone.encode_text([sample.caption], frames[:1])
     return Encoded(
         id=sample.id,
+        clip=(len(video), *video.size),
         latents_FCHW=latents.cpu(),
         image_FCHW=image,
         text=text.to("cpu"),
@@ -89,7 +98,28 @@ def encode_clip(backbone: Backbone, clip: Clip, *, mentions: Mentions, up: int) 
         visible_PF=torch.tensor(visible, dtype=torch.bool).reshape(-1, grid.num_frames),
         target_PTHW=target_PTHW,
         known_PT=known_PT,
+        role_P=torch.tensor([ROLES.index(target.phrase.role) for target in targets]).long(),
         image_extra=extra,
+    )
+
+
+def with_masks_of(encoded: Encoded, other: Encoded) -> Encoded:
+    """The sample with another's mask tracks, first-frame regions included: a placebo, in which all
+    is as it was but what the losses say. Its phrases, id map and clip stay; phrase p gets the masks
+    of the other's phrase p, counted round where that has fewer. ``other`` without phrases gives
+    empty masks."""
+    count = len(encoded.phrase_PL)
+    if not len(other.phrase_PL):
+        names = ("region_PN", "tokens_PFhw", "visible_PF", "target_PTHW")
+        return replace(encoded, **{n: torch.zeros_like(getattr(encoded, n)) for n in names})
+    rows = torch.arange(count) % len(other.phrase_PL)
+    return replace(
+        encoded,
+        region_PN=other.region_PN[rows],
+        tokens_PFhw=other.tokens_PFhw[rows],
+        visible_PF=other.visible_PF[rows],
+        target_PTHW=other.target_PTHW[rows],
+        known_PT=other.known_PT[rows],
     )
 
 

@@ -15,9 +15,9 @@ from matrix_video.services.progress import progress
 from matrix_video.training.batches import EncodedSet
 from matrix_video.training.config import TrainConfig
 from matrix_video.training.encode import Encoded, encode_clip
-from matrix_video.training.student import Layers, Student
+from matrix_video.training.student import Layers
 
-FORMAT = 2
+FORMAT = 3
 """Of cached samples; raised when their contents change meaning."""
 
 
@@ -66,26 +66,15 @@ def chosen_layers(config: TrainConfig, backbone: Backbone) -> Layers:
     return layers
 
 
-def encoded_set(student: Student, data: Dataset, config: TrainConfig, title: str) -> EncodedSet:
+def encoded_set(backbone: Backbone, data: Dataset, config: TrainConfig, title: str) -> EncodedSet:
     """All clips of ``data`` encoded, now, into memory or the cache folder.
 
-    Raises `MatrixError` naming the sample for a clip of another size or length than the student's.
+    Raises `MatrixError` naming the sample for a clip that the model does not take.
     """
-    backbone = student.backbone
     keys = _cache_keys(backbone, data, config) if config.cache else [s.id for s in data.samples]
 
     def encode(index: int) -> Encoded:
-        clip = data[index]
-        shape = (len(clip.video), *clip.video.size)
-        if shape != student.clip:
-            raise MatrixError(
-                f"sample {clip.sample.id} has {_shape(shape)}, the first has "
-                f"{_shape(student.clip)}",
-                remedy="give all clips one shape with --num-frames, --height and --width",
-                file=data.path,
-                field="data",
-            )
-        return encode_clip(backbone, clip, mentions=config.mentions, up=config.up)
+        return encode_clip(backbone, data[index], mentions=config.mentions, up=config.up)
 
     found = EncodedSet(keys, encode, config.cache)
     with progress(title, len(data)) as advance:
@@ -100,11 +89,6 @@ def _cache_keys(backbone: Backbone, data: Dataset, config: TrainConfig) -> list[
     shape = fingerprint(backbone.transformer).architecture
     settings = (str(FORMAT), config.mentions, str(config.up), shape, backbone.encoders_key())
     return [sha256_text(*settings, data.content_key(i)) for i in range(len(data))]
-
-
-def _shape(clip: tuple[int, int, int]) -> str:
-    frames, height, width = clip
-    return f"{frames} frames of {height}x{width}"
 
 
 def read_clips(config: TrainConfig) -> tuple[Dataset, Dataset]:

@@ -10,16 +10,16 @@ nothing but rounding. Source: paper section 5; the loop's form is our choice.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
-from matrix_video.alignment.objectives import Term, require_gradient
+from matrix_video.alignment.objectives import Term
 from matrix_video.attention.tap import Captures, tap
 from matrix_video.backbones.precision import autocast
 from matrix_video.backbones.text import Text
@@ -27,27 +27,34 @@ from matrix_video.services.errors import MatrixError
 from matrix_video.services.progress import progress
 from matrix_video.services.run import RunFolder
 from matrix_video.services.signals import stop_on_sigterm
-from matrix_video.training.batches import Draw, EncodedSet, make_batch
+from matrix_video.training.average import Average
+from matrix_video.training.batches import Batch, Draw, EncodedSet, make_batch
 from matrix_video.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from matrix_video.training.config import TrainConfig
-from matrix_video.training.schedule import batch_indices, warmup_factor
-from matrix_video.training.step import Losses, check_finite, compute_losses
-from matrix_video.training.student import Student
+from matrix_video.training.encode import Encoded, with_masks_of
+from matrix_video.training.guards import Proof, Stillness
+from matrix_video.training.parallel import Parallel, clip_gradients, whole
+from matrix_video.training.schedule import Order, rate_factor
+from matrix_video.training.step import compute_losses, not_finite
+from matrix_video.training.student import Student, View
+from matrix_video.training.tally import Tally, count_losses, means
 
-Validate = Callable[[Captures], Mapping[str, float]]
-"""Scores for ``metrics.jsonl``, taken before the first update, every K updates and at the end; the
-captures are those of a tap on the student's sites."""
-
-PATIENCE = 32
-"""Samples after which an alignment term must have found a map."""
+Calls = Callable[[View], Captures]
+"""The captures of a tap on a view's sites."""
+Validate = Callable[[Calls], Mapping[str, float]]
+"""Scores for ``metrics.jsonl``, taken before the first update, every K updates and at the end."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """``step`` updates were made; ``stopped``: SIGTERM ended the run before the last one."""
+    """``step`` updates were made; ``stopped``: SIGTERM ended the run before the last one.
+
+    ``weights`` are all trained weights, or their moving average, in full, by name.
+    """
 
     step: int
     stopped: bool
+    weights: Mapping[str, Tensor]
 
 
 class Trainer:
@@ -60,36 +67,47 @@ class Trainer:
         empty: Text,
         config: TrainConfig,
         run: RunFolder | None,
-        accelerator: Accelerator,
+        parallel: Parallel,
     ) -> None:
         """``run`` is None in all processes but the main one, which alone writes. ``empty`` is
         the empty caption."""
-        self.student, self.data, self.empty = student, data, empty
-        self.config, self.run, self.accelerator = config, run, accelerator
-        self.share, self.micro = _shares(config, accelerator.num_processes)
-        self.draw = Draw(config.seed, config.id_map, config.id_drop, config.caption_dropout)
+        self.data, self.empty = data, empty
+        self.config, self.run, self.parallel = config, run, parallel
+        transformer = student.backbone.transformer
+        blocks = [transformer.get_submodule(n) for n in student.backbone.layer_names()]
+        parallel.place(student.trainee(), blocks)
+        self.student = student.current()
+        self.share, self.micro = _shares(config, parallel.processes)
+        clips = [data.clip(i) for i in range(len(data))]
+        self.views = {clip: self.student.view(clip) for clip in dict.fromkeys(clips)}
+        self.order = Order(clips, batch=config.batch, seed=config.seed)
+        self.donors = _donors(clips) if config.shuffle_masks else None
+        self.draw = Draw(
+            config.seed, config.id_map, config.id_drop, config.caption_dropout, config.roles
+        )
         self.weights: dict[Term, float] = {"sga": config.sga, "spa": config.spa}
-        self.unproven: set[Term] = set()
-        if config.sga and student.v2t_sites:
-            self.unproven.add("sga")
-        if config.spa and student.v2v_sites:
-            self.unproven.add("spa")
+        layers = self.student.layers
+        acting = (("sga", config.sga, layers.v2t), ("spa", config.spa, layers.v2v))
+        self.proof = Proof(cast("Term", term) for term, weight, on in acting if weight and on)
+        self.still = Stillness()
         new_rate = config.lr if config.lr_new is None else config.lr_new
-        rated = [(student.lora, config.lr), (student.new, new_rate)]
+        rated = [(self.student.lora, config.lr), (self.student.new, new_rate)]
         groups = [{"params": list(p.values()), "lr": rate} for p, rate in rated if p]
         self.rates = [rate for p, rate in rated if p]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+        self.average = Average(self.student.parameters, config.ema) if config.ema else None
 
     def fit(self, validate: Validate) -> Outcome:
         """Train to ``config.steps``, on from the run folder's checkpoint if there is one.
 
-        Raises `MatrixError` for a loss that is not a number, and for an alignment term that reaches
-        no attention.
+        Raises `MatrixError` for a loss that is not a number (after saving a checkpoint of the
+        update before), for an alignment term that reaches no attention, and for a loss that stays
+        as it is.
         """
         config = self.config
         start = self._resume()
         with (
-            tap(self.student.backbone.transformer, self.student.sites) as calls,
+            _taps(self.student.backbone.transformer) as calls,
             stop_on_sigterm() as stop,
             progress("train", config.steps) as advance,
         ):
@@ -106,121 +124,169 @@ class Trainer:
                 if scored or done % config.log_every == 0:
                     self._log(done, values)
                 advance(1)
-                stopped = self._any_process(stop.asked)
+                stopped = self.parallel.any(stop.asked)
                 if last or stopped or done % config.checkpoint_every == 0:
                     self._save(done)
                 if stopped and not last:
-                    return Outcome(done, stopped=True)
-        return Outcome(config.steps, stopped=False)
+                    return Outcome(done, True, self._final())
+        return Outcome(config.steps, False, self._final())
 
-    def update(self, step: int, calls: Captures) -> dict[str, float]:
-        """One update (from 0); ``calls`` are captures of a tap on the student's sites.
+    def update(self, step: int, calls: Calls) -> dict[str, float]:
+        """One update (from 0).
 
-        The values are means over the update's samples: loss, diffusion, sga, spa (terms that are
-        on), regions that SPA skipped, the gradient's norm before clipping, learning rate, seconds.
+        The values are those of `tally.count_losses`, means over the update's samples; the
+        gradient's norm before clipping; the learning rate; seconds, and those spent on data.
         """
         began = time.monotonic()
-        config, rank = self.config, self.accelerator.process_index
+        config, rank = self.config, self.parallel.index
+        factor = rate_factor(step, warmup=config.warmup, steps=config.steps, decay=config.decay)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * warmup_factor(step, config.warmup)
+            group["lr"] = rate * factor
         self.optimizer.zero_grad(set_to_none=True)
-        chosen = batch_indices(step, samples=len(self.data), batch=config.batch, seed=config.seed)[
-            rank * self.share : (rank + 1) * self.share
-        ]
+        chosen = self.order.update(step)[rank * self.share : (rank + 1) * self.share]
         parts = [chosen[i : i + self.micro] for i in range(0, len(chosen), self.micro)]
-        totals: dict[str, float] = {}
-        for part in parts:
-            losses = self._forward(part, step, calls)
-            total = losses.total(self.weights)
-            (total / len(parts)).backward()
-            calls.clear()  # they hold the graph
-            for name, value in _values(losses, total, len(part)).items():
-                totals[name] = totals.get(name, 0.0) + value / len(parts)
-        self._expect_maps(step)
-        self._average_gradients()
-        norm = nn.utils.clip_grad_norm_(self.student.parameters.values(), config.clip_grad)
-        if not bool(torch.isfinite(norm)):
+        tally, waited = Tally(), 0.0
+        problem: MatrixError | None = None
+        for number, part in enumerate(parts, start=1):
+            asked = time.monotonic()
+            batch, view = self._batch(part)
+            waited += time.monotonic() - asked
+            captures = calls(view)
+            found: list[MatrixError | None] = []
+            work = partial(self._losses, batch, view, captures, step, tally, found)
+            with self.parallel.accumulating(last=number == len(parts)):
+                total = self.parallel.run(work)
+                (total / len(parts)).backward()
+            captures.clear()  # they hold the graph
+            problem = problem or found[0]
+        values = self._agreed(tally, problem, step)
+        self.proof.expect((step + 1) * self.share, len(self.data))
+        self.still.see(values)
+        norm = clip_gradients(self.student.parameters.values(), config.clip_grad)
+        if not norm < float("inf"):
+            self._save(step)
             raise MatrixError(
-                f"step {step + 1}: the gradient's norm is {norm.item():g}",
+                f"step {step + 1}: the gradient's norm is {norm:g}",
                 remedy="lower --lr, or train with --precision no",
             )
         self.optimizer.step()
-        values = self._mean_over_processes(totals)
+        if self.average is not None:
+            self.average.update(self.student.parameters, step)
         rate = float(cast("float", self.optimizer.param_groups[0]["lr"]))
-        values |= {"grad_norm": norm.item(), "lr": rate, "seconds": time.monotonic() - began}
-        return values
+        spent = {"seconds": time.monotonic() - began, "data_seconds": waited}
+        return values | {"grad_norm": norm, "lr": rate} | spent
 
-    def _forward(self, part: list[tuple[int, int]], step: int, calls: Captures) -> Losses:
-        samples, epochs = [self.data[i] for i, _ in part], [epoch for _, epoch in part]
-        student = self.student
-        batch = make_batch(student.backbone, samples, epochs, self.empty, self.draw)
-        losses = compute_losses(student, batch, self.weights, calls, self.autocast)
-        check_finite(losses, batch, step + 1)
-        for term, alignment in losses.terms.items():
-            if term in self.unproven and alignment.maps():
-                require_gradient(alignment, calls)
-                self.unproven.discard(term)
-        return losses
+    def _batch(self, part: Sequence[tuple[int, int]]) -> tuple[Batch, View]:
+        samples = [self._sample(index, epoch) for index, epoch in part]
+        epochs = [epoch for _, epoch in part]
+        batch = make_batch(self.student.backbone, samples, epochs, self.empty, self.draw)
+        return batch, self.views[samples[0].clip]
+
+    def _sample(self, index: int, epoch: int) -> Encoded:
+        sample = self.data[index]
+        if self.donors is None:
+            return sample
+        others = self.donors[index]
+        return with_masks_of(sample, self.data[others[epoch % len(others)]])
+
+    def _losses(
+        self,
+        batch: Batch,
+        view: View,
+        calls: Captures,
+        step: int,
+        tally: Tally,
+        found: list[MatrixError | None],
+    ) -> Tensor:
+        losses = compute_losses(self.student, view, batch, self.weights, calls, self.autocast)
+        total = losses.total(self.weights)
+        count_losses(tally, losses, self.student, view, batch, total)
+        problem = not_finite(losses, batch, step + 1)
+        if problem is None:
+            try:
+                self.proof.see(losses, calls)
+            except MatrixError as error:
+                problem = error
+        found.append(problem)
+        return total
 
     def autocast(self) -> AbstractContextManager[object]:
         """The precision of the transformer's forward passes."""
-        return autocast(self.accelerator.device, self.config.precision)
+        return autocast(self.parallel.accelerator.device, self.config.precision)
 
-    def _expect_maps(self, step: int) -> None:
-        # One batch may do without (its captions dropped, its samples without interaction).
-        seen = (step + 1) * self.share
-        if self.unproven and seen >= min(len(self.data), PATIENCE):
-            term = min(self.unproven)
-            what = "a phrase with a mask" if term == "sga" else "an instance in its first frame"
-            raise MatrixError(
-                f"the {term.upper()} loss covers no token: none of the first {seen} samples has "
-                f"{what}",
-                remedy=f"look at the data set with `matrix check`, or train with --{term} 0",
-                field=term,
-            )
-
-    def _average_gradients(self) -> None:
-        if self.accelerator.num_processes == 1:
-            return
-        parameters = list(self.student.parameters.values())
-        grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
-        flat = torch.cat([grad.flatten() for grad in grads])
-        mean = cast("Tensor", self.accelerator.reduce(flat, "mean"))
-        pieces = mean.split([p.numel() for p in parameters])
-        for parameter, piece in zip(parameters, pieces, strict=True):
-            parameter.grad = piece.view_as(parameter).clone()
-
-    def _mean_over_processes(self, values: dict[str, float]) -> dict[str, float]:
-        if self.accelerator.num_processes == 1:
-            return values
-        flat = torch.tensor(list(values.values()), device=self.accelerator.device)
-        mean = cast("Tensor", self.accelerator.reduce(flat, "mean"))
-        return dict(zip(values, mean.tolist(), strict=True))
-
-    def _any_process(self, flag: bool) -> bool:
-        if self.accelerator.num_processes == 1:
-            return flag
-        raised = torch.tensor(float(flag), device=self.accelerator.device)
-        return bool(cast("Tensor", self.accelerator.reduce(raised, "sum")) > 0)
+    def _agreed(self, tally: Tally, problem: MatrixError | None, step: int) -> dict[str, float]:
+        """Means over all processes; an error of any of them is raised in all, with the weights as
+        they were before this update in a checkpoint."""
+        told = None if problem is None else (problem.problem, problem.remedy, problem.field)
+        gathered = self.parallel.gathered({"tally": tally.facts(), "problem": told})
+        problems = [one["problem"] for one in gathered if one["problem"] is not None]
+        if problems:
+            self._save(step)
+            what, remedy, field = problems[0]
+            raise MatrixError(what, remedy=remedy, field=field)
+        return means(one["tally"] for one in gathered)
 
     def _resume(self) -> int:
         file = latest_checkpoint(self.config.out)
         step = 0
         if file is not None:
-            step = load_checkpoint(file, self.student.parameters, self.optimizer)
-            self.unproven.clear()
+            average = None if self.average is None else self.average.values
+            step = load_checkpoint(file, self.student.parameters, self.optimizer, average)
+            self.proof.open.clear()
+        self.parallel.wait()
         if self.run is not None:
             self.run.truncate_metrics(lambda row: row["step"] <= step and step > 0)
         return step
 
     def _save(self, step: int) -> None:
-        if self.run is not None:
-            save_checkpoint(self.run.path, step, self.student.parameters, self.optimizer)
-        self.accelerator.wait_for_everyone()
+        average = None if self.average is None else self.average.values
+        folder = None if self.run is None else self.run.path
+        save_checkpoint(folder, step, self.student.parameters, self.optimizer, average)
+        self.parallel.wait()
+
+    def _final(self) -> dict[str, Tensor]:
+        values = self.student.parameters if self.average is None else self.average.values
+        return {name: whole(value.detach()) for name, value in values.items()}
 
     def _log(self, step: int, values: Mapping[str, float]) -> None:
         if self.run is not None and (values or step):
             self.run.log(step=step, **values)
+        self.parallel.accelerator.log(dict(values), step=step)
+
+
+@contextmanager
+def _taps(transformer: nn.Module) -> Generator[Calls]:
+    """Captures of any view's sites: one tap at a time is open, and changed when the view is."""
+    with ExitStack() as stack:
+        current: tuple[View, Captures] | None = None
+
+        def calls(view: View) -> Captures:
+            nonlocal current
+            if current is None or current[0].sites != view.sites:
+                stack.close()
+                current = view, stack.enter_context(tap(transformer, view.sites))
+            return current[1]
+
+        yield calls
+
+
+def _donors(clips: Sequence[tuple[int, int, int]]) -> list[list[int]]:
+    """Whose masks each sample gets, epoch by epoch: all others of its shape in turn."""
+    members: dict[tuple[int, int, int], list[int]] = {}
+    for index, clip in enumerate(clips):
+        members.setdefault(clip, []).append(index)
+    found: list[list[int]] = []
+    for index, clip in enumerate(clips):
+        same = members[clip]
+        if len(same) < 2:
+            raise MatrixError(
+                f"only one clip is of shape {clip}, so none can lend it masks",
+                remedy="give more clips, or train without --shuffle-masks",
+                field="shuffle_masks",
+            )
+        place = same.index(index)
+        found.append(same[place + 1 :] + same[:place])
+    return found
 
 
 def _shares(config: TrainConfig, processes: int) -> tuple[int, int]:
@@ -235,12 +301,3 @@ def _shares(config: TrainConfig, processes: int) -> tuple[int, int]:
             field="batch",
         )
     return share, micro
-
-
-def _values(losses: Losses, total: Tensor, samples: int) -> dict[str, float]:
-    values = {"loss": total.item(), "diffusion": losses.diffusion_B.mean().item()}
-    for term, alignment in losses.terms.items():
-        values[term] = alignment.total().item()
-        if term == "spa":
-            values["spa_skipped"] = alignment.skipped / samples
-    return values

@@ -29,7 +29,7 @@ def add_lora(
     """Put LoRA on every linear layer of the (frozen) transformer that ``targets`` matches in full.
 
     ``layer_names`` are the blocks that must be reached, each of them. The start depends
-    on ``seed`` alone. LoRA's parameters are float32 and returned by name.
+    on ``seed`` alone. LoRA's parameters are float32 (float64 in such a base), returned by name.
     Raises `MatrixError` when nothing, or nothing in one of the layers, is matched.
     """
     if not isinstance(transformer, PeftAdapterMixin):
@@ -62,7 +62,8 @@ def add_lora(
         name: parameter for name, parameter in transformer.named_parameters() if ".lora_" in name
     }
     for parameter in parameters.values():
-        parameter.data = parameter.data.float()
+        if parameter.dtype != torch.float64:  # a base in float64 is one whose numbers are checked
+            parameter.data = parameter.data.float()
     return parameters
 
 

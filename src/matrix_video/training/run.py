@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-from matrix_video.attention.tap import Captures
-from matrix_video.backbones.adapter import ModuleFiles, save_adapter
+from matrix_video.backbones.adapter import ModuleFiles, save_adapter, under
+from matrix_video.backbones.fingerprint import Fingerprint, fingerprint
 from matrix_video.backbones.loading import backbone_for, load_pipeline
 from matrix_video.services.run import RunFolder
 from matrix_video.training.config import TrainConfig
 from matrix_video.training.heldout import decoder_absorbed, heldout_aas
 from matrix_video.training.inputs import chosen_layers, encoded_set, read_clips
-from matrix_video.training.loop import Outcome, Trainer
-from matrix_video.training.student import Layers, Student, make_student
+from matrix_video.training.loop import Calls, Outcome, Trainer
+from matrix_video.training.parallel import Parallel, make_accelerator
+from matrix_video.training.student import Student, make_student
 
 ADAPTER = "adapter"
 STAGE = "train"
@@ -48,18 +48,15 @@ def train(config: TrainConfig, pipe: DiffusionPipeline | None = None) -> TrainRe
     A finished run returns at once; a stopped or killed one goes on from its last checkpoint.
     Raises `MatrixError` for whatever is wrong with data, layers, model or settings.
     """
-    accelerator = Accelerator()
-    if not accelerator.is_main_process:
-        return _train(config, pipe, None, accelerator)
+    parallel = Parallel(make_accelerator(config), shard=config.shard)
+    if not parallel.accelerator.is_main_process:
+        return _train(config, pipe, None, parallel)
     with RunFolder.open(config.out, config, command="train") as run:
-        return _train(config, pipe, run, accelerator)
+        return _train(config, pipe, run, parallel)
 
 
 def _train(
-    config: TrainConfig,
-    pipe: DiffusionPipeline | None,
-    run: RunFolder | None,
-    accelerator: Accelerator,
+    config: TrainConfig, pipe: DiffusionPipeline | None, run: RunFolder | None, parallel: Parallel
 ) -> TrainResult:
     folder = RunFolder(config.out)
     if folder.done(STAGE):
@@ -67,39 +64,45 @@ def _train(
         return TrainResult(config.out / ADAPTER, facts["steps"], facts.get("absorbed"))
     data, held = read_clips(config)
     dtype = torch.bfloat16 if config.weights == "bf16" else torch.float32
-    if pipe is None:
-        loaded = load_pipeline(config.model, dtype=dtype, device=accelerator.device)
-    else:
-        loaded = pipe.to(accelerator.device)
-    backbone = backbone_for(loaded)
+    device = parallel.accelerator.device
+    loaded = load_pipeline(config.model, dtype=dtype, device=device) if pipe is None else pipe
+    backbone = backbone_for(loaded.to(device))
     layers = chosen_layers(config, backbone)
-    first = data.video(0)
-    student = make_student(backbone, config, layers, (len(first), *first.size))
+    base = fingerprint(backbone.transformer)
+    encoded = encoded_set(backbone, data, config, "encode")
+    heldout = encoded_set(backbone, held, config, "encode held-out")
+    with torch.no_grad():
+        empty = backbone.encode_text([""]).to("cpu")
+    if pipe is None:
+        backbone.release_encoders()
+    student = make_student(backbone, config, layers, encoded.clip(0))
     try:
-        encoded = encoded_set(student, data, config, "encode")
-        heldout = encoded_set(student, held, config, "encode held-out")
-        with torch.no_grad():
-            empty = backbone.encode_text([""]).to("cpu")
-        trainer = Trainer(student, encoded, empty, config, run, accelerator)
+        trainer = Trainer(student, encoded, empty, config, run, parallel)
 
-        def validate(calls: Captures) -> Mapping[str, float]:
+        def validate(calls: Calls) -> Mapping[str, float]:
             return heldout_aas(
-                student,
+                trainer.student,
                 heldout,
                 calls,
                 seed=config.seed,
                 levels=config.heldout_levels,
                 autocast=trainer.autocast,
+                forward=parallel.run,
             )
 
         outcome = trainer.fit(validate)
-        return _finish(config, student, layers, outcome, run)
+        return _finish(config, student, base, outcome, run)
     finally:
         student.detach()
+        parallel.end()
 
 
 def _finish(
-    config: TrainConfig, student: Student, layers: Layers, outcome: Outcome, run: RunFolder | None
+    config: TrainConfig,
+    student: Student,
+    base: Fingerprint,
+    outcome: Outcome,
+    run: RunFolder | None,
 ) -> TrainResult:
     if outcome.stopped or run is None:
         adapter = None if outcome.stopped else config.out / ADAPTER
@@ -107,8 +110,8 @@ def _finish(
     absorbed = decoder_absorbed(run.metrics()) if student.decoder is not None else None
     facts = {
         "steps": outcome.step,
-        "v2t": list(layers.v2t),
-        "v2v": list(layers.v2v),
+        "v2t": list(student.layers.v2t),
+        "v2v": list(student.layers.v2v),
         "sga": config.sga,
         "spa": config.spa,
         "id_map": config.id_map,
@@ -117,13 +120,16 @@ def _finish(
     }
     decoder = None
     if student.decoder is not None:
-        decoder = ModuleFiles(student.decoder.config.model_dump(), student.decoder.state_dict())
+        weights = under("decoder.", outcome.weights)
+        decoder = ModuleFiles(student.decoder.config.model_dump(), weights)
     save_adapter(
         config.out / ADAPTER,
         student.backbone.transformer,
         condition=student.condition,
         decoder=decoder,
         facts=facts,
+        base=base,
+        weights=outcome.weights,
     )
     known = {} if absorbed is None else {"absorbed": absorbed}
     run.mark_done(STAGE, steps=outcome.step, **known)

@@ -1,30 +1,75 @@
 """What happens at which step: the order of samples and the learning rate.
 
-Nothing here has a state, so a resumed run and a run on more processes draw the same numbers.
+Everything follows from the seed and the step, so a resumed run and a run on more processes draw the
+same numbers.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from typing import Literal
 
 import torch
 
 from matrix_video.backbones.seeds import keyed_generator
 
+Decay = Literal["constant", "cosine"]
 
-def batch_indices(step: int, *, samples: int, batch: int, seed: int) -> list[tuple[int, int]]:
-    """(sample, epoch) pairs of update ``step`` (from 0).
 
-    Each epoch is one permutation of all samples; an epoch that ends within a batch is followed by
-    the next. A sample occurs once an epoch, so (sample, epoch) can key its noise.
+class Order:
+    """Which samples an update takes, all of one bucket: clips of one shape.
+
+    Each epoch of a bucket is one permutation of its samples; an epoch that ends within an update is
+    followed by the next. A sample occurs once an epoch, so (sample, epoch) can key its noise.
+    Buckets take turns in proportion to their sizes, whichever is furthest behind (our choice).
     """
-    first = step * batch
-    chosen: list[tuple[int, int]] = []
-    for epoch in range(first // samples, (first + batch - 1) // samples + 1):
-        order = torch.randperm(samples, generator=keyed_generator(seed, "order", epoch)).tolist()
-        start, end = max(first - epoch * samples, 0), min(first + batch - epoch * samples, samples)
-        chosen += [(index, epoch) for index in order[start:end]]
-    return chosen
+
+    def __init__(self, buckets: Sequence[Hashable], *, batch: int, seed: int) -> None:
+        """``buckets[i]`` is the bucket of sample i."""
+        self.batch, self.seed = batch, seed
+        members: dict[Hashable, list[int]] = {}
+        for index, bucket in enumerate(buckets):
+            members.setdefault(bucket, []).append(index)
+        self._members = list(members.values())
+        self._turns: list[tuple[int, int]] = []
+        self._taken = [0] * len(self._members)
+
+    def update(self, step: int) -> list[tuple[int, int]]:
+        """(sample, epoch) pairs of update ``step`` (from 0)."""
+        while len(self._turns) <= step:
+            self._turns.append(self._next_turn())
+        bucket, turn = self._turns[step]
+        members = self._members[bucket]
+        first = turn * self.batch
+        last = first + self.batch
+        chosen: list[tuple[int, int]] = []
+        for epoch in range(first // len(members), (last - 1) // len(members) + 1):
+            generator = keyed_generator(self.seed, "order", epoch)
+            order = torch.randperm(len(members), generator=generator).tolist()
+            start = max(first - epoch * len(members), 0)
+            end = min(last - epoch * len(members), len(members))
+            chosen += [(members[place], epoch) for place in order[start:end]]
+        return chosen
+
+    def _next_turn(self) -> tuple[int, int]:
+        updates = len(self._turns) + 1
+        total = sum(len(members) for members in self._members)
+        behind = [
+            updates * len(members) - taken * total
+            for members, taken in zip(self._members, self._taken, strict=True)
+        ]
+        bucket = behind.index(max(behind))
+        turn = self._taken[bucket]
+        self._taken[bucket] += 1
+        return bucket, turn
 
 
-def warmup_factor(step: int, warmup: int) -> float:
-    """Factor of the learning rate in update ``step`` (from 0): linear to 1, then constant."""
-    return min(1.0, (step + 1) / warmup) if warmup else 1.0
+def rate_factor(step: int, *, warmup: int, steps: int, decay: Decay = "constant") -> float:
+    """Factor of the learning rate in update ``step`` (from 0): linear to 1, then constant, or half
+    a cosine that would reach 0 in update ``steps``."""
+    if step < warmup:
+        return (step + 1) / warmup
+    if decay == "constant" or steps <= warmup:
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))

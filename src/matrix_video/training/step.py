@@ -16,7 +16,7 @@ from matrix_video.alignment.objectives import Alignment, Term, sga, spa
 from matrix_video.attention.site import Captured
 from matrix_video.services.errors import MatrixError
 from matrix_video.training.batches import Batch
-from matrix_video.training.student import Student
+from matrix_video.training.student import Student, View
 
 Autocast = Callable[[], AbstractContextManager[object]]
 
@@ -38,12 +38,13 @@ class Losses:
 
 def compute_losses(
     student: Student,
+    view: View,
     batch: Batch,
     weights: Mapping[Term, float],
     calls: Mapping[str, Captured],
     autocast: Autocast = nullcontext,
 ) -> Losses:
-    """Forward pass on ``batch``; ``calls`` are the captures of a tap open on ``student.sites``.
+    """Forward pass on ``batch``; ``calls`` are the captures of a tap open on ``view.sites``.
 
     Terms of weight 0 are not computed. The transformer runs under ``autocast``; maps, decoder and
     losses in float32.
@@ -58,32 +59,40 @@ def compute_losses(
     weight_B = backbone.weight(batch.timesteps_B).float()
     diffusion_B = weight_B * error_BFCHW.flatten(1).mean(dim=1)
     terms: dict[Term, Alignment] = {}
-    if weights["sga"] and student.v2t_sites:
+    layers = student.options.layer_weights
+    if weights["sga"] and view.v2t_sites:
         terms["sga"] = sga(
-            calls, student.v2t_sites, batch.phrase_BPL, batch.phrase_targets, student.aligner
+            calls,
+            view.v2t_sites,
+            batch.phrase_BPL,
+            batch.phrase_targets,
+            view.aligner,
+            layer_weights=layers,
         )
-    if weights["spa"] and student.v2v_sites:
+    if weights["spa"] and view.v2v_sites:
         terms["spa"] = spa(
             calls,
-            student.v2v_sites,
+            view.v2v_sites,
             batch.region_BPN,
             batch.region_targets,
-            student.aligner,
-            first=student.grid.first,
+            view.aligner,
+            first=view.grid.first,
+            layer_weights=layers,
         )
     return Losses(diffusion_B, terms)
 
 
-def check_finite(losses: Losses, batch: Batch, step: int) -> None:
-    """Raise `MatrixError` that names term, layer and sample of a loss that is not a number."""
+def not_finite(losses: Losses, batch: Batch, step: int) -> MatrixError | None:
+    """The error that names term, layer and sample of a loss that is not a number, if there is."""
     for place, loss_B in _named_losses(losses):
         finite_B = torch.isfinite(loss_B)
         if not bool(finite_B.all()):
             row = int((~finite_B).nonzero()[0])
-            raise MatrixError(
+            return MatrixError(
                 f"step {step}: {place} of sample {batch.ids[row]} is {loss_B[row].item():g}",
                 remedy="lower --lr, or look at that sample with `matrix check`",
             )
+    return None
 
 
 def _named_losses(losses: Losses) -> list[tuple[str, Tensor]]:

@@ -6,8 +6,9 @@ Shapes: T pixel frames, H W pixels.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
@@ -23,6 +24,7 @@ from matrix_video.services.errors import MatrixError
 from matrix_video.training.batches import Batch
 from matrix_video.training.config import TrainConfig
 from matrix_video.training.lora import add_lora, remove_lora
+from matrix_video.training.parallel import Trainee
 
 
 @dataclass(frozen=True)
@@ -39,20 +41,35 @@ class Layers:
 
 
 @dataclass(frozen=True)
-class Student:
-    """The base with everything trainable attached. ``parameters`` by stable name, in order."""
+class View:
+    """The student on clips of one shape: which attention is read, and how maps become losses."""
 
-    backbone: Backbone
     clip: tuple[int, int, int]
-    """Frames, rows and columns of its clips."""
+    """Frames, rows and columns."""
     grid: TokenGrid
     v2t_sites: dict[str, Site]
     """By capture name, "<layer>/v2t"."""
     v2v_sites: dict[str, Site]
     """By capture name, "<layer>/v2v"."""
+    aligner: Aligner
+
+    @property
+    def sites(self) -> dict[str, Site]:
+        """Everything that is read, in training or to score."""
+        return {**self.v2t_sites, **self.v2v_sites}
+
+
+@dataclass(frozen=True)
+class Student:
+    """The base with everything trainable attached. ``parameters`` by stable name, in order."""
+
+    backbone: Backbone
+    layers: Layers
     condition: Condition | None
     decoder: MapDecoder | None
-    aligner: Aligner
+    ratio: int
+    """Pixel frames per token frame, for which the decoder is made."""
+    options: TrainConfig
     lora: dict[str, nn.Parameter]
     new: dict[str, nn.Parameter]
 
@@ -60,10 +77,43 @@ class Student:
     def parameters(self) -> dict[str, nn.Parameter]:
         return {**self.lora, **self.new}
 
-    @property
-    def sites(self) -> dict[str, Site]:
-        """Everything that is read, in training or to score."""
-        return {**self.v2t_sites, **self.v2v_sites}
+    def view(self, clip: tuple[int, int, int]) -> View:
+        """The student on clips of (T, H, W) pixels.
+
+        Raises `MatrixError` for a shape that the model, or the decoder, does not take.
+        """
+        backbone, options = self.backbone, self.options
+        grid, text = backbone.grid(*clip), backbone.num_text_tokens
+        ratio = token_ratio(grid.frames)
+        if grid.num_frames > 1 and ratio != self.ratio:
+            raise MatrixError(
+                f"a clip of {clip[0]} frames has {ratio} frames in a token, others {self.ratio}",
+                remedy="give all clips one length with --num-frames",
+                field="num_frames",
+            )
+        weights = MaskLossWeights(options.mask_bce, options.mask_dice, options.mask_l2)
+        return View(
+            clip=clip,
+            grid=grid,
+            v2t_sites={f"{i}/v2t": backbone.site(i, "v2t", grid, text) for i in self.layers.v2t},
+            v2v_sites={f"{i}/v2v": backbone.site(i, "v2v", grid, text) for i in self.layers.v2v},
+            aligner=Aligner(
+                grid.shape, self.ratio, options.up, self.decoder, weights, options.map_mode
+            ),
+        )
+
+    def current(self) -> Student:
+        """The student with the parameters that its modules have now, after these were replaced."""
+        found = dict(self.backbone.transformer.named_parameters())
+        lora = {name: found[name] for name in self.lora}
+        return replace(self, lora=lora, new=_new_parameters(self.condition, self.decoder))
+
+    def trainee(self) -> Trainee:
+        """All modules of its forward passes."""
+        projection = None if self.condition is None else self.condition.projection
+        return Trainee(
+            transformer=self.backbone.transformer, projection=projection, decoder=self.decoder
+        )
 
     def detach(self) -> None:
         """Take everything off the pipeline again."""
@@ -84,7 +134,7 @@ def make_student(
     layers: Layers,
     clip: tuple[int, int, int],
 ) -> Student:
-    """Freeze the base and attach what ``config`` asks for, for clips of (T, H, W) pixels.
+    """Freeze the base and attach what ``config`` asks for, for clips like one of (T, H, W) pixels.
 
     Raises `MatrixError` for a layer that the model does not have, and for an id map on a
     text-to-video base.
@@ -98,8 +148,10 @@ def make_student(
     freeze(backbone)
     grid = backbone.grid(*clip)
     text = backbone.num_text_tokens
-    v2t_sites = {f"{i}/v2t": backbone.site(i, "v2t", grid, text) for i in layers.v2t}
-    v2v_sites = {f"{i}/v2v": backbone.site(i, "v2v", grid, text) for i in layers.v2v}
+    for i in layers.v2t:
+        backbone.site(i, "v2t", grid, text)
+    for i in layers.v2v:
+        backbone.site(i, "v2v", grid, text)
     everywhere = config.lora_layers == "all"
     chosen = range(backbone.num_layers) if everywhere else layers.union
     lora = add_lora(
@@ -111,12 +163,10 @@ def make_student(
         seed=config.seed,
     )
     condition = None
-    new: dict[str, nn.Parameter] = {}
     if config.id_map:
         frames, channels, rows, columns = backbone.latent_shape(*clip)
         patch = (frames // grid.num_frames, rows // grid.height, columns // grid.width)
         condition = Condition(backbone.transformer, backbone.condition_site(), channels, patch)
-        new |= {f"condition.{n}": p for n, p in condition.projection.named_parameters()}
     _recompute(backbone.transformer, config.gradient_checkpointing)
     decoder = None
     ratio = token_ratio(grid.frames)
@@ -128,21 +178,32 @@ def make_student(
             bound=config.decoder_bound,
         )
         decoder = seeded_decoder(shape, config.seed)
-        decoder.to(next(backbone.transformer.parameters()).device)
-        new |= {f"decoder.{n}": p for n, p in decoder.named_parameters()}
-    weights = MaskLossWeights(config.mask_bce, config.mask_dice, config.mask_l2)
+        decoder.to(next(iter(lora.values())).device)
+    if any(p.dtype == torch.float64 for p in lora.values()):  # a float64 base, to check numbers
+        for part in (condition and condition.projection, decoder):
+            if part is not None:
+                part.double()
     return Student(
         backbone=backbone,
-        clip=clip,
-        grid=grid,
-        v2t_sites=v2t_sites,
-        v2v_sites=v2v_sites,
+        layers=layers,
         condition=condition,
         decoder=decoder,
-        aligner=Aligner(grid.shape, ratio, config.up, decoder, weights, config.map_mode),
+        ratio=ratio,
+        options=config,
         lora=lora,
-        new=new,
+        new=_new_parameters(condition, decoder),
     )
+
+
+def _new_parameters(
+    condition: Condition | None, decoder: MapDecoder | None
+) -> dict[str, nn.Parameter]:
+    new: dict[str, nn.Parameter] = {}
+    if condition is not None:
+        new |= {f"condition.{n}": p for n, p in condition.projection.named_parameters()}
+    if decoder is not None:
+        new |= {f"decoder.{n}": p for n, p in decoder.named_parameters()}
+    return new
 
 
 def freeze(backbone: Backbone) -> None:

@@ -1,0 +1,182 @@
+"""A run on one process or on many: whose parameters are where, and what is averaged.
+
+accelerate starts the processes and wraps the student for data parallelism (DDP) or its own FSDP;
+`--shard` splits the parameters with PyTorch's ``fully_shard`` (FSDP2), on GPUs and, unlike
+accelerate's, on CPUs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import DistributedType, gather_object
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from matrix_video.services.errors import MatrixError
+from matrix_video.training.config import TrainConfig
+
+
+class Trainee(nn.Module):
+    """All modules that a run's forward passes use, so that one wrapper sees them all.
+
+    Its forward is whatever it is given to run: wrappers do their work around it.
+    """
+
+    def __init__(self, **parts: nn.Module | None) -> None:
+        super().__init__()
+        for name, part in parts.items():
+            if part is not None:
+                self.add_module(name, part)
+
+    def forward(self, run: Callable[[], Tensor]) -> Tensor:
+        return run()
+
+
+class Parallel:
+    """The processes of a run, and the student as they share it."""
+
+    def __init__(self, accelerator: Accelerator, *, shard: bool) -> None:
+        """Raises `MatrixError` for FSDP that accelerate would not do, and for both ways at once."""
+        self.accelerator, self.shard = accelerator, shard
+        self._wrapped: nn.Module | None = None
+        kind = accelerator.distributed_type
+        asked = os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true")
+        if asked and kind != DistributedType.FSDP:
+            raise MatrixError(
+                "accelerate was asked for FSDP, but without a GPU it runs plain data parallelism "
+                "and says nothing",
+                remedy="launch without --use_fsdp and train with --shard, which splits parameters "
+                "on CPUs too",
+                field="shard",
+            )
+        if kind == DistributedType.FSDP and (shard or not accelerator.is_fsdp2):
+            raise MatrixError(
+                "FSDP is asked for twice" if shard else "FSDP 1 is not supported",
+                remedy="leave out --shard" if shard else "launch with --fsdp_version 2",
+                field="shard",
+            )
+
+    @property
+    def split(self) -> bool:
+        """Whether parameters are DTensors."""
+        return self.shard or self.accelerator.distributed_type == DistributedType.FSDP
+
+    @property
+    def processes(self) -> int:
+        return self.accelerator.num_processes
+
+    @property
+    def index(self) -> int:
+        """Rank of this process."""
+        return self.accelerator.process_index
+
+    def place(self, trainee: Trainee, blocks: Sequence[nn.Module]) -> None:
+        """Wrap ``trainee``; its parameters are replaced where they are split. ``blocks`` are the
+        parts of it that are gathered one at a time."""
+        if self.shard:
+            device = self.accelerator.device
+            _start(device)
+            mesh = init_device_mesh(device.type, (self.processes,))
+            for block in blocks:
+                fully_shard(block, mesh=mesh)
+            fully_shard(trainee, mesh=mesh)
+            self._wrapped = trainee
+        elif self.processes > 1:
+            self._wrapped = cast("nn.Module", self.accelerator.prepare(trainee))
+        else:
+            self._wrapped = trainee
+
+    def run(self, work: Callable[[], Tensor]) -> Tensor:
+        """``work`` as a forward pass of the wrapped student; returns what it returns."""
+        assert self._wrapped is not None
+        return cast("Tensor", self._wrapped(work))
+
+    def accumulating(self, *, last: bool) -> AbstractContextManager[object]:
+        """Around forward and backward of one part of an update: gradients are averaged over
+        processes in the ``last`` one alone."""
+        if isinstance(self._wrapped, FSDPModule):
+            self._wrapped.set_requires_gradient_sync(last)
+            return nullcontext()
+        if last or self.processes == 1:
+            return nullcontext()
+        return cast("AbstractContextManager[object]", self.accelerator.no_sync(self._wrapped))
+
+    def gathered(self, values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """``values`` of all processes, in all processes."""
+        if self.processes == 1:
+            return [values]
+        return cast("list[Mapping[str, Any]]", gather_object([dict(values)]))
+
+    def any(self, flag: bool) -> bool:
+        """Whether ``flag`` is up in any process."""
+        return any(found["flag"] for found in self.gathered({"flag": flag}))
+
+    def end(self) -> None:
+        """Close trackers; the run writes no more."""
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        self.accelerator.wait_for_everyone()
+
+
+def make_accelerator(config: TrainConfig) -> Accelerator:
+    """What accelerate finds in the environment, with the tracker that is asked for.
+
+    Parameters that an update leaves out (a decoder whose terms have no map there) are allowed for.
+    """
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
+    tracked = None if config.tracker == "none" else config.tracker
+    accelerator = Accelerator(
+        kwargs_handlers=[unused], log_with=tracked, project_dir=str(config.out)
+    )
+    if tracked is not None:
+        if not accelerator.log_with:
+            raise MatrixError(
+                f"{tracked} is not installed",
+                remedy="install the extra: pip install 'matrix-video[tracking]'",
+                field="tracker",
+            )
+        told = {k: v for k, v in config.model_dump(mode="json").items() if _simple(v)}
+        accelerator.init_trackers("matrix", config=told)
+    return accelerator
+
+
+def _simple(value: object) -> bool:
+    return isinstance(value, int | float | str | bool)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The full tensor of one that may be split; all processes must ask together."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def placed_as(tensor: Tensor, like: Tensor) -> Tensor:
+    """A full tensor split, and put on a device, as ``like`` is."""
+    if not isinstance(like, DTensor):
+        return tensor.to(like.device)
+    mesh = like.device_mesh
+    return distribute_tensor(tensor.to(mesh.device_type), mesh, like.placements)
+
+
+def clip_gradients(parameters: Iterable[Tensor], largest: float) -> float:
+    """Scale gradients down to a norm of at most ``largest``; the norm before, of all parts."""
+    return whole(nn.utils.clip_grad_norm_(parameters, largest)).item()
+
+
+def _start(device: torch.device) -> None:
+    """A process group of one, where no launcher has made one."""
+    if torch.distributed.is_initialized():
+        return
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)

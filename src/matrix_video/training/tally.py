@@ -1,0 +1,83 @@
+"""Means of an update over its samples, whichever process and forward pass they were in.
+
+Shapes: B samples of one forward pass.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from torch import Tensor
+
+from matrix_video.training.batches import Batch
+from matrix_video.training.heldout import batch_aas
+from matrix_video.training.step import Losses
+from matrix_video.training.student import Student, View
+
+BINS: Final = 5
+"""Noise levels, evenly spaced in the schedule, by the nearest of which losses are told apart (our
+choice)."""
+
+
+class Tally:
+    """Sums and counts by name."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = defaultdict(float)
+        self._counts: dict[str, float] = defaultdict(float)
+
+    def add(self, name: str, values: Tensor) -> None:
+        """Count every finite entry of ``values``."""
+        finite = values.detach().isfinite()
+        if bool(finite.any()):
+            self._sums[name] += float(values.detach()[finite].double().sum())
+            self._counts[name] += int(finite.sum())
+
+    def facts(self) -> dict[str, tuple[float, float]]:
+        """What other processes need of it."""
+        return {name: (total, self._counts[name]) for name, total in self._sums.items()}
+
+
+def means(tallies: Iterable[Mapping[str, tuple[float, float]]]) -> dict[str, float]:
+    """Means over several processes' `Tally.facts`."""
+    sums: dict[str, float] = defaultdict(float)
+    counts: dict[str, float] = defaultdict(float)
+    for facts in tallies:
+        for name, (total, count) in facts.items():
+            sums[name] += total
+            counts[name] += count
+    return {name: sums[name] / counts[name] for name in sums}
+
+
+def count_losses(
+    tally: Tally, losses: Losses, student: Student, view: View, batch: Batch, total: Tensor
+) -> None:
+    """Everything that ``metrics.jsonl`` says of a forward pass.
+
+    ``loss``, ``diffusion``, ``sga``, ``spa``, ``spa_skipped`` (regions a sample);
+    ``<loss>/noise<k>``, the same for samples whose noise is nearest to the k-th of `BINS` levels,
+    least noise first; ``<term>/<layer>/<kind>``, a layer's own loss; ``aas/<layer>/<kind>``, the
+    score of the maps themselves, before the decoder.
+    """
+    tally.add("loss", total.expand(len(batch.ids)))
+    each = {"diffusion": losses.diffusion_B}
+    each |= {term: alignment.per_sample() for term, alignment in losses.terms.items()}
+    levels = student.backbone.noise_levels(BINS).to(batch.timesteps_B)
+    bins_B = (batch.timesteps_B[:, None] - levels).abs().argmin(dim=1)
+    for name, loss_B in each.items():
+        tally.add(name, loss_B)
+        for k in bins_B.unique().tolist():
+            tally.add(f"{name}/noise{k}", loss_B[bins_B == k])
+    for term, alignment in losses.terms.items():
+        for layer, loss in alignment.layers.items():
+            tally.add(f"{term}/{layer}", loss.total_B)
+    if "spa" in losses.terms:
+        skipped = losses.terms["spa"].skipped / len(batch.ids)
+        tally.add("spa_skipped", losses.diffusion_B.new_full((len(batch.ids),), skipped))
+    if view.aligner.mode == "probabilities":
+        maps = {term: alignment.maps_BRN for term, alignment in losses.terms.items()}
+        scores = batch_aas(view, batch, maps.get("sga", {}), maps.get("spa", {}))
+        for name, scores_BP in scores.items():
+            tally.add(f"aas/{name}", scores_BP)
