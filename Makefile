@@ -13,6 +13,7 @@ test: .venv/.dev
 
 # Optional packages and Chromium; the last result is in docs/skips.md.
 test-real: .venv/.dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,quantize]"
 	$(BIN)/python -m pytest -m real
 
 check: .venv/.dev
@@ -24,6 +25,8 @@ check: .venv/.dev
 bench: .venv/.dev
 	mkdir -p out/bench
 	$(BIN)/python benchmarks/world.py --out out/bench/world.json
+	$(BIN)/python benchmarks/readout.py --grids 5x16x16 13x16x20 21x16x20 --heads 8 --limit-gb 3 --out out/bench/readout.json
+	$(BIN)/python benchmarks/plan.py --out out/bench/plan.json
 
 clean:
 	rm -rf .venv out build dist
