@@ -95,6 +95,8 @@ def test_load_adapter_gives_the_trained_model(saved: tuple[Path, Tensor, Tensor]
     assert torch.equal(predict(pipe), without)
     adapter.detach()
     assert torch.equal(predict(pipe), base)
+    # Nothing is left, not even a layer's wrapper: the next run trains on a plain base.
+    assert {*pipe.transformer.state_dict()} == {*tiny_pipeline(0).transformer.state_dict()}
     again = load_adapter(pipe, folder)
     assert torch.equal(predict(pipe, again.condition, ID_MAP), with_map)
 

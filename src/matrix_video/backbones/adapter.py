@@ -87,7 +87,10 @@ class Adapter:
         """Take LoRA and projection off the pipeline again."""
         if self.condition is not None:
             self.condition.detach()
-        _peft(self.transformer).delete_adapters(ADAPTER_NAME)
+        model = _peft(self.transformer)
+        model.delete_adapters(ADAPTER_NAME)
+        if not _configs(self.transformer):
+            model.unload_lora()  # what is left are wrappers without an adapter
 
 
 def save_adapter(
@@ -263,7 +266,7 @@ def _check_fits(
     if here.architecture != info.base.architecture:
         problem = f"the adapter was trained on another architecture ({info.base.name})"
         raise _other_base(transformer, directory / INFO_FILE, problem)
-    if here.weights != info.base.weights:
+    if here.other_weights(info.base):
         warnings.warn(
             f"{directory}: trained on other weights of the same architecture; results may differ",
             stacklevel=3,

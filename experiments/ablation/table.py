@@ -1,0 +1,249 @@
+"""Results → the table, as markdown and JSON, with the paper's numbers beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ablation.bootstrap import Interval, detectable, interval
+from ablation.results import METRICS, Metric, PromptScore, Result, scores
+from ablation.rows import BASE, CONTRASTS, HEADLINES, REFERENCE, TITLES, Pair
+from ablation.settings import GROUPS, Settings, Split
+from matrix_video.report.wording import duration, number, signed
+
+PAPER: Final[dict[str, tuple[float, float, float]]] = {
+    BASE: (0.406, 0.491, 0.449),
+    "all-rank": (0.445, 0.526, 0.486),
+    REFERENCE: (0.490, 0.594, 0.542),
+    "spa": (0.451, 0.540, 0.496),
+    "sga": (0.509, 0.592, 0.550),
+    "matrix": (0.546, 0.641, 0.593),
+}
+"""KISA, SGI and IF of the paper's ablation (CogVideoX-5B-I2V)."""
+NAMES: Final[dict[Metric, str]] = {
+    "kisa_raw": "KISA_raw",
+    "sgi_raw": "SGI_raw",
+    "spi": "SPI",
+    "kisa": "KISA",
+    "sgi": "SGI",
+    "if": "IF",
+}
+SHOWN: Final[tuple[Metric, ...]] = ("if", "kisa_raw", "sgi_raw", "spi")
+"""Metrics of a contrast."""
+
+
+def group_of(id: str) -> str:
+    """The split that a prompt's id begins with: "test-iid-0-000003" is of "test-iid"."""
+    return id.rsplit("-", 2)[0]
+
+
+def row_summary(results: Sequence[Result], split: Split) -> dict[str, Interval | None]:
+    """Means of one row by metric, and of IF by group of prompts."""
+    ids = [one.id for one in results[0].prompts]
+    found: dict[str, Interval | None] = {
+        metric: _estimate(scores(results, metric, ids)) for metric in METRICS
+    }
+    for group in GROUPS[split]:
+        found[f"if {group}"] = _estimate(
+            scores(results, "if", [i for i in ids if group_of(i) == group])
+        )
+    return found
+
+
+def contrast(left: Sequence[Result], right: Sequence[Result], metric: Metric) -> Interval | None:
+    """Paired difference over the training seeds and prompts that both have; the base, which has no
+    training, stands against every seed. None where they have nothing in common."""
+    lefts, rights = _by_seed(left, right), _by_seed(right, left)
+    common = sorted({*lefts} & {*rights})
+    if not common:
+        return None
+    ids = [one.id for one in left[0].prompts]
+    return _estimate(
+        scores([lefts[seed] for seed in common], metric, ids)
+        - scores([rights[seed] for seed in common], metric, ids)
+    )
+
+
+def _by_seed(results: Sequence[Result], others: Sequence[Result]) -> dict[int, Result]:
+    if results[0].row == BASE:
+        return dict.fromkeys((one.seed for one in others), results[0])
+    return {one.seed: one for one in results}
+
+
+def _estimate(scores_SP: NDArray[np.float64]) -> Interval | None:
+    """Over the prompts that have a value with every seed."""
+    whole_SP = scores_SP[:, ~np.isnan(scores_SP).any(axis=0)]
+    return interval(whole_SP) if whole_SP.size else None
+
+
+def _reference(rows: Sequence[PromptScore]) -> dict[str, float | None]:
+    """Means of a null row or the ceiling."""
+    found: dict[str, float | None] = {}
+    for metric in METRICS:
+        values = [value for one in rows if not math.isnan(value := one.value(metric))]
+        found[metric] = sum(values) / len(values) if values else None
+    return found
+
+
+def make_table(
+    results: Mapping[Pair, Result], settings: Settings, split: Split, fraction: float
+) -> dict[str, Any]:
+    """Everything that the table says, as it goes into ``table.json``."""
+    rows = {
+        name: [results[pair] for pair in sorted(results) if pair.row == name] for name in TITLES
+    }
+    rows = {name: found for name, found in rows.items() if found}
+    prior, prompts = settings.prior, settings.prompts
+    resolves = [
+        detectable(deviation, prior.seed_deviation, repeated, seeds=settings.seeds, prompts=prompts)
+        for deviation in prior.deviations
+        for repeated in (0.0, 1.0)
+    ]
+    contrasts = [
+        {
+            "left": left,
+            "right": right,
+            "headline": (left, right) in HEADLINES,
+            **{metric: _plain(contrast(rows[left], rows[right], metric)) for metric in SHOWN},
+        }
+        for left, right in CONTRASTS
+        if left in rows and right in rows
+    ]
+    references = rows[BASE][0].references if BASE in rows else {}
+    return {
+        "format": 1,
+        "split": split,
+        "fraction": fraction,
+        "settings": settings.model_dump(mode="json"),
+        "detectable": [round(value, 4) for value in (min(resolves), max(resolves))],
+        "rows": {
+            name: {
+                "seeds": [one.seed for one in found],
+                "paper": PAPER.get(name),
+                "scores": {k: _plain(v) for k, v in row_summary(found, split).items()},
+                "heldout_aas": _mean([one.heldout_aas for one in found]),
+                "losses": _mean([one.losses for one in found]),
+                "parameters": found[0].parameters,
+                "seconds": _mean([_seconds(one) for one in found]),
+                "devices": sorted({str(one.environment["device"]) for one in found}),
+            }
+            for name, found in rows.items()
+        },
+        "references": {name: _reference(one) for name, one in references.items()},
+        "contrasts": contrasts,
+    }
+
+
+def _plain(found: Interval | None) -> dict[str, Any] | None:
+    return None if found is None else {**asdict(found), "resolved": found.resolved}
+
+
+def _mean(dicts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    names = [name for name in dicts[0] if all(name in one for one in dicts)]
+    return {name: round(sum(one[name] for one in dicts) / len(dicts), 5) for name in names}
+
+
+def _seconds(result: Result) -> dict[str, float]:
+    wall = {stage: spent.seconds for stage, spent in result.spent.items()}
+    cpu = {f"{stage} cpu": spent.cpu_seconds for stage, spent in result.spent.items()}
+    return {**wall, **cpu}
+
+
+def markdown(table: Mapping[str, Any]) -> str:
+    """The tables as they go into the log."""
+    settings, groups = table["settings"], GROUPS[table["split"]]
+    low, high = table["detectable"]
+    parts = [
+        f"Split `{table['split']}`, {settings['prompts']} prompts, {settings['seeds']} training "
+        f"seeds, {settings['training']['steps']} updates, {settings['sampling']['steps']} sampling "
+        f"steps. A true difference of IF of {low:.3f} to {high:.3f} is found with a power of 80 % "
+        "(stated before the run, docs/log.md). Intervals: 95 %, bootstrap over training seeds and "
+        "prompts.",
+        _grid(
+            ["row", "seeds", *(NAMES[m] for m in METRICS if m != "if")]
+            + [f"IF `{group}`" for group in groups if len(groups) > 1]
+            + ["IF", "paper: KISA", "SGI", "IF"],
+            [_score_row(name, row, groups) for name, row in table["rows"].items()]
+            + [_reference_row(name, row, groups) for name, row in table["references"].items()],
+        ),
+        _grid(
+            ["difference", *(NAMES[metric] for metric in SHOWN), "IF is"],
+            [_contrast_row(one) for one in table["contrasts"]],
+        ),
+        _grid(
+            [
+                "row",
+                "parameters",
+                "own loss",
+                "held-out AAS",
+                "training",
+                "sampling",
+                "judge",
+                "on",
+            ],
+            [_compute_row(name, row) for name, row in table["rows"].items()],
+        ),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _score_row(name: str, row: Mapping[str, Any], groups: Sequence[str]) -> list[str]:
+    found = row["scores"]
+    means = [_value(found[m]) for m in METRICS if m != "if"]
+    means += [_value(found[f"if {group}"]) for group in groups if len(groups) > 1]
+    paper = ["–"] * 3 if row["paper"] is None else [number(value) for value in row["paper"]]
+    title = f"**{TITLES[name]}**" if name in {left for left, _ in HEADLINES} else TITLES[name]
+    return [title, str(len(row["seeds"])), *means, _with_interval(found["if"], sign=False), *paper]
+
+
+def _reference_row(name: str, row: Mapping[str, Any], groups: Sequence[str]) -> list[str]:
+    means = ["–" if row[m] is None else number(row[m]) for m in METRICS]
+    blank = ["" for _ in groups if len(groups) > 1]
+    return [name.replace("_", " "), "–", *means[:-1], *blank, means[-1], "", "", ""]
+
+
+def _contrast_row(one: Mapping[str, Any]) -> list[str]:
+    names = f"{TITLES[one['left']]} − {TITLES[one['right']]}"
+    found = one["if"]
+    if found is None:
+        verdict = "not measured"
+    elif not found["resolved"]:
+        verdict = "not resolved"
+    else:
+        verdict = "higher" if found["mean"] > 0 else "lower"
+    cells = [_with_interval(one[metric], sign=True) for metric in SHOWN]
+    return [f"**{names}**" if one["headline"] else names, *cells, verdict]
+
+
+def _compute_row(name: str, row: Mapping[str, Any]) -> list[str]:
+    seconds = row["seconds"]
+    spent = [
+        f"{duration(seconds.get(stage))} ({duration(seconds.get(f'{stage} cpu'))})"
+        for stage in ("train", "generate", "evaluate")
+    ]
+    counts = ", ".join(f"{k.removeprefix('matrix_')} {v:,}" for k, v in row["parameters"].items())
+    aas = ", ".join(f"{k} {number(v)}" for k, v in row["heldout_aas"].items())
+    loss = row["losses"].get("diffusion")
+    own = "–" if loss is None else number(loss, 4)
+    return [TITLES[name], counts or "–", own, aas or "–", *spent, "; ".join(row["devices"])]
+
+
+def _value(found: Mapping[str, Any] | None) -> str:
+    return "–" if found is None else number(found["mean"])
+
+
+def _with_interval(found: Mapping[str, Any] | None, *, sign: bool) -> str:
+    if found is None:
+        return "–"
+    write = signed if sign else number
+    return f"{write(found['mean'])} [{write(found['low'])}, {write(found['high'])}]"

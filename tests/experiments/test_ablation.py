@@ -1,0 +1,385 @@
+"""The ablation's tool: rows, intervals, what stays on disk, and a small run from end to end."""
+
+import importlib
+import itertools
+import json
+import subprocess
+from collections.abc import Generator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from matrix_video.backbones.fingerprint import fingerprint
+from matrix_video.backbones.loading import backbone_for, load_pipeline
+from matrix_video.backbones.tiny import tiny_pipeline
+from matrix_video.recipes.tiny import tiny_training
+from matrix_video.services.errors import MatrixError
+from matrix_video.training.config import TrainConfig
+from matrix_video.training.student import Layers, make_student
+from matrix_video.world.captions import vocabulary
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+PARTS = ("settings", "rows", "bootstrap", "results", "work", "table", "__main__")
+NOWHERE = {"data": Path("d"), "out": Path("o"), "cache": Path("c")}
+
+
+@pytest.fixture(scope="module")
+def lab() -> Generator[Any]:
+    """The modules of ``experiments/ablation``, by name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(EXPERIMENTS)
+        found = {name: importlib.import_module(f"ablation.{name}") for name in PARTS}
+        yield SimpleNamespace(**found)
+
+
+def configs(lab: Any) -> dict[str, dict[str, Any]]:
+    """All trained rows' settings, of training seed 1."""
+    settings = lab.settings.read_settings()
+    made = {
+        pair.row: lab.rows.train_config(settings, pair, **NOWHERE)
+        for pair in lab.rows.pairs(settings)
+        if pair.seed == 1
+    }
+    return {row: config.model_dump() for row, config in made.items()}
+
+
+def differences(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
+    return {key: left[key] for key in left if left[key] != right[key]}
+
+
+# -- rows ------------------------------------------------------------------------------------
+
+
+def test_rows_differ_from_the_reference_in_what_they_claim_alone(lab: Any) -> None:
+    found = configs(lab)
+    reference = found.pop("selected")
+    assert (reference["sga"], reference["spa"], reference["id_map"]) == (0, 0, True)
+    assert (reference["lora_layers"], reference["v2t"], reference["v2v"]) == (
+        *("selected", (2, 7)),
+        (1, 0),
+    )
+    both = {"sga": 0.02, "spa": 0.01}
+    assert {row: differences(one, reference) for row, one in found.items()} == {
+        "all-rank": {"lora_layers": "all", "id_map": False},
+        "all-size": {
+            "lora_layers": "all",
+            "id_map": False,
+            "lora_rank": 8,
+            "lora_alpha": 8.0,
+        },
+        "selected-no-id": {"id_map": False},
+        "spa": {"spa": 0.01},
+        "sga": {"sga": 0.02},
+        "matrix": both,
+        "shuffled": {**both, "shuffle_masks": True},
+        "other-layers": {**both, "v2t": (4, 5), "v2v": (6, 3)},
+        "no-decoder": {**both, "decoder": False},
+    }
+    assert set(found) | {"selected", "base"} == set(lab.rows.TITLES)
+
+
+def test_the_control_has_other_layers_and_as_many(lab: Any) -> None:
+    settings = lab.settings.read_settings()
+    chosen, control = (
+        {*layers.v2t, *layers.v2v} for layers in (settings.selected, settings.others)
+    )
+    assert not chosen & control
+    assert len(chosen) == len(control) == 4
+
+
+def test_training_is_that_of_the_tiny_recipe(lab: Any) -> None:
+    recipe = tiny_training(data=Path("d"), out=Path("o"), layers=Path("l"), cache=Path("c"), seed=1)
+    changed = differences(configs(lab)["matrix"], recipe.model_dump())
+    # Layers by number, float32 on every machine, and how often it is scored and saved.
+    assert set(changed) <= {
+        *("layers", "v2t", "v2v", "precision", "limit"),
+        *("steps", "heldout_every", "checkpoint_every"),
+    }
+
+
+def test_settings_are_frozen_for_the_shipped_base(lab: Any) -> None:
+    settings = lab.settings.read_settings()
+    found = fingerprint(load_pipeline(settings.model).transformer)
+    assert found.weights == settings.weights
+
+
+def test_all_layers_at_a_lower_rank_have_as_many_parameters(lab: Any) -> None:
+    backbone = backbone_for(tiny_pipeline(layers=8))
+    counts: dict[str, int] = {}
+    for row in ("selected-no-id", "all-size", "all-rank"):
+        config = TrainConfig(**{**configs(lab)[row], "cache": None})
+        student = make_student(backbone, config, Layers(config.v2t, config.v2v), (9, 32, 32))
+        counts[row] = sum(p.numel() for p in student.parameters.values())
+        student.detach()
+    assert counts["all-size"] == pytest.approx(counts["selected-no-id"], rel=0.02)
+    assert counts["all-rank"] == 2 * counts["selected-no-id"]
+
+
+def test_what_says_most_is_made_first_and_the_base_once(lab: Any) -> None:
+    settings = lab.settings.read_settings()
+    names = [pair.name for pair in lab.rows.pairs(settings)]
+    assert names[:4] == ["selected-0", "matrix-0", "shuffled-0", "base-0"]
+    assert len(names) == len(set(names)) == 10 * 3 + 1
+    assert names[11:13] == ["selected-1", "matrix-1"]
+    pilot = settings.scaled(0.1)
+    assert {pair.seed for pair in lab.rows.pairs(pilot)} == {0}
+    assert pilot.prompts == 40
+    assert pilot.training["steps"] == round(0.1 * settings.training["steps"])
+    with pytest.raises(MatrixError, match=r"fraction: a fraction of 0 of the ablation"):
+        settings.scaled(0)
+
+
+# -- intervals -------------------------------------------------------------------------------
+
+
+def test_variance_is_that_of_every_draw_there_could_be(lab: Any) -> None:
+    scores_SP = np.random.default_rng(0).normal(size=(2, 3))
+    means = [
+        scores_SP[np.ix_(seeds, prompts)].mean()
+        for seeds in itertools.product(range(2), repeat=2)
+        for prompts in itertools.product(range(3), repeat=3)
+    ]
+    assert lab.bootstrap.bootstrap_variance(scores_SP) == pytest.approx(np.var(means), rel=1e-12)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_interval_has_the_width_of_the_closed_form(lab: Any, seeds: int) -> None:
+    random = np.random.default_rng(1)
+    scores_SP = random.normal(0.1, 0.15, size=(1, 400)) + random.normal(0, 0.1, size=(seeds, 400))
+    found = lab.bootstrap.interval(scores_SP)
+    half = 1.96 * np.sqrt(lab.bootstrap.bootstrap_variance(scores_SP))
+    assert found.mean == pytest.approx(scores_SP.mean())
+    assert (found.seeds, found.prompts) == (seeds, 400)
+    assert found.high - found.low == pytest.approx(2 * half, rel=0.05)
+    assert found.low == pytest.approx(found.mean - half, abs=0.1 * half)
+    assert found.resolved
+    assert not lab.bootstrap.interval(scores_SP - scores_SP.mean()).resolved
+
+
+@pytest.mark.parametrize("repeated", [0.0, 0.5, 1.0])
+def test_a_detectable_difference_is_found_four_times_in_five(lab: Any, repeated: float) -> None:
+    seeds, prompts, deviation, of_seeds = 3, 100, 0.15, 0.003
+    true = lab.bootstrap.detectable(deviation, of_seeds, repeated, seeds=seeds, prompts=prompts)
+    random = np.random.default_rng(2)
+    found = []
+    for _ in range(1500):
+        scores_SP = (
+            true
+            + random.normal(0, of_seeds, (seeds, 1))
+            + random.normal(0, deviation * np.sqrt(repeated), (1, prompts))
+            + random.normal(0, deviation * np.sqrt(1 - repeated), (seeds, prompts))
+        )
+        error = np.sqrt(lab.bootstrap.bootstrap_variance(scores_SP))
+        found.append(scores_SP.mean() > 1.96 * error)
+    assert np.mean(found) == pytest.approx(0.8, abs=0.04)
+
+
+# -- results and table -----------------------------------------------------------------------
+
+
+def made(lab: Any, settings: Any, row: str, seed: int, gain: float, split: str = "val") -> Any:
+    """A result whose IF is ``gain`` higher than another one's of gain 0, for every prompt."""
+    groups = lab.settings.GROUPS[split]
+    share = settings.prompts // len(groups)
+    prompts = [
+        lab.results.PromptScore(
+            id=f"{group}-0-{i:06d}",
+            kisa_raw=0.3 + 0.4 * (i % 2) + gain,
+            sgi_raw=0.3 + 0.4 * (i % 2) + gain,
+            spi=1.0,
+            answers=("yynnynyynn",),
+        )
+        for group in groups
+        for i in range(share)
+    ]
+    return lab.results.Result(
+        row=row,
+        seed=seed,
+        settings=lab.rows.settings_hash(settings, row),
+        updates=10,
+        parameters={} if row == "base" else {"lora": 1000, "matrix_cond": 20},
+        heldout_aas={"2/v2t": 0.25 + seed / 4},
+        losses={"diffusion": 0.03},
+        spent={"generate": {"seconds": 90.0, "cpu_seconds": 150.0}},
+        environment={"device": "a machine"},
+        source=None,
+        references={"ceiling": tuple(prompts)} if row == "base" else {},
+        prompts=tuple(prompts),
+    )
+
+
+def test_results_come_back_as_they_were(lab: Any, tmp_path: Path) -> None:
+    settings = lab.settings.read_settings().scaled(0.02)
+    kept = {
+        one.pair: one
+        for one in (made(lab, settings, "base", 0, 0.0), made(lab, settings, "matrix", 0, 0.1))
+    }
+    for one in kept.values():
+        file = lab.results.write_result(tmp_path, one)
+        assert len(file.read_text().splitlines()) > settings.prompts  # a line a prompt
+    assert lab.results.read_results(tmp_path, settings, lab.rows.pairs(settings)) == kept
+
+
+def test_results_of_other_settings_are_refused(lab: Any, tmp_path: Path) -> None:
+    settings = lab.settings.read_settings().scaled(0.02)
+    lab.results.write_result(tmp_path, made(lab, settings, "matrix", 0, 0.1))
+    heavier = settings.model_copy(update={"sga": 0.1})
+    with pytest.raises(MatrixError) as caught:
+        lab.results.read_results(tmp_path, heavier, lab.rows.pairs(settings))
+    text = str(caught.value)
+    assert text.startswith(
+        f"{tmp_path / 'matrix-0.json'}: settings: the result was made with other"
+    )
+    assert lab.rows.settings_hash(heavier, "matrix") in text
+    assert "Restore settings.json" in text
+
+
+def test_answers_are_a_letter_each_and_if_is_the_judges_own(lab: Any) -> None:
+    answers = [{"answer": a} for a in ("yes", "no", "no (visually implausible)", "unscored")]
+    video = SimpleNamespace(
+        id="v", interactions=({"answers": answers},), kisa_raw=0.5, sgi_raw=0.25, spi=0.8
+    )
+    score = lab.results.PromptScore.of(video)
+    assert score.answers == ("yniu",)
+    assert score.value("if") == pytest.approx((0.5 * 0.8 + 0.25 * 0.8) / 2)
+    assert np.isnan(score.model_copy(update={"sgi_raw": None}).value("if"))
+
+
+def test_table_has_rows_contrasts_and_the_papers_numbers(lab: Any) -> None:
+    settings = lab.settings.read_settings().scaled(0.1).model_copy(update={"seeds": 2})
+    gains = {"base": 0.0, "selected": 0.1, "matrix": 0.1, "shuffled": 0.2}
+    results = [
+        made(lab, settings, row, seed, gain, split="test")
+        for row, gain in gains.items()
+        for seed in ((0,) if row == "base" else (0, 1))
+    ]
+    # One training seed of the placebo is still to come.
+    results = [one for one in results if one.pair.name != "shuffled-1"]
+    table = lab.table.make_table({one.pair: one for one in results}, settings, "test", 1.0)
+    by_pair = {(one["left"], one["right"]): one for one in table["contrasts"]}
+    equal, lower = by_pair["matrix", "selected"], by_pair["matrix", "shuffled"]
+    assert (equal["headline"], equal["if"]["resolved"], equal["if"]["seeds"]) == (True, False, 2)
+    assert (lower["if"]["resolved"], lower["if"]["seeds"]) == (True, 1)
+    assert lower["if"]["mean"] == pytest.approx(-0.1)
+    assert by_pair["base", "selected"]["if"]["seeds"] == 2  # the base stands against each
+    assert ("sga", "selected") not in by_pair
+    assert table["references"]["ceiling"]["if"] == pytest.approx(0.5)
+    low, high = table["detectable"]
+    assert 0.03 < low < high < 0.09  # of 40 prompts and 2 training seeds
+    text = lab.table.markdown(table)
+    for line in (
+        "| LoRA, selected layers, id map | 2 | 0.600 | 0.600 | 1.000 | 0.600 | 0.600 | 0.600 | "
+        "0.600 | 0.600 [0.540, 0.660] | 0.490 | 0.594 | 0.542 |",
+        "| ceiling | – | 0.500 | 0.500 | 1.000 | 0.500 | 0.500 |  |  | 0.500 |  |  |  |",
+        "IF `test-iid` | IF `test-composition` | IF | paper: KISA | SGI | IF |",
+        "| lora 1,000, cond 20 | 0.0300 | 2/v2t 0.375 | – (–) | 1 min 30 s (2 min 30 s) | – (–) | "
+        "a machine |",
+    ):
+        assert line in text
+    headlines = [
+        line for line in text.splitlines() if line.startswith("| **+ SPA + SGA (MATRIX) −")
+    ]
+    assert [line.split("| ")[-1] for line in headlines] == ["not resolved |", "lower |"]
+
+
+# -- the run ---------------------------------------------------------------------------------
+
+
+def test_test_prompts_are_for_the_whole_alone(lab: Any, tmp_path: Path) -> None:
+    with pytest.raises(MatrixError, match=r"fraction of 0\.5 on the test prompts.*pilots on val"):
+        lab.__main__.Run(split="test", fraction=0.5, results=tmp_path)
+
+
+def test_the_next_missing_row_is_taken_that_nobody_works_on(lab: Any, tmp_path: Path) -> None:
+    options = lab.__main__.Run(fraction=0.02, results=tmp_path / "results", out=tmp_path / "out")
+    settings = options.scaled
+    lab.results.write_result(options.where, made(lab, settings, "selected", 0, 0.0))
+    with lab.work.held(tmp_path / "out/val-0.02/matrix-0", wait=False) as ours:
+        assert ours
+        taken = []
+        for pair, _ in lab.__main__.claimed(options):
+            taken.append(pair.name)
+            lab.results.write_result(options.where, made(lab, settings, pair.row, 0, 0.0))
+    assert taken[:2] == ["shuffled-0", "base-0"]
+    assert {*taken} == {f"{row}-0" for row in lab.rows.TITLES} - {"selected-0", "matrix-0"}
+    assert [pair.name for pair in lab.__main__.missing(options)] == ["matrix-0"]
+
+
+@pytest.fixture
+def small(lab: Any, tmp_path: Path) -> Path:
+    """Settings of a random pipeline of three layers."""
+    folder = tmp_path / "tiny"
+    pipe = tiny_pipeline(layers=3, size=64, num_frames=17, vocab=vocabulary())
+    pipe.save_pretrained(folder)
+    stored = json.loads(lab.settings.FILE.read_text())
+    stored |= {
+        "model": str(folder),
+        "weights": fingerprint(pipe.transformer).weights,
+        "num_layers": 3,
+        "selected": {"v2t": [0], "v2v": [1]},
+        "others": {"v2t": [2], "v2v": [0]},
+        "seeds": 1,
+        "clips": 6,
+        "prompts": 2,
+        "sampling": {"steps": 1, "guidance": 6.0, "seed": 0, "batch": 2},
+    }
+    stored["training"] |= {"steps": 2, "batch": 2, "warmup": 0, "heldout_samples": 1}
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps(stored))
+    return file
+
+
+def test_a_small_run_trains_scores_commits_and_goes_on(
+    lab: Any,
+    small: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for role in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{role}_NAME", "A")
+        monkeypatch.setenv(f"GIT_{role}_EMAIL", "a@b.c")
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    common = {"settings": small, "results": tmp_path / "results", "out": tmp_path / "out"}
+    one = lab.__main__.Run(**common, rows=("shuffled", "base"), seconds=0.0, commit=True)
+    lab.__main__.run(one)  # the budget is used up after the first row
+    assert [pair.name for pair in lab.__main__.missing(one)] == ["base-0"]
+    assert "1 to be made" in capsys.readouterr().out
+    lab.__main__.run(one)
+    printed = capsys.readouterr().out
+    assert "shuffled-0" not in printed  # scored once
+    assert "base-0: done" in printed
+    results = one.known()
+    trained, base = (results[lab.rows.Pair(0, row)] for row in ("shuffled", "base"))
+    assert len(trained.prompts) == len(base.prompts) == 2
+    assert set(base.references) == {
+        *("frozen_first_frame", "another_prompts_clip", "straight_drift"),
+        "ceiling",
+    }
+    assert set(trained.parameters) == {"lora", "matrix_cond", "matrix_decoder"}
+    assert set(trained.losses) == {"diffusion", "sga", "spa"}
+    assert set(trained.spent) == {"train", "generate", "evaluate"}
+    log = subprocess.run(
+        ["git", "-C", str(tmp_path), "log", "--format=", "--name-only"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    files = ["results/val/base-0.json", "results/val/shuffled-0.json"]
+    assert log.stdout.split() == files  # a row a commit, the newest first, and nothing else
+    assert (tmp_path / "results/val/table.md").read_text() in printed
+    monkeypatch.setattr(lab.work.Workshop, "make", None)  # nothing is left to be made
+    lab.__main__.run(one)
+
+
+def test_another_base_than_the_frozen_one_is_refused(lab: Any, small: Path, tmp_path: Path) -> None:
+    stored = json.loads(small.read_text()) | {"weights": "0123456789abcdef"}
+    small.write_text(json.dumps(stored))
+    settings = lab.settings.read_settings(small)
+    with pytest.raises(
+        MatrixError, match=r"weights: the model .* the settings name 0123456789abcdef"
+    ):
+        lab.work.Workshop(tmp_path / "out", settings, "val")
