@@ -13,7 +13,7 @@ test: .venv/.dev
 
 # Optional packages and Chromium; the last result is in docs/skips.md.
 test-real: .venv/.dev
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,quantize]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,quantize,tracking]"
 	$(BIN)/python -m pytest -m real
 
 check: .venv/.dev

@@ -19,8 +19,9 @@ from matrix_video.services.errors import MatrixError
 
 HEAVY = ("torch", "diffusers", "transformers", "scipy", "matplotlib", "av", "pyarrow")
 """Packages that `matrix --help` must not wait for."""
-NO_COMMANDS = {"tiny", "pretrain_tiny"}
-"""Recipes that `matrix` has no command for: runs/*.sh start them, and the demo uses the first."""
+NO_COMMANDS = {"tiny", "pretrain_tiny", "settings", "watch"}
+"""Recipes that `matrix` has no command for: runs/*.sh start the first two, `--recipe` names those
+of the third, and training is watched by the last."""
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -10,15 +10,19 @@ import importlib
 import inspect
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import pairwise
 from types import FrameType
-from typing import Annotated, Any, Final, NoReturn, Protocol, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, Protocol, cast
 
 import tyro
 from rich.console import Console
 
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.signals import EXIT_TERMINATED
+
+if TYPE_CHECKING:
+    from matrix_video.recipes.settings import RecipeName
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "demo": ("matrix_video.recipes.demo", "DemoCommand"),
@@ -35,6 +39,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
 """Command → module and configuration class. A module has one frozen configuration, whose fields are
 the options, and ``run(config) -> exit code``; it imports torch only when it runs."""
 
+STARTED: Final = ("train", "plan")
+"""Commands that take ``--recipe``. Their modules have ``start(recipe, given options)``, which
+returns a configuration of other defaults."""
+
 _DESCRIPTION: Final = (
     "Make video diffusion transformers follow who does what to whom: measure their attention "
     "against mask tracks, align the layers that matter, score the result."
@@ -45,6 +53,10 @@ EXIT_INTERRUPTED: Final = 130
 
 class _Recipe(Protocol):
     def run(self, config: Any, /) -> int: ...
+
+
+class _Started(Protocol):
+    def start(self, recipe: RecipeName, given: Collection[str], /) -> Any: ...
 
 
 def _recipe(name: str) -> _Recipe:
@@ -64,7 +76,8 @@ def parse(arguments: Sequence[str]) -> tuple[str, Any]:
         options = list(arguments[1:])
         # Commands without subcommands of their own: an option is its field's bare name.
         flat = (tyro.conf.OmitArgPrefixes,)
-        return name, tyro.cli(cls, prog=f"matrix {name}", args=options, config=flat)
+        prog, start = f"matrix {name}", _start(name, options)
+        return name, tyro.cli(cls, prog=prog, args=options, config=flat, default=start)
     union: Any = None
     for command in COMMANDS:
         cls = _config_class(command)
@@ -74,6 +87,25 @@ def parse(arguments: Sequence[str]) -> tuple[str, Any]:
     # --help, no command or an unknown one: tyro prints and exits.
     config = tyro.cli(union, prog="matrix", description=_DESCRIPTION, args=list(arguments))
     raise AssertionError(f"{arguments} parsed to {config} without naming a command first")
+
+
+def _start(name: str, options: Sequence[str]) -> Any:
+    """The defaults of a command under the recipe that its options name, if they do.
+
+    They must be known before options are parsed; a name that is no recipe is left to the parser.
+    """
+    if name not in STARTED:
+        return tyro.MISSING_NONPROP
+    from matrix_video.recipes.settings import RECIPES
+
+    words = [word for option in options for word in option.split("=", maxsplit=1)]
+    asked = [value for option, value in pairwise(words) if option == "--recipe"]
+    known: dict[str, RecipeName] = {recipe: recipe for recipe in RECIPES}
+    if not asked or asked[-1] not in known:
+        return tyro.MISSING_NONPROP
+    given = {word.removeprefix("--").replace("-", "_") for word in words if word[:2] == "--"}
+    module = cast(_Started, importlib.import_module(COMMANDS[name][0]))
+    return module.start(known[asked[-1]], given)
 
 
 def _say(name: str, message: str) -> None:

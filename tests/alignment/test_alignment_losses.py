@@ -160,3 +160,22 @@ def test_shapes_must_agree() -> None:
     logits, target, known, present = case(7)
     with pytest.raises(ValueError, match=r"logits .* but target"):
         mask_loss(logits[..., :2], target, known, present)
+
+
+def test_weights_of_maps_within_a_sample() -> None:
+    generator = torch.Generator().manual_seed(5)
+    logits = torch.randn(2, 3, 4, 3, 3, generator=generator, dtype=torch.float64)
+    target = torch.rand(2, 3, 4, 3, 3, generator=generator) < 0.4
+    known = torch.ones(2, 3, 4, dtype=torch.bool)
+    present = torch.tensor([[True, True, True], [True, True, False]])
+    weight = torch.tensor([[1.0, 0.0, 3.0], [0.0, 0.0, 2.0]])
+    alone = [
+        mask_loss(logits[:, r : r + 1], target[:, r : r + 1], known[:, r : r + 1],
+                  present[:, r : r + 1]).total_B for r in range(3)
+    ]  # fmt: skip
+    found = mask_loss(logits, target, known, present, weight_BR=weight)
+    assert found.total_B[0].item() == pytest.approx((alone[0][0] + 3 * alone[2][0]).item() / 4)
+    assert found.total_B[1].item() == 0  # all that is there weighs nothing
+    assert found.maps_B.tolist() == [2, 0]
+    even = mask_loss(logits, target, known, present, weight_BR=torch.full((2, 3), 0.5))
+    torch.testing.assert_close(even.total_B, mask_loss(logits, target, known, present).total_B)

@@ -170,6 +170,25 @@ def test_a_step_down_the_gradient_raises_attention_inside_the_mask() -> None:
     assert share() > before + 0.1
 
 
+def test_weights_of_layers() -> None:
+    calls = {"0": call(12), "1": call(13)}
+    sites = {"0": SITE, "1": SITE}
+    wanted = targets(51, 2)
+
+    def loss(weights: dict[str, float], names: str = "01") -> Tensor:
+        chosen = {name: sites[name] for name in names}
+        return sga(
+            calls, chosen, phrase_weights(), wanted, ALIGNER, layer_weights=weights
+        ).per_sample()
+
+    one, two = loss({}, "0"), loss({}, "1")
+    torch.testing.assert_close(loss({}), (one + two) / 2)
+    torch.testing.assert_close(loss({"1": 3.0}), (one + 3 * two) / 4)
+    found = sga(calls, sites, phrase_weights(), wanted, ALIGNER)
+    assert set(found.maps_BRN) == {"0", "1"}
+    assert not any(maps_BRN.requires_grad for maps_BRN in found.maps_BRN.values())
+
+
 def test_a_term_without_gradient_is_an_error() -> None:
     observed = call(11)
     detached = Call(observed.q.detach(), observed.k.detach())

@@ -34,7 +34,7 @@ def test_updates_take_what_was_predicted(folder: Path, plan: Plan, recompute: bo
     assert _step(plan(**changes)) == pytest.approx(found, rel=NEAR)
 
 
-@pytest.mark.parametrize("mode", ["analyze", "generate"])
+@pytest.mark.parametrize("mode", ["train", "analyze", "generate"])
 def test_whole_runs_take_what_was_predicted(folder: Path, plan: Plan, mode: str) -> None:
     backbone = backbone_for(tiny_pipeline(0, layers=LAYERS))
     found = measured(question(folder, mode=mode), backbone, SIZE)
@@ -67,6 +67,27 @@ def test_parts_sum_up_and_maps_cost_something(plan: Plan) -> None:
     assert [layer.read for layer in aligned.layers] == ["v2t v2v", "", "", "", ""]
     assert aligned.layers[0].flops > plain.layers[0].flops
     assert aligned.tokens == (48, 32)
+
+
+def test_encoders_are_held_until_all_is_encoded(plan: Plan) -> None:
+    updates, encoding = plan(batch=32), plan(batch=8)
+    text, trained = "weights: text encoder", "LoRA, id map, decoder"
+    assert updates.total == updates.phases[-1].peak
+    assert text not in updates.parts
+    assert trained in updates.parts
+    assert encoding.total == encoding.phases[0].peak
+    assert text in encoding.parts
+    assert trained not in encoding.parts
+    assert sum(encoding.parts.values()) == encoding.total
+
+
+def test_updates_are_free_of_what_encoders_took(planner: Planner, tmp_path: Path) -> None:
+    pipe: Any = tiny_pipeline(0, text_dim=512)
+    pipe.save_pretrained(tmp_path)
+    encoder = sum(x.nbytes for x in pipe.text_encoder.parameters())
+    *_, once, step = planner.predict(question(tmp_path, batch=1)).phases
+    assert once.peak - RUNTIME > encoder
+    assert step.peak - RUNTIME < encoder
 
 
 def test_autocast_of_a_gpu_does_norms_in_float32(folder: Path, here: Machine) -> None:

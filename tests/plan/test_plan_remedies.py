@@ -21,22 +21,21 @@ def base(plan: Plan) -> Prediction:
 
 
 def predict(config: PlanConfig, base: Prediction) -> Prediction:
-    """Half with one sample, 10 GB less with recomputing, 5 without maps, 1 more in bfloat16."""
+    """Half with one sample, 10 GB less with recomputing, 5 without maps, 1 more in bfloat16; an
+    8-bit base saves 2 with recomputing and costs 2 without."""
     total = (100 if config.batch == 8 else 50) - 10 * config.gradient_checkpointing
     total += (config.precision == "bf16") - 5 * (not config.aligned)
+    total -= 2 * (config.quantize == "int8") * (1 if config.gradient_checkpointing else -1)
     return replace(base, config=config, total=total * BILLION)
 
 
 def test_remedies_come_cheapest_first_with_what_they_save(base: Prediction) -> None:
     found, way = remedies(base, 100 * BILLION, lambda c: predict(c, base), lambda _: False)
     assert way is None
-    planned = [(remedy.how, remedy.saved // BILLION) for remedy in found if remedy.seconds]
+    planned = [(remedy.how, remedy.saved // BILLION) for remedy in found]
     assert planned == [
         ("--micro-batch 1", 50), ("--gradient-checkpointing", 10), ("--sga 0 --spa 0", 5),
     ]  # fmt: skip
-    assert found[-1].title == "quantised base"
-    assert found[-1].saved == 3 * base.linear_weights
-    assert found[-1].how.startswith("not an option yet")
 
 
 @pytest.mark.parametrize(
@@ -44,7 +43,8 @@ def test_remedies_come_cheapest_first_with_what_they_save(base: Prediction) -> N
     [
         (60, ("--micro-batch 1",), True),
         (45, ("--micro-batch 1", "--gradient-checkpointing"), True),
-        (30, ("--micro-batch 1", "--gradient-checkpointing"), False),
+        (39, ("--micro-batch 1", "--gradient-checkpointing", "--quantize int8"), True),
+        (30, ("--micro-batch 1", "--gradient-checkpointing", "--quantize int8"), False),
     ],
 )
 def test_a_way_takes_no_more_than_it_needs(

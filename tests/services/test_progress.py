@@ -36,3 +36,15 @@ def test_a_terminal_gets_a_bar(
     with progress("stage", 2) as advance:
         advance(2)
     assert "2/2" in capsys.readouterr().err
+
+
+def test_a_note_stands_beside_the_count(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with progress("stage", 1) as advance:
+        advance(1, "loss 0.3")
+    assert capsys.readouterr().err == "stage: 1/1  loss 0.3\n"
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with progress("stage", 1) as advance:
+        advance(1, "loss 0.3")
+    assert "loss 0.3" in capsys.readouterr().err

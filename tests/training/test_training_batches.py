@@ -23,7 +23,7 @@ from matrix_video.training.batches import (
     read_encoded,
     write_encoded,
 )
-from matrix_video.training.encode import Encoded
+from matrix_video.training.encode import Encoded, with_masks_of
 
 EMPTY = Text(torch.full((1, 32, 32), 7.0))
 PLAIN = Draw(seed=0, id_map=True, id_drop=0.0, caption_dropout=0.0)
@@ -55,6 +55,41 @@ def test_noise_follows_sample_and_epoch_alone(backbone: Any, encoded: list[Encod
         batch_of(backbone, [encoded[2]], [4], replace(PLAIN, seed=1)),
     ):
         assert not torch.equal(other.noise_BFCHW, alone.noise_BFCHW)
+
+
+def test_roles_weigh_their_maps(backbone: Any, encoded: list[Encoded]) -> None:
+    even = batch_of(backbone, encoded, [0, 0, 0])
+    assert even.phrase_targets.weight_BR is None
+    draw = replace(PLAIN, roles=(1.0, 2.0, 5.0))
+    for targets in (
+        batch_of(backbone, encoded, [0, 0, 0], draw).phrase_targets,
+        batch_of(backbone, encoded, [0, 0, 0], draw).region_targets,
+    ):
+        assert targets.weight_BR is not None
+        assert targets.weight_BR.tolist() == [[1.0, 2.0, 5.0]] * 3  # subject, object, verb
+
+
+def test_a_placebo_changes_the_masks_alone(encoded: list[Encoded]) -> None:
+    one, other = encoded[0], encoded[1]
+    found = with_masks_of(one, other)
+    for name in ("region_PN", "tokens_PFhw", "visible_PF", "target_PTHW", "known_PT"):
+        assert torch.equal(getattr(found, name), getattr(other, name)), name
+    assert not torch.equal(found.target_PTHW, one.target_PTHW)
+    for name in ("latents_FCHW", "phrase_PL", "ids_IHW", "repeated_P", "role_P"):
+        assert getattr(found, name) is getattr(one, name), name
+    assert found.text is one.text
+    short = replace(
+        other,
+        **{
+            name: getattr(other, name)[:2]
+            for name in (
+                "phrase_PL", "region_PN", "tokens_PFhw", "visible_PF", "target_PTHW", "known_PT"
+            )
+        },
+    )  # fmt: skip
+    assert torch.equal(with_masks_of(one, short).target_PTHW, other.target_PTHW[[0, 1, 0]])
+    none = replace(other, phrase_PL=other.phrase_PL[:0])
+    assert not with_masks_of(one, none).target_PTHW.any()
 
 
 def test_id_map_lies_in_latent_frame_0(backbone: Any, encoded: list[Encoded]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from matrix_video.services.errors import MatrixError
@@ -71,3 +72,28 @@ def test_a_checkpoint_of_something_else(tmp_path: Path) -> None:
     file.write_bytes(b"\x80\x04 no pickle is ever loaded")
     with pytest.raises(MatrixError, match="not a readable checkpoint"):
         load_checkpoint(file, parameters, optimizer)
+
+
+def test_a_checkpoint_of_another_version(tmp_path: Path) -> None:
+    parameters, optimizer = model(0)
+    file = save_checkpoint(tmp_path, 1, parameters, optimizer)
+    assert file is not None
+    save_file(load_file(file), file, {"format": "0", "step": "1"})
+    with pytest.raises(MatrixError, match=r"a checkpoint of format 0, this version reads 1"):
+        load_checkpoint(file, parameters, optimizer)
+
+
+def test_the_moving_average_comes_back(tmp_path: Path) -> None:
+    parameters, optimizer = model(0)
+    average = {name: torch.full_like(p, 2.0).detach() for name, p in parameters.items()}
+    file = save_checkpoint(tmp_path, 1, parameters, optimizer, average)
+    assert file is not None
+    found = {name: torch.zeros_like(p).detach() for name, p in parameters.items()}
+    load_checkpoint(file, parameters, optimizer, found)
+    assert all(torch.equal(found[name], value) for name, value in average.items())
+
+
+def test_a_process_that_does_not_write(tmp_path: Path) -> None:
+    parameters, optimizer = model(0)
+    assert save_checkpoint(None, 1, parameters, optimizer) is None
+    assert not [*tmp_path.iterdir()]

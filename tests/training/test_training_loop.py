@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import random
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
@@ -17,6 +17,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from matrix_video.data.video import read_video
+from matrix_video.recipes.watch import StudentVideos
 from matrix_video.services.errors import MatrixError
 from matrix_video.training.batches import make_batch
 from matrix_video.training.config import TrainConfig
@@ -134,8 +136,72 @@ def test_smaller_forward_passes_are_the_same_update(
     train(parts, pipe)
     for a, b in zip(metrics(whole.out), metrics(parts.out), strict=True):
         for name, value in a.items():
-            assert b[name] == pytest.approx(value, rel=1e-4), name
+            if not name.startswith("grad_norm/"):  # of the first forward pass
+                assert b[name] == pytest.approx(value, rel=1e-4), name
     assert_same_adapter(whole.out, parts.out, tolerance=2e-4)
+
+
+def test_each_terms_own_gradient_is_measured_where_scores_are(
+    pipe: Any, config: Make, tmp_path: Path
+) -> None:
+    """One forward pass, no decoder, no map but SGA's: the norms are those of separate runs."""
+    common = {"steps": 2, "caption_dropout": 0.0, "clip_grad": 1e9, "spa": 0.0}
+    both = config(**common, out=tmp_path / "a")
+    train(both, pipe)
+    first, scored = metrics(both.out)[1:]
+    assert not [name for name in first if name.startswith("grad_norm/")]
+    own = {n: v for n, v in scored.items() if n.startswith("grad_norm/")}
+    assert set(own) == {"grad_norm/diffusion", "grad_norm/sga"}
+    assert all(value > 0 for value in own.values())
+    total, parts = scored["grad_norm"], sorted(own.values())
+    assert parts[1] - parts[0] <= total <= sum(parts)
+    plain = config(**{**common, "sga": 0.0, "steps": 1, "heldout_every": 1}, out=tmp_path / "b")
+    train(plain, pipe)
+    alone = metrics(plain.out)[1]
+    assert alone["grad_norm/diffusion"] == pytest.approx(alone["grad_norm"], rel=1e-5)
+
+
+def test_the_placebo_has_its_own_losses_and_the_same_diffusion(
+    pipe: Any, config: Make, tmp_path: Path
+) -> None:
+    plain = config(steps=2, caption_dropout=0.0, out=tmp_path / "a")
+    shuffled = config(steps=2, caption_dropout=0.0, out=tmp_path / "b", shuffle_masks=True)
+    train(plain, pipe)
+    train(shuffled, pipe)
+    one, two = metrics(plain.out)[1], metrics(shuffled.out)[1]
+    assert one["diffusion"] == two["diffusion"]
+    assert one["sga"] != two["sga"]
+    assert metrics(plain.out)[0] == metrics(shuffled.out)[0]  # held-out masks are the true ones
+
+
+def test_the_moving_average_is_what_is_saved(pipe: Any, config: Make) -> None:
+    settings = config(ema=0.9)
+    train(settings, pipe)
+    (file,) = (settings.out / "checkpoints").glob("step-*")
+    stored, adapter = load_file(file), state_of(settings.out / "adapter")
+    name = "conv.weight"
+    average = stored[f"average/condition.{name}"]
+    assert torch.equal(adapter[f"matrix_cond.safetensors:{name}"], average)
+    assert not torch.equal(average, stored[f"parameter/condition.{name}"])
+
+
+def test_videos_of_the_student(pipe: Any, config: Make) -> None:
+    """Before, in between and after; the run itself does not change."""
+    watched = config(
+        steps=4, sample_every=2, samples=1, sample_steps=2, sample_judge="oracle",
+    )  # fmt: skip
+    train(watched, pipe, StudentVideos(watched))
+    folder = watched.out / "samples"
+    videos = {p.parent.name: read_video(p).frames_THWC for p in folder.glob("*/*.mp4")}
+    assert sorted(videos) == [f"step-{n:08d}" for n in (0, 2, 4)]
+    assert not (videos["step-00000000"] == videos["step-00000004"]).all()
+    lines = metrics(watched.out)
+    assert [line["step"] for line in lines if "sample/spi" in line] == [0, 2, 4]
+    plain = watched.model_copy(update={"sample_every": 0, "out": watched.out.parent / "plain"})
+    train(plain, pipe)
+    assert_same_adapter(plain.out, watched.out)
+    with pytest.raises(MatrixError, match=r"no held-out sample to make videos of.*--val-data"):
+        StudentVideos(config(heldout_samples=0, sample_every=2))
 
 
 def test_batch_must_divide(pipe: Any, config: Make) -> None:
@@ -221,6 +287,7 @@ def test_losses_that_are_not_numbers_stop_the_run(
     with pytest.raises(MatrixError, match=r"step 1: the diffusion loss of sample \d{4} is nan"):
         train(settings, pipe)
     assert not (settings.out / "adapter").exists()
+    assert (settings.out / "checkpoints/step-00000000.safetensors").exists()
 
 
 RUN = """
@@ -270,7 +337,9 @@ def test_a_killed_run_resumes_to_the_same_bits(
     killed, straight = config(**common, out=tmp_path / "k"), config(**common, out=tmp_path / "s")
     process = start(killed)
     deadline = time.monotonic() + 300
-    while not list(tmp_path.glob("k/checkpoints/step-*")):
+    after = random.randrange(4, 36)  # any update will do; the message names it
+    lines = killed.out / "metrics.jsonl"
+    while not lines.exists() or len(lines.read_text().splitlines()) <= after:
         assert process.is_alive()
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -279,32 +348,9 @@ def test_a_killed_run_resumes_to_the_same_bits(
     assert process.exitcode == -signal.SIGKILL
     assert not (killed.out / "adapter").exists()
     written = metrics(killed.out)[-1]["step"]
-    assert 0 < written < 40
+    assert after <= written < 40, after
     result = train(killed)
     assert result.steps == 40
     train(straight)
     assert_same_adapter(straight.out, killed.out)
     assert metrics(straight.out) == metrics(killed.out)
-
-
-def test_two_processes_equal_one(
-    config: Make, tmp_path: Path, model_path: str, start: Callable[..., BaseProcess]
-) -> None:
-    common = {"model": model_path, "batch": 4, "steps": 3, "cache": tmp_path / "cache"}
-    one, two = config(**common, out=tmp_path / "one"), config(**common, out=tmp_path / "two")
-    train(one)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    processes = [
-        start(two, **shared, RANK=str(rank), LOCAL_RANK=str(rank), ACCELERATE_USE_CPU="true")
-        for rank in range(2)
-    ]
-    for process in processes:
-        process.join(timeout=300)
-        assert process.exitcode == 0
-    for a, b in zip(metrics(one.out), metrics(two.out), strict=True):
-        for name, value in a.items():
-            assert b[name] == pytest.approx(value, rel=1e-4), name
-    assert_same_adapter(one.out, two.out, tolerance=2e-4)

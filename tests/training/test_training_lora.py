@@ -65,6 +65,14 @@ def test_a_target_that_matches_nothing() -> None:
     assert not any(".lora_" in name for name, _ in pipe.transformer.named_parameters())
 
 
+def test_a_target_outside_the_chosen_layers() -> None:
+    pipe = tiny_pipeline(0)
+    targets = r"transformer_blocks\.0\.attn1\.to_q|proj_out"
+    with pytest.raises(MatrixError, match=r"also matches proj_out, which is in none of the chosen"):
+        add_lora(pipe.transformer, targets, ["transformer_blocks.0"], rank=1, alpha=1, seed=0)
+    assert not any(".lora_" in name for name, _ in pipe.transformer.named_parameters())
+
+
 def test_a_model_without_adapters() -> None:
     with pytest.raises(MatrixError, match="Linear does not take LoRA"):
         add_lora(nn.Linear(2, 2), "x", [], rank=1, alpha=1, seed=0)

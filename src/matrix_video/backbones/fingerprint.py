@@ -13,6 +13,8 @@ from diffusers.configuration_utils import ConfigMixin
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from matrix_video.backbones.quantize import QUANTIZED, is_quantized
+
 _PICKED: Final = 16
 
 
@@ -30,18 +32,26 @@ class Fingerprint(BaseModel):
     architecture: str
     """Hash of the configuration and of the parameters' names and shapes."""
     weights: str
-    """Hash of a few values of every parameter, rounded to bfloat16."""
+    """Hash of a few values of every parameter, rounded to bfloat16. Empty for a quantised model,
+    which has them no more."""
+
+    def other_weights(self, other: Fingerprint) -> bool:
+        """Whether both are known to have weights that differ."""
+        return bool(self.weights and other.weights) and self.weights != other.weights
 
 
 def fingerprint(module: nn.Module) -> Fingerprint:
     """Fingerprint of a module, whether or not LoRA is on it."""
     shapes, values = hashlib.sha256(), hashlib.sha256()
+    quantized = is_quantized(module)
     shapes.update(config_text(module).encode())
     for name, parameter in sorted(_parameters(module).items()):
         if ".lora_" in name:
             continue
         name = name.replace(".base_layer.", ".")
         shapes.update(f"{name}{tuple(parameter.shape)};".encode())
+        if quantized:
+            continue
         flat = parameter.detach().flatten()
         # Evenly spaced in integers: float32 cannot count beyond 2^24 and would point past the end.
         steps = torch.arange(_PICKED, device=flat.device) * (flat.numel() - 1)
@@ -51,7 +61,7 @@ def fingerprint(module: nn.Module) -> Fingerprint:
     return Fingerprint(
         name=type(module).__name__,
         architecture=shapes.hexdigest()[:16],
-        weights=values.hexdigest()[:16],
+        weights="" if quantized else values.hexdigest()[:16],
     )
 
 
@@ -69,7 +79,8 @@ def _parameters(module: nn.Module) -> dict[str, Tensor]:
 
 
 def config_text(part: object) -> str:
-    """The configuration of a part of a pipeline as canonical text, without what its file adds.
+    """The configuration of a part of a pipeline as canonical text, without what its file adds and
+    without how it is quantised.
 
     Empty for parts that are not diffusers' own: transformers' configurations hold paths and
     versions, and what of them shapes a text encoder shows in its parameters.
@@ -78,4 +89,5 @@ def config_text(part: object) -> str:
         return ""
     stated = cast("Mapping[str, Any]", part.config)
     public = {key: value for key, value in stated.items() if not key.startswith("_")}
+    public.pop(QUANTIZED, None)
     return json.dumps(public, sort_keys=True, default=str)

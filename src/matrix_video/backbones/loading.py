@@ -16,6 +16,7 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from matrix_video.backbones.base import Backbone
+from matrix_video.backbones.quantize import Quantize, follow_autocast, quantization
 from matrix_video.services.errors import MatrixError
 
 GROUP: Final = "matrix_video.backbones"
@@ -55,15 +56,22 @@ def backbone_for(pipe: DiffusionPipeline) -> Backbone:
 
 
 def load_pipeline(
-    model: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device | None = None
+    model: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device | None = None,
+    quantize: Quantize = "none",
 ) -> DiffusionPipeline:
     """The pipeline ``model``: "tiny" (shipped), a folder in diffusers' format, or a hub id.
 
     Only safetensors are read and no code of a checkpoint runs. Weights are converted to ``dtype``,
-    on ``device`` (None: the GPU, where there is one).
-    Raises `MatrixError` when there is no such model, when it is not complete, or when its family is
-    not known; the family is looked at before any weight is loaded.
+    on ``device`` (None: the GPU, where there is one); those of the transformer's linear layers to
+    ``quantize``, one after another, so that they are never all there in ``dtype``.
+    Raises `MatrixError` when there is no such model, when it is not complete, when its family is
+    not known, or when what ``quantize`` needs is not installed; all but the second before any
+    weight is loaded.
     """
+    stored = quantization(quantize)
     source = _shipped() if model == TINY else model
     index = cast("Any", DiffusionPipeline)
     try:
@@ -73,9 +81,13 @@ def load_pipeline(
         raise _not_loaded(model, source, error) from error
     _family(str(transformer), str(pipeline))
     try:
-        pipe = index.from_pretrained(source, use_safetensors=True, dtype=dtype)
+        pipe = index.from_pretrained(
+            source, use_safetensors=True, dtype=dtype, quantization_config=stored
+        )
     except (OSError, ValueError) as error:
         raise _not_loaded(model, source, error) from error
+    if stored is not None:
+        follow_autocast(pipe.transformer)
     place = ("cuda" if torch.cuda.is_available() else "cpu") if device is None else device
     return cast("DiffusionPipeline", pipe.to(place))
 

@@ -8,6 +8,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from matrix_video.backbones.precision import Precision
+from matrix_video.backbones.quantize import Quantize
+from matrix_video.training.config import TrainConfig
 
 Mode = Literal["train", "analyze", "generate"]
 
@@ -41,6 +43,8 @@ class PlanConfig(BaseModel):
     batch: int | None = Field(default=None, ge=1)
     """Samples of one forward pass (train: --micro-batch, analyze: noise levels, generate: videos);
     None: the command's default."""
+    update_batch: int | None = Field(default=None, ge=1)
+    """train: samples of an update (--batch there), for the time of the run; None: its default."""
     precision: Precision = "no"
     """Autocast of the transformer."""
     weights: Literal["float32", "bf16"] = "float32"
@@ -62,6 +66,8 @@ class PlanConfig(BaseModel):
     """train: with the id map, where the model takes a first frame."""
     gradient_checkpointing: bool = False
     """train: recompute blocks in the backward pass."""
+    quantize: Quantize = "none"
+    """How the transformer's linear layers are stored."""
     layers_at_once: int | None = Field(default=None, ge=1)
     """analyze: layers read in one forward pass."""
     guidance: float = Field(default=6.0, ge=1)
@@ -84,3 +90,30 @@ class PlanConfig(BaseModel):
     """Try what would save memory, each by planning again."""
     out: Path | None = None
     """JSON file for the whole plan."""
+
+    @classmethod
+    def of_training(cls, config: TrainConfig) -> PlanConfig:
+        """The question that ``matrix train`` with ``config`` asks.
+
+        Without layers of its own (those of a layers.json are not read) it is planned for the
+        layers in the middle.
+        """
+        return cls(
+            model=config.model,
+            num_frames=config.num_frames,
+            height=config.height,
+            width=config.width,
+            batch=config.micro_batch or config.batch,
+            update_batch=config.batch,
+            precision=config.precision,
+            weights=config.weights,
+            aligned=config.aligned,
+            v2t=config.v2t,
+            v2v=config.v2v,
+            lora_layers=config.lora_layers,
+            lora_rank=config.lora_rank,
+            id_map=config.id_map,
+            gradient_checkpointing=config.gradient_checkpointing,
+            quantize=config.quantize,
+            steps=config.steps,
+        )

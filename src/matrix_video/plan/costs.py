@@ -54,7 +54,7 @@ def phase_costs(
     steps = config.steps
     if config.mode == "train":
         train = TrainConfig.model_fields
-        each = int(train["batch"].default) / min(batch_of(config), int(train["batch"].default))
+        each = (config.update_batch or int(train["batch"].default)) / batch_of(config)
         updates = (steps or train["steps"].default) * max(1.0, each)
         times = {SETUP: config.clips, ONCE: 1, STEP: updates}
     elif config.mode == "analyze":

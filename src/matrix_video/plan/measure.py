@@ -7,7 +7,6 @@ what is allocated and freed, on a GPU its caching allocator does.
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import count as count_up
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,19 +14,24 @@ from typing import Any
 import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from matrix_video.analysis.collect import level_maps
 from matrix_video.analysis.probe import Probe
 from matrix_video.analysis.targets import clip_targets
 from matrix_video.backbones.base import Backbone
+from matrix_video.backbones.text import Text
 from matrix_video.data.clip import Clip
-from matrix_video.data.dataset import DatasetWriter
 from matrix_video.generation.sampler import Prompt, Sampling, sample
 from matrix_video.plan.clips import stand_in
 from matrix_video.plan.config import PlanConfig
 from matrix_video.plan.costs import batch_of
 from matrix_video.plan.predict import chosen_layers, train_config
-from matrix_video.training.run import train
+from matrix_video.training.batches import EncodedSet
+from matrix_video.training.encode import encode_clip
+from matrix_video.training.loop import Trainer
+from matrix_video.training.parallel import Parallel, make_accelerator
+from matrix_video.training.student import make_student
 
 
 def measured(
@@ -39,14 +43,10 @@ def measured(
     the clip of a training is encoded before, so that its updates alone are measured.
     """
     clip = stand_in(size, config.instances, config.region)
-    modules = [m for m in backbone.pipe.components.values() if isinstance(m, nn.Module)]
-    weights = sum(x.nbytes for m in modules for x in (*m.parameters(), *m.buffers()))
-    run = {"train": _train, "analyze": _analyze, "generate": _generate}[config.mode]
-    with TemporaryDirectory() as folder:
-        prepared = run(config, backbone, clip, Path(folder))
-        if encoded:
-            prepared()
-        return weights + allocated(prepared, backbone.device)
+    if config.mode == "train":
+        return _trained(config, backbone, clip, encoded=encoded)
+    run = {"analyze": _analyze, "generate": _generate}[config.mode]
+    return _weights(backbone) + allocated(run(config, backbone, clip), backbone.device)
 
 
 def allocated(run: Callable[[], object], device: torch.device) -> int:
@@ -67,35 +67,59 @@ def allocated(run: Callable[[], object], device: torch.device) -> int:
     return peak
 
 
-def _train(
-    config: PlanConfig, backbone: Backbone, clip: Clip, folder: Path
-) -> Callable[[], object]:
-    with DatasetWriter(folder / "data") as writer:
-        frames = clip.video.frames_THWC
-        writer.add(clip.sample, frames, clip.video.fps, clip.tracks, lossless=True)
-    layers = chosen_layers(config, backbone)
-    count = batch_of(config)
-    own = train_config(config, backbone).model_copy(
-        update={
-            "data": folder / "data",
-            "cache": folder / "cache",
-            "v2t": layers.v2t,
-            "v2v": layers.v2v,
-            "steps": 2,
-            "batch": count,
-            "heldout_samples": 0,
-            "caption_dropout": 0.0,
-            "id_drop": 0.0,
-        }
-    )
-    runs = count_up()
-    return lambda: train(own.model_copy(update={"out": folder / f"run{next(runs)}"}), backbone.pipe)
+def _trained(config: PlanConfig, backbone: Backbone, clip: Clip, *, encoded: bool) -> int:
+    """The peak of encoding or of updates, between which the encoders go, as in `training.run`.
+
+    Weights are there before anything is watched, so each part is watched for itself.
+    """
+    layers, count, device = chosen_layers(config, backbone), batch_of(config), backbone.device
+    changes = {"steps": 2, "batch": count, "caption_dropout": 0.0, "id_drop": 0.0}
+    own = train_config(config, backbone).model_copy(update=changes)
+
+    def encode() -> Text:
+        if not encoded:
+            encode_clip(backbone, clip, mentions=own.mentions, up=own.up)
+        with torch.no_grad():
+            return backbone.encode_text([""]).to("cpu")
+
+    def update() -> None:
+        student = make_student(backbone, own, layers, known.clip)
+        try:
+            data = EncodedSet([known.id], lambda _: known)
+            parallel = Parallel(make_accelerator(own), shard=False)
+            Trainer(student, data, empty, own, None, parallel).fit(lambda _: {})
+        finally:
+            student.detach()
+
+    known = encode_clip(backbone, clip, mentions=own.mentions, up=own.up)
+    empty = encode()
+    encoding = _weights(backbone) + allocated(encode, device)
+    parts = dict(backbone.pipe.components)
+    backbone.release_encoders()
+    try:
+        with TemporaryDirectory() as folder:
+            own = own.model_copy(update={"out": Path(folder)})
+            updates = _weights(backbone) + allocated(update, device)
+    finally:
+        backbone.pipe.register_modules(**parts)
+    return max(encoding, updates)
 
 
-def _analyze(
-    config: PlanConfig, backbone: Backbone, clip: Clip, folder: Path
-) -> Callable[[], object]:
-    del folder
+def _weights(backbone: Backbone) -> int:
+    """Bytes of all parts that the pipeline has now."""
+    modules = [m for m in backbone.pipe.components.values() if isinstance(m, nn.Module)]
+    return sum(_stored(x) for m in modules for x in (*m.parameters(), *m.buffers()))
+
+
+def _stored(tensor: Any) -> int:
+    """Bytes of a tensor, or of those that a quantised one is made of."""
+    if not is_traceable_wrapper_subclass(tensor):
+        return tensor.nbytes
+    names, _ = tensor.__tensor_flatten__()
+    return sum(getattr(tensor, name).nbytes for name in names)
+
+
+def _analyze(config: PlanConfig, backbone: Backbone, clip: Clip) -> Callable[[], object]:
     targets = clip_targets(backbone, clip, backbone.clip_grid(clip))
     count = batch_of(config)
     probe = Probe(levels=count, batch=count, precision=config.precision)
@@ -103,10 +127,7 @@ def _analyze(
     return lambda: [*level_maps(backbone, clip, targets, probe, layers)]
 
 
-def _generate(
-    config: PlanConfig, backbone: Backbone, clip: Clip, folder: Path
-) -> Callable[[], object]:
-    del folder
+def _generate(config: PlanConfig, backbone: Backbone, clip: Clip) -> Callable[[], object]:
     sampling = Sampling(steps=2, guidance=config.guidance, precision=config.precision)
     first = clip.video.frames_THWC[0]
     prompts = [Prompt(f"{i}", clip.sample.caption, first) for i in range(batch_of(config))]

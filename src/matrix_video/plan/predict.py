@@ -1,7 +1,7 @@
 """From a question to bytes and seconds, by part, layer and phase.
 
 A model that is deep is run shortened (`plan.depth`), and its timeline stretched to the whole. Bytes
-that live for the whole run (weights, AdamW's state) are counted on the whole model.
+that stay (weights, AdamW's state) are counted on the whole model.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from matrix_video.plan.meter import (
     stretched,
 )
 from matrix_video.plan.phantom import Phantom
+from matrix_video.plan.stored8 import store8
 from matrix_video.plan.work import Phase, Stage, analysis, generation, training
 from matrix_video.services.errors import MatrixError
 from matrix_video.training.config import TrainConfig
@@ -56,8 +57,6 @@ class Prediction:
     """What runs at the peak."""
     phases: tuple[PhaseCost, ...]
     layers: tuple[LayerCost, ...]
-    linear_weights: int
-    """Elements of the transformer's linear layers, which a quantised base would store smaller."""
 
     @property
     def seconds(self) -> float:
@@ -86,18 +85,22 @@ class Planner:
         depth = _depth(config, whole, layers, self.shorten)
         short = replace(plan, transformer=depth.config).build(dtype, config.text_tokens)
         backbone = backbone_for(short)
+        if config.quantize != "none":
+            for one in (whole, backbone):
+                store8(one.transformer)
         phases, trained = self._run(config, backbone, clip, layers, depth)
         parts = _weights(whole)
-        if trained:
-            parts["LoRA, id map, decoder"] = trained
-            parts["AdamW's state"] = ADAMW * trained
-        parts["libraries, context"] = RUNTIME
-        static = sum(parts.values())
+        static = sum(parts.values()) + RUNTIME
         timeline = [segment for phase in phases for segment in phase.segments]
         peak = peak_of(timeline)
-        if config.mode == "train":
+        if config.mode == "train" and any(peak.segment is one for one in phases[-1].segments):
+            whole.release_encoders()
+            parts = _weights(whole)
+            parts["LoRA, id map, decoder"] = trained
+            parts["AdamW's state"] = ADAMW * trained
             parts["gradients"] = peak.gradients
-        parts["activations"] = peak.bytes - parts.get("gradients", 0)
+        parts["libraries, context"] = RUNTIME
+        parts["activations"] = static + peak.bytes - sum(parts.values())
         return Prediction(
             config=config,
             clip=clip,
@@ -108,11 +111,6 @@ class Planner:
             where=_place(peak.segment.name, peak.segment.layer),
             phases=phase_costs(config, phases, static, whole.num_layers),
             layers=layer_costs(config, phases, whole.num_layers, layers),
-            linear_weights=sum(
-                module.weight.numel()
-                for module in whole.transformer.modules()
-                if isinstance(module, nn.Linear)
-            ),
         )
 
     def takes(self, config: PlanConfig) -> bool:
@@ -144,13 +142,16 @@ class Planner:
             own = Layers(depth.short(layers.v2t), depth.short(layers.v2v))
             student = make_student(backbone, train_config(config, backbone), own, clip)
         trained = 0 if student is None else _trained(student, backbone, depth)
-        modules: list[Any] = [*backbone.pipe.components.values()]
+        # By name, so that nothing but the pipeline holds what is dropped later.
+        for name in backbone.pipe.components:
+            part = getattr(backbone.pipe, name)
+            if isinstance(part, nn.Module):
+                phantom.adopt(part)
+            del part
         if student is not None:
-            modules += [student.decoder, student.condition and student.condition.projection]
-        for module in modules:
-            if isinstance(module, nn.Module):
-                phantom.adopt(module)
-        if student is not None:
+            for part in (student.decoder, student.condition and student.condition.projection):
+                if part is not None:
+                    phantom.adopt(part)
             student = student.current()
         stage = Stage(
             backbone, phantom, stand_in(clip, config.instances, config.region), config,
@@ -165,7 +166,8 @@ class Planner:
             text = config.text_tokens
             key = (config.model, clip, config.weights, text, config.instances, config.region)
             known = self._encoded.get(key)
-            phases, encoded = training(stage, student, known and known[0])
+            own_bytes = (1 + ADAMW) * trained
+            phases, encoded = training(stage, student, known and known[0], own_bytes)
             if known is None:
                 self._encoded[key] = encoded, phases[0]
             else:
@@ -224,6 +226,8 @@ def train_config(config: PlanConfig, backbone: Backbone) -> TrainConfig:
         "id_map": config.id_map and backbone.takes_image,
         "gradient_checkpointing": config.gradient_checkpointing,
         "precision": config.precision,
+        "weights": config.weights,
+        "quantize": config.quantize,
     }
     return own.model_copy(update=changes | weight)
 

@@ -1,7 +1,6 @@
 """What to change when a run does not fit, cheapest first, each with the bytes that it saves.
 
-What is an option of the command is tried by planning again; what is not (yet) is computed from the
-weights' sizes and said to be.
+Each is tried by planning again.
 """
 
 from __future__ import annotations
@@ -13,11 +12,10 @@ from typing import Any, Final
 from matrix_video.plan.config import PlanConfig
 from matrix_video.plan.costs import batch_of
 from matrix_video.plan.predict import Prediction
-from matrix_video.plan.work import SETUP
 
-_ENCODERS: Final = ("text encoder", "image encoder", "text encoder 2")
 Predict = Callable[[PlanConfig], Prediction]
 _FROM_PYTHON: Final = "from Python: load_pipeline(..., dtype=torch.bfloat16)"
+_QUANTIZED_FROM_PYTHON: Final = 'from Python: load_pipeline(..., quantize="int8")'
 
 
 @dataclass(frozen=True)
@@ -37,8 +35,8 @@ class Remedy:
     how: str
     saved: int
     total: int
-    seconds: float | None
-    """Of the whole run; None: not planned again, so not known."""
+    seconds: float
+    """Of the whole run."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,9 @@ def changes(base: Prediction, valid: Callable[[PlanConfig], bool]) -> Iterator[C
     if train and not config.gradient_checkpointing:
         how = "--gradient-checkpointing"
         yield Change("recompute blocks", how, {"gradient_checkpointing": True})
+    if config.quantize == "none":
+        how = "--quantize int8" if train else _QUANTIZED_FROM_PYTHON
+        yield Change("8-bit base", how, {"quantize": "int8"})
     read = [cost.layer for cost in base.layers if cost.read]
     if config.mode == "analyze" and len(read) > 1:
         half = -(-len(read) // 2)
@@ -106,12 +107,12 @@ def remedies(
     ``predict`` and ``takes`` are those of a `Planner`; ``advance`` is told of each plan made.
     """
     found: list[Remedy] = []
-    useful: list[tuple[Change, Prediction]] = []
+    tried: list[tuple[Change, Prediction]] = []
     for change in changes(base, takes):
         changed = predict(base.config.model_copy(update=change.update))
         advance(1)
+        tried.append((change, changed))
         if changed.total < base.total:
-            useful.append((change, changed))
             saved = base.total - changed.total
             found.append(Remedy(change.title, change.how, saved, changed.total, changed.seconds))
     if base.config.mode == "train" and base.config.aligned:
@@ -123,20 +124,22 @@ def remedies(
             found.append(Remedy("no attention maps", how, saved, plain.total, plain.seconds))
     way = None
     if base.total > budget:
-        way = _way(base, budget, predict, useful, advance)
-    return (*found, *_computed(base)), way
+        way = _way(base, budget, predict, tried, advance)
+    return tuple(found), way
 
 
 def _way(
     base: Prediction,
     budget: int,
     predict: Predict,
-    useful: list[tuple[Change, Prediction]],
+    tried: list[tuple[Change, Prediction]],
     advance: Callable[[int], None],
 ) -> Way:
     taken: list[str] = []
     at = base
-    for change, alone in useful:
+    for change, alone in tried:
+        # What saves nothing alone may after another change: an 8-bit base keeps copies in full for
+        # the backward pass, unless blocks are recomputed.
         if taken:
             further = predict(at.config.model_copy(update=change.update))
             advance(1)
@@ -149,18 +152,3 @@ def _way(
         if at.total <= budget:
             break
     return Way(tuple(taken), at.total, at.seconds, at.total <= budget)
-
-
-def _computed(base: Prediction) -> Iterator[Remedy]:
-    size = 2 if base.config.weights == "bf16" else 4
-    if base.config.mode == "train":
-        encoders = sum(base.parts.get(f"weights: {name}", 0) for name in _ENCODERS)
-        step = max(phase.peak for phase in base.phases if phase.name != SETUP)
-        encode = max(phase.peak for phase in base.phases if phase.name == SETUP)
-        total = max(step - encoders, encode)
-        if total < base.total:
-            how = "not an option yet: encode all clips, then move the encoders off"
-            yield Remedy("encoders off the device", how, base.total - total, total, None)
-    saved = base.linear_weights * (size - 1)
-    how = "not an option yet: the transformer's linear layers in 8 bit"
-    yield Remedy("quantised base", how, saved, base.total - saved, None)

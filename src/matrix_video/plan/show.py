@@ -43,9 +43,10 @@ def headline(plan: Prediction) -> str:
     """What is planned, in one line."""
     config, (frames, height, width) = plan.config, plan.clip
     video, text = plan.tokens
+    stored = config.weights if config.quantize == "none" else f"{config.weights}, {config.quantize}"
     return (
         f"{config.mode} {config.model}: {frames} frames of {height} x {width}, {video} video and "
-        f"{text} text tokens, batch {batch_of(config)}, weights {config.weights}, precision "
+        f"{text} text tokens, batch {batch_of(config)}, weights {stored}, precision "
         f"{config.precision}"
     )
 
@@ -163,8 +164,11 @@ def _remedies(found: tuple[Remedy, ...]) -> Table:
                    "run", "how")  # fmt: skip
     table.columns[-1].justify = "left"
     for remedy in found:
-        time = "" if remedy.seconds is None else duration(remedy.seconds)
         table.add_row(
-            remedy.title, gigabytes(remedy.saved), gigabytes(remedy.total), time, remedy.how
+            remedy.title,
+            gigabytes(remedy.saved),
+            gigabytes(remedy.total),
+            duration(remedy.seconds),
+            remedy.how,
         )
     return table

@@ -87,8 +87,14 @@ class Stage:
         return {i: transformer.get_submodule(name) for i, name in enumerate(names)}
 
 
-def training(stage: Stage, student: Student, known: Encoded | None) -> tuple[list[Phase], Encoded]:
-    """Encoding a clip (unless it is ``known``), and an update on a batch of such clips."""
+def training(
+    stage: Stage, student: Student, known: Encoded | None, trained: int
+) -> tuple[list[Phase], Encoded]:
+    """Encoding a clip (unless it is ``known``), and an update on a batch of such clips.
+
+    Between the two the encoders go, and what is ``trained`` comes, with its optimiser: so many
+    bytes, of which the student's own are not counted here.
+    """
     config, meter = stage.config, stage.meter
     phases: list[Phase] = []
     with stage.running():
@@ -99,7 +105,10 @@ def training(stage: Stage, student: Student, known: Encoded | None) -> tuple[lis
         meter.mark("encode the empty caption")
         with torch.no_grad():
             empty = stage.backbone.encode_text([""])
-        phases.append(Phase(ONCE, "encode the empty caption", meter.take()))
+        meter.mark("drop the encoders")
+        stage.backbone.release_encoders()
+        attach = Segment("attach LoRA", grew=trained, peak=trained)
+        phases.append(Phase(ONCE, "encode the empty caption", (*meter.take(), attach)))
         for parameter in student.parameters.values():
             parameter.register_post_accumulate_grad_hook(_gradient(meter))
         weights: dict[Term, float] = dict.fromkeys(("sga", "spa"), float(config.aligned))

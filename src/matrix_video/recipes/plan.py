@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from pathlib import Path
+
+from pydantic import Field
 from rich.console import Console
 
 from matrix_video.plan.config import PlanConfig
+from matrix_video.recipes.settings import RECIPES, RecipeName
 
 
 class PlanCommand(PlanConfig):
@@ -15,6 +20,17 @@ class PlanCommand(PlanConfig):
     are tried, cheapest first. Bytes are counted; seconds are an estimate, whose assumption is
     printed.
     """
+
+    recipe: RecipeName | None = Field(default=None, exclude=True)
+    """Plan `matrix train` with this recipe: its settings become the defaults of all other
+    options."""
+
+
+def start(recipe: RecipeName, given: Collection[str]) -> PlanCommand:
+    """The options' defaults under ``recipe``."""
+    del given
+    planned = PlanConfig.of_training(RECIPES[recipe](data=Path(), out=Path()))
+    return PlanCommand(**dict(planned), recipe=recipe)
 
 
 def run(config: PlanConfig) -> int:

@@ -18,7 +18,7 @@ def tiny_training(
     *,
     data: Path,
     out: Path,
-    layers: Path,
+    layers: Path | None,
     model: str = "tiny",
     steps: int = 2000,
     seed: int = 0,
@@ -34,7 +34,7 @@ def tiny_training(
     Args:
         data: Data set to train on.
         out: Run folder; a run that was stopped goes on from its last checkpoint.
-        layers: layers.json of an analysis.
+        layers: layers.json of an analysis; None: to be set in what is returned.
         model: Pipeline: tiny, or a folder of the same world.
         steps: Updates.
         seed: Seed of everything.

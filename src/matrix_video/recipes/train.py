@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import tyro
+from pydantic import Field
+
+from matrix_video.recipes.settings import RECIPES, RecipeName
 from matrix_video.training.config import TrainConfig
 
 
@@ -13,14 +21,32 @@ class TrainCommand(TrainConfig):
     given again. Several processes: `accelerate launch -m matrix_video train ...`.
     """
 
+    recipe: RecipeName | None = Field(default=None, exclude=True)
+    """Start from these settings (recipes/settings.py says where each comes from): they become the
+    defaults of all other options. The recipe tiny names no layers: give them."""
+
+
+def start(recipe: RecipeName, given: Collection[str]) -> TrainCommand:
+    """The options' defaults under ``recipe``, where those named ``given`` are given.
+
+    Layers that are given in one way take the place of the recipe's.
+    """
+    values: dict[str, Any] = dict(RECIPES[recipe](data=Path(), out=Path()))
+    values |= {"recipe": recipe, "data": tyro.MISSING, "out": tyro.MISSING}
+    if "layers" in given:
+        values |= {"v2t": (), "v2v": ()}
+    return TrainCommand.model_construct(**values)
+
 
 def run(config: TrainConfig) -> int:
     from rich.console import Console
 
+    from matrix_video.recipes.watch import StudentVideos
     from matrix_video.services.signals import EXIT_TERMINATED
     from matrix_video.training.run import train
 
-    result = train(config)
+    watch = StudentVideos(config) if config.sample_every else None
+    result = train(config, watch=watch)
     console = Console(stderr=True)
     if result.adapter is None:
         console.print(f"stopped after {result.steps} updates; run the same command to go on")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -13,8 +13,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 _EVERY_SECONDS: Final = 30.0
 
 
+class Advance(Protocol):
+    """Says that ``count`` more units are done; ``note`` stands beside the count until the next."""
+
+    def __call__(self, count: int, note: str = "") -> None: ...
+
+
 @contextmanager
-def progress(title: str, total: int) -> Generator[Callable[[int], None]]:
+def progress(title: str, total: int) -> Generator[Advance]:
     """Yield ``advance(count)``, to be called after ``count`` more units of ``total`` are done.
 
     Written to stderr, so that a command's result can be piped. Without a terminal: one line every
@@ -25,20 +31,25 @@ def progress(title: str, total: int) -> Generator[Callable[[int], None]]:
         yield _plain(console, title, total)
         return
     columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as bars:
-        task = bars.add_task(title, total=total)
-        yield lambda count: bars.advance(task, count)
+    note = TextColumn("{task.fields[note]}", style="dim")
+    with Progress(*columns, TimeRemainingColumn(), note, console=console) as bars:
+        task = bars.add_task(title, total=total, note="")
+
+        def advance(count: int, note: str = "") -> None:
+            bars.update(task, advance=count, note=note)
+
+        yield advance
 
 
-def _plain(console: Console, title: str, total: int) -> Callable[[int], None]:
+def _plain(console: Console, title: str, total: int) -> Advance:
     done, last = 0, time.monotonic()
 
-    def advance(count: int) -> None:
+    def advance(count: int, note: str = "") -> None:
         nonlocal done, last
         done += count
         now = time.monotonic()
         if done >= total or now - last > _EVERY_SECONDS:
-            console.print(f"{title}: {done}/{total}", highlight=False)
+            console.print(f"{title}: {done}/{total}  {note}".rstrip(), highlight=False)
             last = now
 
     return advance

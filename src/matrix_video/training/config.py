@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import Field
 
 from matrix_video.backbones.precision import Precision
+from matrix_video.backbones.quantize import Quantize
 from matrix_video.data.options import ClipOptions
 from matrix_video.data.spans import Mentions
 
@@ -117,6 +118,15 @@ class TrainConfig(ClipOptions):
     """Noise levels, evenly spaced, at which the held-out score is taken."""
     heldout_every: int = Field(default=200, ge=1)
     """Updates between held-out scores; also taken before the first and after the last."""
+    sample_every: int = Field(default=0, ge=0)
+    """Updates between videos of the student in ``samples/``; also before the first and after the
+    last. 0: none."""
+    samples: int = Field(default=4, ge=1)
+    """Videos each time, of the first held-out samples."""
+    sample_steps: int = Field(default=20, ge=1)
+    """Denoising steps of them."""
+    sample_judge: Literal["none", "oracle"] = "none"
+    """Who scores them; the oracle knows tiny world alone."""
     checkpoint_every: int = Field(default=200, ge=1)
     """Updates between checkpoints."""
     log_every: int = Field(default=1, ge=1)
@@ -131,6 +141,9 @@ class TrainConfig(ClipOptions):
     """Autocast of the transformer's forward pass."""
     weights: Literal["float32", "bf16"] = "float32"
     """Precision in which the frozen base is held; LoRA is always float32."""
+    quantize: Quantize = "none"
+    """Store the frozen base's linear layers in 8 bit (needs the extra "quantize"). With
+    --gradient-checkpointing: without, the backward pass keeps a copy of each in full."""
     gradient_checkpointing: bool = False
     """Recompute blocks in the backward pass: less memory, a third more time."""
 

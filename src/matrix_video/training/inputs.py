@@ -48,7 +48,7 @@ def chosen_layers(config: TrainConfig, backbone: Backbone) -> Layers:
                 file=config.layers,
                 field="model",
             )
-        if model.fingerprint.weights != here.weights:
+        if model.fingerprint.other_weights(here):
             warnings.warn(
                 f"{config.layers}: chosen on other weights of this architecture", stacklevel=2
             )

@@ -10,8 +10,8 @@ nothing but rounding. Source: paper section 5; the loop's form is our choice.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -21,6 +21,8 @@ from torch import Tensor, nn
 
 from matrix_video.alignment.objectives import Term
 from matrix_video.attention.tap import Captures, tap
+from matrix_video.backbones.base import Backbone
+from matrix_video.backbones.condition import Condition
 from matrix_video.backbones.precision import autocast
 from matrix_video.backbones.text import Text
 from matrix_video.services.errors import MatrixError
@@ -35,7 +37,7 @@ from matrix_video.training.encode import Encoded, with_masks_of
 from matrix_video.training.guards import Proof, Stillness
 from matrix_video.training.parallel import Parallel, clip_gradients, whole
 from matrix_video.training.schedule import Order, rate_factor
-from matrix_video.training.step import compute_losses, not_finite
+from matrix_video.training.step import compute_losses, gradient_norms, not_finite
 from matrix_video.training.student import Student, View
 from matrix_video.training.tally import Tally, count_losses, means
 
@@ -43,6 +45,10 @@ Calls = Callable[[View], Captures]
 """The captures of a tap on a view's sites."""
 Validate = Callable[[Calls], Mapping[str, float]]
 """Scores for ``metrics.jsonl``, taken before the first update, every K updates and at the end."""
+
+Watch = Callable[[Backbone, Condition | None, int], Mapping[str, float]]
+"""Looks at the student as it is after some updates, say at videos that it makes; what it returns
+goes into ``metrics.jsonl``."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +74,11 @@ class Trainer:
         config: TrainConfig,
         run: RunFolder | None,
         parallel: Parallel,
+        watch: Watch | None = None,
     ) -> None:
         """``run`` is None in all processes but the main one, which alone writes. ``empty`` is
-        the empty caption."""
+        the empty caption; ``watch`` is called every ``config.sample_every`` updates."""
+        self.watch = watch
         self.data, self.empty = data, empty
         self.config, self.run, self.parallel = config, run, parallel
         transformer = student.backbone.transformer
@@ -106,14 +114,16 @@ class Trainer:
         """
         config = self.config
         start = self._resume()
+        calls = _Taps(self.student.backbone.transformer)
         with (
-            _taps(self.student.backbone.transformer) as calls,
+            ExitStack() as stack,
             stop_on_sigterm() as stop,
             progress("train", config.steps) as advance,
         ):
+            stack.callback(calls.release)
             advance(start)
             if start == 0:
-                self._log(0, validate(calls))
+                self._log(0, {**validate(calls), **self._watched(0, calls)})
             for step in range(start, config.steps):
                 values = self.update(step, calls)
                 done = step + 1
@@ -121,9 +131,11 @@ class Trainer:
                 scored = last or done % config.heldout_every == 0
                 if scored:
                     values |= validate(calls)
-                if scored or done % config.log_every == 0:
+                shown = self._watched(done, calls)
+                values |= shown
+                if scored or shown or done % config.log_every == 0:
                     self._log(done, values)
-                advance(1)
+                advance(1, _note(values))
                 stopped = self.parallel.any(stop.asked)
                 if last or stopped or done % config.checkpoint_every == 0:
                     self._save(done)
@@ -135,7 +147,8 @@ class Trainer:
         """One update (from 0).
 
         The values are those of `tally.count_losses`, means over the update's samples; the
-        gradient's norm before clipping; the learning rate; seconds, and those spent on data.
+        gradient's norm before clipping, and every `heldout_every` updates each term's own, of the
+        first forward pass; the learning rate; seconds, and those spent on data.
         """
         began = time.monotonic()
         config, rank = self.config, self.parallel.index
@@ -207,6 +220,11 @@ class Trainer:
                 self.proof.see(losses, calls)
             except MatrixError as error:
                 problem = error
+        # Where parameters are split the graph ends in their gathered copies.
+        if (step + 1) % self.config.heldout_every == 0 and not found and not self.parallel.shard:
+            parameters = [*self.student.parameters.values()]
+            for name, norm in gradient_norms(losses, self.weights, parameters).items():
+                tally.add(name, total.new_tensor([norm]))
         found.append(problem)
         return total
 
@@ -225,6 +243,19 @@ class Trainer:
             what, remedy, field = problems[0]
             raise MatrixError(what, remedy=remedy, field=field)
         return means(one["tally"] for one in gathered)
+
+    def _watched(self, step: int, calls: _Taps) -> Mapping[str, float]:
+        """What `watch` says of the student after ``step`` updates, if it is due."""
+        every = self.config.sample_every
+        due = every and (step % every == 0 or step == self.config.steps)
+        if self.watch is None or not due:
+            return {}
+        calls.release()  # sampling makes forwards of its own
+        shown: Mapping[str, float] = {}
+        if self.run is not None:
+            shown = self.watch(self.student.backbone, self.student.condition, step)
+        self.parallel.wait()
+        return shown
 
     def _resume(self) -> int:
         file = latest_checkpoint(self.config.out)
@@ -254,20 +285,25 @@ class Trainer:
         self.parallel.accelerator.log(dict(values), step=step)
 
 
-@contextmanager
-def _taps(transformer: nn.Module) -> Generator[Calls]:
+class _Taps:
     """Captures of any view's sites: one tap at a time is open, and changed when the view is."""
-    with ExitStack() as stack:
-        current: tuple[View, Captures] | None = None
 
-        def calls(view: View) -> Captures:
-            nonlocal current
-            if current is None or current[0].sites != view.sites:
-                stack.close()
-                current = view, stack.enter_context(tap(transformer, view.sites))
-            return current[1]
+    def __init__(self, transformer: nn.Module) -> None:
+        self._transformer = transformer
+        self._stack = ExitStack()
+        self._current: tuple[View, Captures] | None = None
 
-        yield calls
+    def __call__(self, view: View) -> Captures:
+        if self._current is None or self._current[0].sites != view.sites:
+            self.release()
+            captures = self._stack.enter_context(tap(self._transformer, view.sites))
+            self._current = view, captures
+        return self._current[1]
+
+    def release(self) -> None:
+        """Leave the transformer untapped until it is asked for again."""
+        self._stack.close()
+        self._current = None
 
 
 def _donors(clips: Sequence[tuple[int, int, int]]) -> list[list[int]]:
@@ -287,6 +323,15 @@ def _donors(clips: Sequence[tuple[int, int, int]]) -> list[list[int]]:
         place = same.index(index)
         found.append(same[place + 1 :] + same[:place])
     return found
+
+
+def _note(values: Mapping[str, float]) -> str:
+    """Losses, and the mean score of the maps, beside the progress."""
+    shown = {name: values[name] for name in ("loss", "sga", "spa") if name in values}
+    live = [value for name, value in values.items() if name.startswith("aas/")]
+    if live:
+        shown["aas"] = sum(live) / len(live)
+    return "  ".join(f"{name} {value:.3g}" for name, value in shown.items())
 
 
 def _shares(config: TrainConfig, processes: int) -> tuple[int, int]:

@@ -30,7 +30,8 @@ def add_lora(
 
     ``layer_names`` are the blocks that must be reached, each of them. The start depends
     on ``seed`` alone. LoRA's parameters are float32 (float64 in such a base), returned by name.
-    Raises `MatrixError` when nothing, or nothing in one of the layers, is matched.
+    Raises `MatrixError` when nothing, or nothing in one of the layers, or something outside them
+    is matched.
     """
     if not isinstance(transformer, PeftAdapterMixin):
         raise MatrixError(
@@ -54,6 +55,15 @@ def add_lora(
                 remedy="choose layers that the model has; `matrix analyze` names them",
                 field="layers",
             )
+    outside = [n for n in matched if not any(n.startswith(f"{block}.") for block in layer_names)]
+    if outside:
+        raise MatrixError(
+            f"LoRA target {targets!r} also matches {min(outside)}, which is in none of the chosen "
+            "layers",
+            remedy="mend the backbone's lora_targets: it should match the attention projections "
+            "of these layers alone",
+            field="layers",
+        )
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets)  # pyright: ignore[reportArgumentType] # peft says int, and takes float
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

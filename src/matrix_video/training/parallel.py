@@ -1,8 +1,7 @@
 """A run on one process or on many: whose parameters are where, and what is averaged.
 
-accelerate starts the processes and wraps the student for data parallelism (DDP) or its own FSDP;
-`--shard` splits the parameters with PyTorch's ``fully_shard`` (FSDP2), on GPUs and, unlike
-accelerate's, on CPUs.
+accelerate starts the processes and wraps the student for data parallelism (DDP); `--shard` splits
+the parameters with PyTorch's ``fully_shard`` (FSDP2) instead, on GPUs and CPUs alike.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any, cast
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import DistributedType, gather_object
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -30,11 +29,10 @@ class Trainee(nn.Module):
     Its forward is whatever it is given to run: wrappers do their work around it.
     """
 
-    def __init__(self, **parts: nn.Module | None) -> None:
+    def __init__(self, parts: Mapping[str, nn.Module]) -> None:
         super().__init__()
         for name, part in parts.items():
-            if part is not None:
-                self.add_module(name, part)
+            self.add_module(name, part)
 
     def forward(self, run: Callable[[], Tensor]) -> Tensor:
         return run()
@@ -44,30 +42,22 @@ class Parallel:
     """The processes of a run, and the student as they share it."""
 
     def __init__(self, accelerator: Accelerator, *, shard: bool) -> None:
-        """Raises `MatrixError` for FSDP that accelerate would not do, and for both ways at once."""
+        """``shard``: parameters are split, and DTensors.
+
+        Raises `MatrixError` where accelerate is asked for its own FSDP.
+        """
         self.accelerator, self.shard = accelerator, shard
         self._wrapped: nn.Module | None = None
-        kind = accelerator.distributed_type
+        self._alone = False
         asked = os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true")
-        if asked and kind != DistributedType.FSDP:
+        if asked:
             raise MatrixError(
-                "accelerate was asked for FSDP, but without a GPU it runs plain data parallelism "
-                "and says nothing",
-                remedy="launch without --use_fsdp and train with --shard, which splits parameters "
-                "on CPUs too",
+                "accelerate was asked for FSDP, which without a GPU silently is data parallelism, "
+                "and which knows neither the blocks nor the id map's projection",
+                remedy="launch without --use_fsdp and train with --shard: PyTorch's fully_shard "
+                "on GPUs and CPUs",
                 field="shard",
             )
-        if kind == DistributedType.FSDP and (shard or not accelerator.is_fsdp2):
-            raise MatrixError(
-                "FSDP is asked for twice" if shard else "FSDP 1 is not supported",
-                remedy="leave out --shard" if shard else "launch with --fsdp_version 2",
-                field="shard",
-            )
-
-    @property
-    def split(self) -> bool:
-        """Whether parameters are DTensors."""
-        return self.shard or self.accelerator.distributed_type == DistributedType.FSDP
 
     @property
     def processes(self) -> int:
@@ -83,11 +73,14 @@ class Parallel:
         parts of it that are gathered one at a time."""
         if self.shard:
             device = self.accelerator.device
-            _start(device)
+            self._alone = not torch.distributed.is_initialized()
+            if self._alone:
+                _start_alone(device)
             mesh = init_device_mesh(device.type, (self.processes,))
             for block in blocks:
                 fully_shard(block, mesh=mesh)
-            fully_shard(trainee, mesh=mesh)
+            # Also of the root, which by default would stay whole after a forward without backward.
+            fully_shard(trainee, mesh=mesh, reshard_after_forward=True)
             self._wrapped = trainee
         elif self.processes > 1:
             self._wrapped = cast("nn.Module", self.accelerator.prepare(trainee))
@@ -123,6 +116,8 @@ class Parallel:
         """Close trackers; the run writes no more."""
         for tracker in self.accelerator.trackers:
             tracker.finish()
+        if self._alone:
+            torch.distributed.destroy_process_group()
 
     def wait(self) -> None:
         """Until all processes are here."""
@@ -173,10 +168,8 @@ def clip_gradients(parameters: Iterable[Tensor], largest: float) -> float:
     return whole(nn.utils.clip_grad_norm_(parameters, largest)).item()
 
 
-def _start(device: torch.device) -> None:
+def _start_alone(device: torch.device) -> None:
     """A process group of one, where no launcher has made one."""
-    if torch.distributed.is_initialized():
-        return
     backend = "nccl" if device.type == "cuda" else "gloo"
     store = torch.distributed.HashStore()
     torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)

@@ -17,11 +17,12 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from matrix_video.backbones.adapter import ModuleFiles, save_adapter, under
 from matrix_video.backbones.fingerprint import Fingerprint, fingerprint
 from matrix_video.backbones.loading import backbone_for, load_pipeline
+from matrix_video.services.errors import MatrixError
 from matrix_video.services.run import RunFolder
 from matrix_video.training.config import TrainConfig
 from matrix_video.training.heldout import decoder_absorbed, heldout_aas
 from matrix_video.training.inputs import chosen_layers, encoded_set, read_clips
-from matrix_video.training.loop import Calls, Outcome, Trainer
+from matrix_video.training.loop import Calls, Outcome, Trainer, Watch
 from matrix_video.training.parallel import Parallel, make_accelerator
 from matrix_video.training.student import Student, make_student
 
@@ -41,43 +42,55 @@ class TrainResult:
     absorbed: bool | None
 
 
-def train(config: TrainConfig, pipe: DiffusionPipeline | None = None) -> TrainResult:
-    """Fine-tune ``config.model`` (or ``pipe``, which is left frozen, with nothing on it) and save
-    the adapter.
+def train(
+    config: TrainConfig, pipe: DiffusionPipeline | None = None, watch: Watch | None = None
+) -> TrainResult:
+    """Fine-tune ``config.model`` (or ``pipe``) and save the adapter.
 
+    ``pipe`` is left frozen, with nothing on it; where ``config.shard`` asks for that, its
+    transformer stays split over the processes.
+
+    ``watch`` is called every ``config.sample_every`` updates, by the main process alone.
     A finished run returns at once; a stopped or killed one goes on from its last checkpoint.
     Raises `MatrixError` for whatever is wrong with data, layers, model or settings.
     """
     parallel = Parallel(make_accelerator(config), shard=config.shard)
     if not parallel.accelerator.is_main_process:
-        return _train(config, pipe, None, parallel)
+        return _train(config, pipe, watch, None, parallel)
     with RunFolder.open(config.out, config, command="train") as run:
-        return _train(config, pipe, run, parallel)
+        return _train(config, pipe, watch, run, parallel)
 
 
 def _train(
-    config: TrainConfig, pipe: DiffusionPipeline | None, run: RunFolder | None, parallel: Parallel
+    config: TrainConfig,
+    pipe: DiffusionPipeline | None,
+    watch: Watch | None,
+    run: RunFolder | None,
+    parallel: Parallel,
 ) -> TrainResult:
     folder = RunFolder(config.out)
     if folder.done(STAGE):
         facts = folder.facts(STAGE)
         return TrainResult(config.out / ADAPTER, facts["steps"], facts.get("absorbed"))
+    if config.sample_every and parallel.shard:
+        raise MatrixError(
+            "videos of a student whose parameters are split cannot be made while it trains",
+            remedy="leave out --sample-every, or --shard",
+            field="sample_every",
+        )
     data, held = read_clips(config)
-    dtype = torch.bfloat16 if config.weights == "bf16" else torch.float32
-    device = parallel.accelerator.device
-    loaded = load_pipeline(config.model, dtype=dtype, device=device) if pipe is None else pipe
-    backbone = backbone_for(loaded.to(device))
+    backbone = backbone_for(_loaded(config, pipe, parallel))
     layers = chosen_layers(config, backbone)
     base = fingerprint(backbone.transformer)
     encoded = encoded_set(backbone, data, config, "encode")
     heldout = encoded_set(backbone, held, config, "encode held-out")
     with torch.no_grad():
         empty = backbone.encode_text([""]).to("cpu")
-    if pipe is None:
+    if pipe is None and not config.sample_every:
         backbone.release_encoders()
     student = make_student(backbone, config, layers, encoded.clip(0))
     try:
-        trainer = Trainer(student, encoded, empty, config, run, parallel)
+        trainer = Trainer(student, encoded, empty, config, run, parallel, watch)
 
         def validate(calls: Calls) -> Mapping[str, float]:
             return heldout_aas(
@@ -95,6 +108,24 @@ def _train(
     finally:
         student.detach()
         parallel.end()
+
+
+def _loaded(
+    config: TrainConfig, pipe: DiffusionPipeline | None, parallel: Parallel
+) -> DiffusionPipeline:
+    """The pipeline on this process's device: ``pipe``, or the config's model."""
+    device = parallel.accelerator.device
+    if config.quantize != "none" and (parallel.processes > 1 or parallel.shard):
+        raise MatrixError(
+            "a quantised base trains in one process, unsplit: neither DDP nor sharding takes its "
+            "parameters",
+            remedy="leave out --quantize, or --shard and the launcher",
+            field="quantize",
+        )
+    if pipe is not None:
+        return pipe.to(device)
+    dtype = torch.bfloat16 if config.weights == "bf16" else torch.float32
+    return load_pipeline(config.model, dtype=dtype, device=device, quantize=config.quantize)
 
 
 def _finish(

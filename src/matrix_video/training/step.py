@@ -5,12 +5,13 @@ Shapes: B batch, F C H W latent frames, channels, rows and columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from matrix_video.alignment.objectives import Alignment, Term, sga, spa
 from matrix_video.attention.site import Captured
@@ -80,6 +81,26 @@ def compute_losses(
             layer_weights=layers,
         )
     return Losses(diffusion_B, terms)
+
+
+def gradient_norms(
+    losses: Losses, weights: Mapping[Term, float], parameters: Sequence[nn.Parameter]
+) -> dict[str, float]:
+    """Norm of each term's own gradient, as it enters the sum, by ``grad_norm/<term>``.
+
+    Its graph is kept. Costs a backward pass a term.
+    """
+    parts = {"diffusion": losses.diffusion_B.mean()}
+    parts |= {term: weights[term] * found.total() for term, found in losses.terms.items()}
+    norms: dict[str, float] = {}
+    for name, part in parts.items():
+        if not part.requires_grad:  # no map in this batch
+            continue
+        found = torch.autograd.grad(part, parameters, retain_graph=True, allow_unused=True)
+        grads = cast("tuple[Tensor | None, ...]", found)
+        squares = [grad.double().square().sum() for grad in grads if grad is not None]
+        norms[f"grad_norm/{name}"] = torch.stack(squares).sum().sqrt().item() if squares else 0.0
+    return norms
 
 
 def not_finite(losses: Losses, batch: Batch, step: int) -> MatrixError | None:

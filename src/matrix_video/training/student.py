@@ -110,10 +110,12 @@ class Student:
 
     def trainee(self) -> Trainee:
         """All modules of its forward passes."""
-        projection = None if self.condition is None else self.condition.projection
-        return Trainee(
-            transformer=self.backbone.transformer, projection=projection, decoder=self.decoder
-        )
+        parts: dict[str, nn.Module] = {"transformer": self.backbone.transformer}
+        if self.condition is not None:
+            parts["projection"] = self.condition.projection
+        if self.decoder is not None:
+            parts["decoder"] = self.decoder
+        return Trainee(parts)
 
     def detach(self) -> None:
         """Take everything off the pipeline again."""

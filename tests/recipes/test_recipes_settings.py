@@ -1,0 +1,170 @@
+"""Recipes: complete, sourced, taken by `train` and `plan`, changed by options."""
+
+import ast
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from matrix_video.backbones.blueprint import blueprint
+from matrix_video.cli import parse
+from matrix_video.plan.config import PlanConfig
+from matrix_video.plan.machine import machine
+from matrix_video.plan.predict import Planner
+from matrix_video.recipes import settings
+from matrix_video.recipes.settings import RECIPES, RecipeName, debug
+from matrix_video.recipes.tiny import tiny_training
+from matrix_video.recipes.train import TrainCommand
+from matrix_video.services.run import RunFolder, read_config
+from matrix_video.training.config import TrainConfig
+
+HERE = {"data": Path("d"), "out": Path("o")}
+NAMES = list(RECIPES)
+LARGE = {"cogvideox-5b-i2v": (7, 11, 12), "wan2.1-14b-i2v": (6, 8, 20, 24)}
+
+
+def _train(*options: str) -> TrainCommand:
+    _, config = parse(["train", "--data", "d", "--out", "o", *options])
+    return config
+
+
+def test_every_name_has_its_recipe() -> None:
+    assert set(get_args(RecipeName)) == set(RECIPES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_command_trains_with_the_recipes_values(name: RecipeName) -> None:
+    found = dict(_train("--recipe", name))
+    assert found.pop("recipe") == name
+    assert found == dict(RECIPES[name](**HERE))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_options_change_a_recipe(name: RecipeName) -> None:
+    changed = _train(f"--recipe={name}", "--lr", "0.5", "--v2t", "3", "1", "--no-id-map")
+    updates = {"lr": 0.5, "v2t": (3, 1), "id_map": False, "recipe": name}
+    assert dict(changed) == dict(RECIPES[name](**HERE)) | updates
+
+
+def test_layers_of_an_analysis_take_the_place_of_a_recipes() -> None:
+    found = _train("--recipe", "wan2.1-14b-i2v", "--layers", "l.json")
+    assert (found.layers, found.v2t, found.v2v) == (Path("l.json"), (), ())
+
+
+@pytest.mark.parametrize("command", ["train", "plan"])
+def test_an_unknown_recipe_is_refused_by_the_known_ones(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        parse([command, "--recipe", "huge"])
+    assert end.value.code == 2
+    told = capsys.readouterr().err
+    assert all(name in told for name in NAMES)
+
+
+@pytest.mark.parametrize("command", ["train", "plan"])
+def test_help_lists_the_recipes(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        parse([command, "--help"])
+    assert end.value.code == 0
+    told = "".join(capsys.readouterr().out.split())
+    assert "--recipe" in told
+    assert all(name in told for name in NAMES)
+
+
+def test_a_recipe_does_not_stand_in_for_data(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        parse(["train", "--recipe", "debug", "--out", "o"])
+    assert end.value.code == 2
+    assert "--data" in capsys.readouterr().err
+
+
+def test_a_run_folder_stores_what_a_recipe_came_to(tmp_path: Path) -> None:
+    config = _train("--recipe", "cogvideox-5b-i2v", "--lr", "0.5")
+    with RunFolder.open(tmp_path / "run", config, command="train"):
+        stored = read_config(tmp_path / "run")
+    assert "recipe" not in stored  # a run goes on whichever way its settings were given
+    assert (stored["lr"], stored["lora_rank"], stored["v2t"]) == (0.5, 128, [7, 11])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_plan_asks_what_the_training_would(name: RecipeName) -> None:
+    _, planned = parse(["plan", "--recipe", name, "--device", "h100"])
+    train = RECIPES[name](**HERE)
+    assert planned.device == "h100"
+    assert planned.mode == "train"
+    shared = set(PlanConfig.model_fields) & set(TrainConfig.model_fields)
+    other = shared - {"batch", "out"}  # of a forward pass there, of an update here
+    assert {key: getattr(planned, key) for key in other} == {
+        key: getattr(train, key) for key in other
+    }
+    assert planned.batch == (train.micro_batch or train.batch)
+    assert planned.update_batch == train.batch
+
+
+@pytest.mark.parametrize(("name", "layers"), LARGE.items())
+def test_large_recipes_fit_the_models_that_they_name(
+    name: RecipeName, layers: tuple[int, ...]
+) -> None:
+    train = RECIPES[name](**HERE)
+    known = blueprint(train.model)
+    assert known.clip == (train.num_frames, train.height, train.width)
+    assert known.place is None  # a preset: planned without a network
+    assert sorted({*train.v2t, *train.v2v}) == list(layers)
+    assert max(layers) < known.read("transformer/config.json")["num_layers"]
+
+
+@pytest.fixture(scope="module")
+def planner() -> Planner:
+    return Planner(machine("h100", utilisation=0.4, tflops=None))
+
+
+@pytest.mark.parametrize("name", ["tiny", "debug"])
+def test_small_recipes_are_planned_in_full(planner: Planner, name: RecipeName) -> None:
+    _, question = parse(["plan", "--recipe", name])
+    found = planner.predict(question)
+    train = RECIPES[name](**HERE)
+    update = found.phases[-1]
+    assert update.times * question.batch == train.steps * train.batch
+    assert found.total > 1e9
+
+
+def test_tiny_is_what_recipes_tiny_says() -> None:
+    assert RECIPES["tiny"](**HERE) == tiny_training(**HERE, layers=None)
+
+
+def test_debug_is_for_any_model() -> None:
+    found = debug(**HERE, model="folder", id_map=False, seed=3)
+    assert (found.model, found.id_map, found.seed) == ("folder", False, 3)
+    assert (found.steps, found.batch) == (10, 2)
+
+
+def _values() -> list[tuple[str, str]]:
+    """Every value in the module's configurations, with the comment that stands above it."""
+    path = Path(settings.__file__)
+    lines = path.read_text().splitlines()
+    calls: list[Any] = [
+        node
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "TrainConfig"
+    ]
+    found: list[tuple[str, str]] = []
+    for call in calls:
+        source = ""
+        for keyword in call.keywords:
+            above = lines[keyword.lineno - 2].strip()
+            if above.startswith("#"):
+                row = keyword.lineno - 2
+                while lines[row - 1].strip().startswith("#"):
+                    row -= 1
+                source = lines[row].strip()
+            if keyword.arg not in ("data", "out"):
+                found.append((keyword.arg, source))
+    return found
+
+
+def test_every_value_says_where_it_comes_from() -> None:
+    values = _values()
+    assert len(values) > 40
+    kinds = ("# paper D.2: ", "# authors: ", "# ours: ")
+    assert [name for name, source in values if not source.startswith(kinds)] == []

@@ -1,0 +1,159 @@
+"""Runs on two processes: data parallel, and with split parameters."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from matrix_video.backbones.adapter import load_adapter
+from matrix_video.backbones.loading import load_pipeline
+from matrix_video.backbones.tiny import tiny_pipeline
+from matrix_video.services.errors import MatrixError
+from matrix_video.training.config import TrainConfig
+from matrix_video.training.run import train
+
+Make = Callable[..., TrainConfig]
+Pair = Callable[..., None]
+
+RUN = """
+import os
+os.environ.update({environment!r})
+import torch
+torch.set_num_threads(1)
+from torch.distributed.tensor import DTensor
+from matrix_video.backbones.loading import load_pipeline
+from matrix_video.training import loop
+from matrix_video.training.config import TrainConfig
+from matrix_video.training.run import train
+
+config = TrainConfig.model_validate_json({settings!r})
+update = loop.Trainer.update
+
+def checked(self, step, calls):
+    held = [*self.student.backbone.transformer.parameters(), *self.student.parameters.values()]
+    assert all(isinstance(p, DTensor) for p in held) == config.shard
+    assert self.parallel.processes == 2
+    return update(self, step, calls)
+
+loop.Trainer.update = checked
+train(config, load_pipeline(config.model, dtype=torch.{dtype}, device="cpu"))
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Pair]:
+    """Runs a training on two processes, forked from one that has done the imports."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["matrix_video.training.run"])
+    started: list[BaseProcess] = []
+
+    def run(settings: TrainConfig, dtype: str = "float32") -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        processes: list[BaseProcess] = []
+        for rank in range(2):
+            environment = {
+                "WORLD_SIZE": "2",
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": port,
+                "ACCELERATE_USE_CPU": "true",
+            }
+            told = settings.model_dump_json()
+            code = RUN.format(environment=environment, settings=told, dtype=dtype)
+            processes.append(context.Process(target=exec, args=(code, {})))
+        started.extend(processes)
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(timeout=300)
+            assert process.exitcode == 0
+
+    yield run
+    for process in started:
+        process.kill()
+        process.join()
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("model")
+    tiny_pipeline(0).save_pretrained(folder)
+    return str(folder)
+
+
+def state_of(run: Path) -> dict[str, torch.Tensor]:
+    """All tensors of the run's last checkpoint."""
+    (file,) = (run / "checkpoints").glob("step-*")
+    return load_file(file)
+
+
+def assert_near(left: Path, right: Path, relative: float, prefix: str) -> None:
+    ours, theirs = state_of(left), state_of(right)
+    assert ours.keys() == theirs.keys()
+    chosen = [name for name in ours if name.startswith(prefix)]
+    assert len(chosen) > 8
+    for name in chosen:
+        largest = theirs[name].abs().max()
+        assert (ours[name] - theirs[name]).abs().max() <= relative * largest, name
+
+
+@pytest.mark.parametrize("shard", [False, True], ids=["data parallel", "split parameters"])
+def test_float64_weights_equal_those_of_one_process(
+    config: Make, tmp_path: Path, model_path: str, pair: Pair, shard: bool
+) -> None:
+    common = {"model": model_path, "batch": 4, "steps": 10, "heldout_every": 10, "ema": 0.9}
+    one, two = config(**common, out=tmp_path / "1"), config(**common, out=tmp_path / "2")
+    train(one, load_pipeline(model_path, dtype=torch.float64, device="cpu"))
+    pair(two.model_copy(update={"shard": shard}), "float64")
+    for prefix in ("parameter/", "average/"):
+        assert_near(two.out, one.out, 1e-6, prefix)
+    stored = {n: t.dtype for n, t in state_of(two.out).items() if n.startswith("parameter/")}
+    assert any("decoder" in name for name in stored)
+    assert set(stored.values()) == {torch.float64}
+
+
+def test_gradients_of_the_first_update_equal_those_of_one_process(
+    config: Make, tmp_path: Path, model_path: str, pair: Pair
+) -> None:
+    """AdamW's first moment after one update is a tenth of the gradient."""
+    common = {"model": model_path, "batch": 4, "steps": 1, "clip_grad": 1e9, "heldout_samples": 0}
+    one, two = config(**common, out=tmp_path / "1"), config(**common, out=tmp_path / "2")
+    train(one)
+    pair(two)
+    assert_near(two.out, one.out, 1e-5, "exp_avg/")
+
+
+def test_split_parameters_in_one_process_and_their_adapter(
+    pipe: Any, config: Make, tmp_path: Path
+) -> None:
+    plain = config(out=tmp_path / "plain", gradient_checkpointing=True)
+    train(plain, tiny_pipeline(0))
+    split = config(out=tmp_path / "split", gradient_checkpointing=True, shard=True)
+    result = train(split, tiny_pipeline(0))
+    assert not torch.distributed.is_initialized()
+    assert_near(split.out, plain.out, 1e-5, "parameter/")
+    assert result.adapter is not None
+    adapter = load_adapter(pipe, result.adapter)
+    assert adapter.condition is not None
+    stored = state_of(split.out)["parameter/condition.conv.weight"]
+    assert torch.equal(adapter.condition.projection.conv.weight, stored)
+
+
+def test_fsdp_that_would_not_be_is_refused(
+    pipe: Any, config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(MatrixError, match=r"asked for FSDP, which without a GPU.*--shard"):
+        train(config(), pipe)
