@@ -8,8 +8,9 @@ export HF_HUB_OFFLINE := 1
 demo: .venv/.package
 	$(BIN)/matrix demo --out out/demo
 
+# One thread a test, so two processes for two cores; a file's tests stay together, as its fixtures do.
 test: .venv/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Optional packages and Chromium; the last result is in docs/skips.md.
 test-real: .venv/.dev

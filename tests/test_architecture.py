@@ -21,7 +21,7 @@ NOT_IMPORTED = {"ftfy", "protobuf", "sentencepiece"}
 """What others import for us: transformers (published tokenizers), diffusers (Wan's captions)."""
 OPTIONAL = {"torchao"}
 """Imported where their extra is installed."""
-TOOLS = {"import-linter", "pre-commit", "pyright", "ruff"}
+TOOLS = {"import-linter", "pre-commit", "pyright", "pytest-xdist", "ruff"}
 """What is run, not imported."""
 
 
