@@ -173,7 +173,6 @@ class Trainer:
             captures.clear()  # they hold the graph
             problem = problem or found[0]
         values = self._agreed(tally, problem, step)
-        self.proof.expect((step + 1) * self.share, len(self.data))
         self.still.see(values)
         norm = clip_gradients(self.student.parameters.values(), config.clip_grad)
         if not norm < float("inf"):
@@ -236,12 +235,16 @@ class Trainer:
         """Means over all processes; an error of any of them is raised in all, with the weights as
         they were before this update in a checkpoint."""
         told = None if problem is None else (problem.problem, problem.remedy, problem.field)
-        gathered = self.parallel.gathered({"tally": tally.facts(), "problem": told})
+        own = {"tally": tally.facts(), "problem": told, "open": set(self.proof.open)}
+        gathered = self.parallel.gathered(own)
         problems = [one["problem"] for one in gathered if one["problem"] is not None]
         if problems:
             self._save(step)
             what, remedy, field = problems[0]
             raise MatrixError(what, remedy=remedy, field=field)
+        # What one process has shown is shown: another's share may have no map for long.
+        self.proof.open = set[Term].intersection(*(one["open"] for one in gathered))
+        self.proof.expect((step + 1) * self.config.batch, len(self.data))
         return means(one["tally"] for one in gathered)
 
     def _watched(self, step: int, calls: _Taps) -> Mapping[str, float]:
