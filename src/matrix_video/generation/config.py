@@ -31,6 +31,9 @@ class GenerateConfig(ClipOptions):
     """Factor on the LoRA's effect."""
     id_map: bool = True
     """Give the adapter its id map, if it was trained with one."""
+    id_maps: Path | None = None
+    """Folder of id maps, ``<prompt id>.png``: one flat colour an instance on black; None: the
+    first-frame masks of the prompts' own tracks."""
 
     seed: int = 0
     """A prompt's noise and colours follow from this and its id alone."""
@@ -49,11 +52,17 @@ class GenerateConfig(ClipOptions):
     """Frames to generate; None: as many as the prompt's own video has."""
 
     @model_validator(mode="after")
-    def _scale_of_an_adapter(self) -> Self:
+    def _of_an_adapter(self) -> Self:
         if self.adapter is None and self.lora_scale != 1.0:
             raise MatrixError(
                 f"a LoRA scale of {self.lora_scale:g} is given, but no adapter",
                 remedy="Give the adapter, or leave the scale out",
                 field="lora_scale",
+            )
+        if self.id_maps is not None and (self.adapter is None or not self.id_map):
+            raise MatrixError(
+                "id maps are given, but nothing that takes them",
+                remedy="Give an adapter that was trained with the id map, and no --no-id-map",
+                field="id_maps",
             )
         return self

@@ -45,6 +45,8 @@ class Replay:
     """As the run was told; None: each prompt's own."""
     sampling: Sampling
     condition: Condition | None
+    id_maps: Path | None
+    """Folder of pictures that the run was told; None: masks from tracks."""
     key: str
     """Changes with everything that the sampling follows from, but the prompts."""
 
@@ -55,7 +57,7 @@ class Replay:
     def sample(self, name: str, on_step: OnStep) -> NDArray[np.uint8]:
         """The video uint8 [T,H,W,3] of the prompt ``name``; ``on_step`` after each step."""
         (one,) = (i for i, known in enumerate(self.prompts.samples) if known.id == name)
-        loaded = load_prompt(self.prompts, one, with_masks=self.condition is not None)
+        loaded = load_prompt(self.prompts, one, self.condition is not None, self.id_maps)
         frames = self.num_frames or loaded.num_frames
         (video_THWC,) = sample(
             self.backbone, [loaded.prompt], frames, self.sampling, self.condition, on_step
@@ -87,6 +89,7 @@ def replay(folder: Path, backbone: Backbone, samples: Sequence[Sample]) -> Gener
             config.num_frames,
             Sampling(facts.seed, facts.steps, facts.guidance, facts.precision),
             adapter.condition if adapter is not None and facts.id_map else None,
+            config.id_maps,
             sha256_text(facts.model_dump_json(), config.model_dump_json()),
         )
     finally:

@@ -25,6 +25,7 @@ from matrix_video.data.tracks import first_masks
 from matrix_video.data.transform import ClipTransform
 from matrix_video.generation.config import GenerateConfig
 from matrix_video.generation.facts import GenerationFacts, ModelFacts, write_facts
+from matrix_video.generation.idmaps import read_id_map
 from matrix_video.generation.sampler import Prompt, Sampling, sample
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import sha256_file
@@ -80,7 +81,7 @@ def _generate_all(
             missing = [i for i in indices if not writer.has(prompts.sample(i).id)]
             if missing:
                 loaded = [
-                    load_prompt(prompts, i, with_masks=condition is not None) for i in indices
+                    load_prompt(prompts, i, condition is not None, config.id_maps) for i in indices
                 ]
                 frames = _same_shape(config, prompts, indices, loaded)
                 videos = sample(backbone, [p.prompt for p in loaded], frames, sampling, condition)
@@ -99,13 +100,17 @@ class Loaded:
     fps: float
 
 
-def load_prompt(prompts: Dataset, index: int, *, with_masks: bool) -> Loaded:
-    """A prompt of a set; ``with_masks``: for an id map, which needs tracks."""
+def load_prompt(
+    prompts: Dataset, index: int, with_masks: bool, id_maps: Path | None = None
+) -> Loaded:
+    """A prompt of a set; ``with_masks``: for an id map, from its tracks or a folder of pictures."""
     known = prompts.sample(index)
     video = prompts.video(index)
     height, width = video.size
     masks_IHW: NDArray[np.bool_] | None = None
-    if with_masks:
+    if with_masks and id_maps is not None:
+        masks_IHW = read_id_map(id_maps / f"{known.id}.png", video.size)
+    elif with_masks:
         first = first_masks(prompts.tracks(index)).values()
         masks_IHW = np.stack([*first]) if first else np.zeros((0, height, width), dtype=bool)
     prompt = Prompt(known.id, known.caption, video.frames_THWC[0], masks_IHW)

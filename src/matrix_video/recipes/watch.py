@@ -50,7 +50,7 @@ class StudentVideos:
         sampling = Sampling(config.seed, config.sample_steps, precision=config.precision)
         scores: list[VideoScore] = []
         for index in range(len(self.prompts)):
-            loaded = load_prompt(self.prompts, index, with_masks=condition is not None)
+            loaded = load_prompt(self.prompts, index, condition is not None)
             made = sample(backbone, [loaded.prompt], loaded.num_frames, sampling, condition)
             name = loaded.prompt.id
             write_video(folder / f"{name}.mp4", made[0], loaded.fps, lossless=True)
