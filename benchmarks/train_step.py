@@ -8,8 +8,7 @@ random CogVideoX of a few wide layers over more than 4,000 tokens. LoRA alone ru
 
 The two are updated in turn, the median over rounds counts. ``peak_bytes`` is the largest sum of
 live allocations of one update, with all weights but the text encoder's (which a run drops) and
-AdamW's state; ``data_share`` the part of an update that is spent on making its batch: reading the
-cache, drawing noise, and the VAE's encoding of the id maps, which is most of it.
+AdamW's state; ``data_share`` the part of an update that is spent on reading samples from the cache.
 Targets, at 4,000 tokens or more: at most 1.15 times the time and 1.10 times the memory, and a data
 share below 5 %.
 """

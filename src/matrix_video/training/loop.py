@@ -148,7 +148,7 @@ class Trainer:
 
         The values are those of `tally.count_losses`, means over the update's samples; the
         gradient's norm before clipping, and every `heldout_every` updates each term's own, of the
-        first forward pass; the learning rate; seconds, and those spent on data.
+        first forward pass; the learning rate; seconds, and those spent on reading samples.
         """
         began = time.monotonic()
         config, rank = self.config, self.parallel.index
@@ -162,8 +162,12 @@ class Trainer:
         problem: MatrixError | None = None
         for number, part in enumerate(parts, start=1):
             asked = time.monotonic()
-            batch, view = self._batch(part)
+            samples = [self._sample(index, epoch) for index, epoch in part]
             waited += time.monotonic() - asked
+            batch = make_batch(
+                self.student.backbone, samples, [epoch for _, epoch in part], self.empty, self.draw
+            )
+            view = self.views[samples[0].clip]
             captures = calls(view)
             found: list[MatrixError | None] = []
             work = partial(self._losses, batch, view, captures, step, tally, found)
@@ -187,12 +191,6 @@ class Trainer:
         rate = float(cast("float", self.optimizer.param_groups[0]["lr"]))
         spent = {"seconds": time.monotonic() - began, "data_seconds": waited}
         return values | {"grad_norm": norm, "lr": rate} | spent
-
-    def _batch(self, part: Sequence[tuple[int, int]]) -> tuple[Batch, View]:
-        samples = [self._sample(index, epoch) for index, epoch in part]
-        epochs = [epoch for _, epoch in part]
-        batch = make_batch(self.student.backbone, samples, epochs, self.empty, self.draw)
-        return batch, self.views[samples[0].clip]
 
     def _sample(self, index: int, epoch: int) -> Encoded:
         sample = self.data[index]
