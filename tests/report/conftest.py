@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from matrix_video.data.video import write_video
 from matrix_video.report.content import (
     METRICS,
+    Agreement,
     Answer,
     Answers,
     Contrast,
@@ -21,6 +22,7 @@ from matrix_video.report.content import (
     Estimate,
     GalleryClip,
     GalleryItem,
+    HeadScore,
     HeldOut,
     Kind,
     LayerGroup,
@@ -30,6 +32,7 @@ from matrix_video.report.content import (
     Overlay,
     ReportContent,
     RunRow,
+    Sinks,
     StageRun,
     Term,
     TrainingCurves,
@@ -108,6 +111,7 @@ def sample_layers() -> LayerScores:
                     kind=kind,
                     words=words,
                     samples=64,
+                    agreement=Agreement(100, 0.91, 0.64, 0.875),
                     layers=tuple(
                         LayerScore(i, 0.04 * math.exp(lift), lift, 0.05 * lift)
                         for i, lift in enumerate(lifts)
@@ -137,6 +141,13 @@ def sample_layers() -> LayerScores:
             "v2v verbs: dominance not measured (3 successes and 61 failures)",
             "v2t nouns: dominance rests on 22 successes and 42 failures; it may not hold",
         ),
+        sinks=tuple(
+            Sinks(
+                layer, {"word": 0.02 + 0.01 * layer, "padding": 0.1, "video": 0.88 - 0.01 * layer}
+            )
+            for layer in range(8)
+        ),
+        heads=(HeadScore("v2t", "nouns", 5, 2, 0.41, 1.9),),
     )
 
 

@@ -11,19 +11,23 @@ import pytest
 from pydantic import BaseModel
 
 from matrix_video.analysis.dominance import Contrast
+from matrix_video.analysis.heads import HeadEvidence
 from matrix_video.analysis.layers import (
     DataFacts,
     Evidence,
     GroupEvidence,
     LayerChoice,
     LayerEvidence,
+    LayerSinks,
     ModelFacts,
     write_choice,
 )
+from matrix_video.analysis.stability import Stability
 from matrix_video.backbones.fingerprint import Fingerprint
 from matrix_video.data.video import write_video
 from matrix_video.report.collect import collect
 from matrix_video.report.collect.runs import open_runs
+from matrix_video.report.content import Agreement, HeadScore
 from matrix_video.report.page import build_report
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import write_json
@@ -73,6 +77,7 @@ def analysis(path: Path, *, measured: bool = False) -> Path:
             if measured
             else (),
             dominant=(1,) if measured else (),
+            stability=Stability(splits=100, mean=0.9, low=0.7, high=1.0, top_shared=0.95),
         )
         model = ModelFacts(
             name="tiny",
@@ -82,7 +87,11 @@ def analysis(path: Path, *, measured: bool = False) -> Path:
         )
         warnings = ("thin", *(() if measured else (f"{NOT_MEASURED} ({group.reason})",)))
         evidence = Evidence(
-            basis={"v2t": "binding", "v2v": "binding"}, groups=(group,), warnings=warnings
+            basis={"v2t": "binding", "v2v": "binding"},
+            groups=(group,),
+            warnings=warnings,
+            sinks=(LayerSinks(layer=0, shares={"word": 0.2, "padding": 0.7, "video": 0.1}),),
+            heads=(HeadEvidence("v2t", "nouns", 1, 3, 0.4, 1.5, None),),
         )
         choice = LayerChoice(
             model=model,
@@ -144,6 +153,11 @@ def test_an_analysis_keeps_its_evidence(tmp_path: Path) -> None:
     assert group.dominant == (1,)
     assert (group.contrasts[0].low, group.contrasts[0].high) == (0.1, 0.5)
     assert scores.warnings == ("thin",)
+    assert group.agreement == Agreement(splits=100, mean=0.9, low=0.7, top_shared=0.95)
+    assert [(s.layer, dict(s.shares)) for s in scores.sinks] == [
+        (0, {"word": 0.2, "padding": 0.7, "video": 0.1})
+    ]
+    assert scores.heads == (HeadScore("v2t", "nouns", 1, 3, 0.4, 1.5),)
 
 
 def test_dominance_that_was_not_measured_reaches_the_page(tmp_path: Path) -> None:

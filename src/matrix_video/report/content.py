@@ -75,6 +75,37 @@ class Contrast:
 
 
 @dataclass(frozen=True)
+class Agreement:
+    """Of random halves of the samples about the order of the layers: rank correlations, and the
+    share of one half's top layers that are among the other's."""
+
+    splits: int
+    mean: float
+    low: float
+    top_shared: float
+
+
+@dataclass(frozen=True)
+class HeadScore:
+    """One of the best heads of a chosen layer."""
+
+    kind: Kind
+    words: Words
+    layer: int
+    head: int
+    aas: float
+    log_lift: float
+
+
+@dataclass(frozen=True)
+class Sinks:
+    """Where a layer's attention goes: shares by kind of token, of all."""
+
+    layer: int
+    shares: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class LayerGroup:
     """One kind of map and one class of words; ``contrasts`` is the evidence of dominance."""
 
@@ -87,6 +118,7 @@ class LayerGroup:
     contrasts: tuple[Contrast, ...] = ()
     successes: int = 0
     failures: int = 0
+    agreement: Agreement | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +142,8 @@ class LayerScores:
     groups: tuple[LayerGroup, ...]
     warnings: tuple[str, ...] = ()
     overlays: tuple[Overlay, ...] = ()
+    sinks: tuple[Sinks, ...] = ()
+    heads: tuple[HeadScore, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,15 @@ from typing import Literal
 from matrix_video.report.charts import KIND_NAMES
 from matrix_video.report.collect.runs import LAYERS, OVERLAYS, Record, Run
 from matrix_video.report.content import (
+    Agreement,
     Contrast,
+    HeadScore,
     Kind,
     LayerGroup,
     LayerScore,
     LayerScores,
     Overlay,
+    Sinks,
     Words,
 )
 from matrix_video.services.records import read_record
@@ -47,6 +50,27 @@ class _Contrast(Record):
     high: float
 
 
+class _Stability(Record):
+    splits: int
+    mean: float
+    low: float
+    top_shared: float
+
+
+class _Sinks(Record):
+    layer: int
+    shares: dict[str, float]
+
+
+class _Head(Record):
+    kind: Kind
+    words: Words
+    layer: int
+    head: int
+    aas: float
+    log_lift: float
+
+
 class _Group(Record):
     kind: Kind
     words: Words
@@ -57,12 +81,15 @@ class _Group(Record):
     failures: int
     contrasts: tuple[_Contrast, ...]
     dominant: tuple[int, ...]
+    stability: _Stability | None = None
 
 
 class _Evidence(Record):
     basis: dict[Kind, str]
     groups: tuple[_Group, ...]
     warnings: tuple[str, ...]
+    sinks: tuple[_Sinks, ...] = ()
+    heads: tuple[_Head, ...] = ()
 
 
 class _Choice(Record):
@@ -94,6 +121,8 @@ def layer_scores(run: Run, overlays: Sequence[Overlay] = ()) -> LayerScores:
         groups=tuple(_group(group) for group in choice.evidence.groups),
         warnings=choice.evidence.warnings,
         overlays=tuple(overlays),
+        sinks=tuple(Sinks(one.layer, one.shares) for one in choice.evidence.sinks),
+        heads=tuple(HeadScore(**one.model_dump()) for one in choice.evidence.heads),
     )
 
 
@@ -108,6 +137,7 @@ def _group(group: _Group) -> LayerGroup:
         contrasts=tuple(Contrast(c.layer, c.difference, c.low, c.high) for c in group.contrasts),
         successes=group.successes,
         failures=group.failures,
+        agreement=None if group.stability is None else Agreement(**group.stability.model_dump()),
     )
 
 
