@@ -164,7 +164,11 @@ def test_a_stopped_run_leaves_no_half_file_and_goes_on(
     out = tmp_path / "w"
     arguments = ["world", "--out", str(out), "--clips", "100000", "--split", "val"]
     with subprocess.Popen(
-        [sys.executable, "-m", "matrix_video", *arguments], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "matrix_video", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background jobs, and so all that they start, are deaf to SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as running:
         until = time.monotonic() + 60
         while len(list(out.glob("tracks/*.json"))) < 2:
