@@ -33,17 +33,17 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import torch
 import torch.nn.functional as F
 import tyro
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 from matrix_video.attention.observe import Engine, Observer
 from matrix_video.attention.readout import v2t_maps, v2v_maps
 from matrix_video.attention.site import Call, Site
+from matrix_video.plan.measure import allocated
 
 Method = Literal["plain", "dense", "portable", "fast", "official"]
 METHODS: Final[tuple[Method, ...]] = ("plain", "dense", "portable", "fast", "official")
@@ -184,14 +184,7 @@ def _once(case: Case, method: Method, regions: Tensor) -> float:
 def _peak(case: Case, method: Method, regions: Tensor) -> int:
     """Largest sum of live allocations, inputs included."""
     case.q.grad = case.k.grad = case.v.grad = None
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        RUN[method](case, regions)
-    result: Any = profiler.profiler
-    events = [e for e in result.kineto_results.events() if e.name() == "[memory]"]
-    live = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        live += event.nbytes()
-        peak = max(peak, live)
+    peak = allocated(lambda: RUN[method](case, regions), case.q.device)
     inputs = (case.q, case.k, case.v, case.cotangent)
     return peak + sum(x.nbytes for x in inputs)
 

@@ -91,6 +91,14 @@ def pipe() -> Any:
 
 
 @pytest.fixture(scope="session")
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """`pipe` on disk."""
+    folder = tmp_path_factory.mktemp("model")
+    tiny_pipeline(0).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
 def encoded(data_path: Path) -> list[Encoded]:
     backbone = backbone_for(tiny_pipeline(0))
     data = Dataset(data_path)

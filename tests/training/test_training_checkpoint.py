@@ -91,6 +91,10 @@ def test_the_moving_average_comes_back(tmp_path: Path) -> None:
     found = {name: torch.zeros_like(p).detach() for name, p in parameters.items()}
     load_checkpoint(file, parameters, optimizer, found)
     assert all(torch.equal(found[name], value) for name, value in average.items())
+    plain = save_checkpoint(tmp_path, 2, parameters, optimizer)
+    assert plain is not None
+    with pytest.raises(MatrixError, match=r"no moving average.*another --out"):
+        load_checkpoint(plain, parameters, optimizer, found)
 
 
 def test_a_process_that_does_not_write(tmp_path: Path) -> None:

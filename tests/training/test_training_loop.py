@@ -291,8 +291,7 @@ def test_losses_that_are_not_numbers_stop_the_run(
 
 
 RUN = """
-import os, sys
-os.environ.update({environment!r})
+import sys
 import torch
 torch.set_num_threads(1)
 from matrix_video.recipes.train import run
@@ -308,8 +307,8 @@ def start() -> Iterator[Callable[..., BaseProcess]]:
     context.set_forkserver_preload(["matrix_video.training.run"])
     started: list[BaseProcess] = []
 
-    def run(settings: TrainConfig, **environment: str) -> BaseProcess:
-        code = RUN.format(environment=environment, settings=settings.model_dump_json())
+    def run(settings: TrainConfig) -> BaseProcess:
+        code = RUN.format(settings=settings.model_dump_json())
         process = context.Process(target=exec, args=(code,))
         process.start()
         started.append(process)
@@ -319,15 +318,6 @@ def start() -> Iterator[Callable[..., BaseProcess]]:
     for process in started:
         process.kill()
         process.join()
-
-
-@pytest.fixture(scope="module")
-def model_path(tmp_path_factory: pytest.TempPathFactory) -> str:
-    from matrix_video.backbones.tiny import tiny_pipeline
-
-    folder = tmp_path_factory.mktemp("model")
-    tiny_pipeline(0).save_pretrained(folder)
-    return str(folder)
 
 
 def test_a_killed_run_resumes_to_the_same_bits(

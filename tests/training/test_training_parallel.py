@@ -86,13 +86,6 @@ def pair() -> Iterator[Pair]:
         process.join()
 
 
-@pytest.fixture(scope="module")
-def model_path(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("model")
-    tiny_pipeline(0).save_pretrained(folder)
-    return str(folder)
-
-
 def state_of(run: Path) -> dict[str, torch.Tensor]:
     """All tensors of the run's last checkpoint."""
     (file,) = (run / "checkpoints").glob("step-*")

@@ -162,6 +162,10 @@ def test_layers_that_cannot_be(pipe: Any, config: Make, tmp_path: Path) -> None:
     with pytest.raises(MatrixError, match=r"SPA has weight 0\.05 but no v2v layer.*--spa 0"):
         chosen_layers(config(v2v=()), backbone)
     assert chosen_layers(config(v2v=(), spa=0), backbone).union == (0, 1)
+    with pytest.raises(MatrixError, match=r"layer_weights: a weight is given for '1/v2y'.*1/v2v"):
+        chosen_layers(config(layer_weights={"1/v2y": 2.0}), backbone)
+    with pytest.raises(MatrixError, match=r"the weight of 1/v2v is 0, not a positive number"):
+        chosen_layers(config(layer_weights={"0/v2t": 2.0, "1/v2v": 0.0}), backbone)
 
 
 def resized(data: Path, out: Path, sizes: dict[str, tuple[int, int, int]]) -> Path:

@@ -90,6 +90,8 @@ def load_checkpoint(
     if stored != set(parameters):
         other = sorted(stored ^ set(parameters))[0]
         raise _unfit(file, f"the checkpoint is of other trainable weights ({other})")
+    if average is not None and f"{_AVERAGE}/{next(iter(parameters))}" not in tensors:
+        raise _unfit(file, "the checkpoint has no moving average")
     for name, parameter in parameters.items():
         value = tensors[f"parameter/{name}"]
         if value.shape != parameter.shape:
@@ -97,7 +99,7 @@ def load_checkpoint(
         with torch.no_grad():
             parameter.copy_(placed_as(value, parameter))
         if average is not None:
-            average[name] = placed_as(tensors.get(f"{_AVERAGE}/{name}", value), parameter)
+            average[name] = placed_as(tensors[f"{_AVERAGE}/{name}"], parameter)
         # AdamW counts steps on the CPU, its moments live beside the parameter.
         moments = {m: tensors[f"{m}/{name}"] for m in _MOMENTS if f"{m}/{name}" in tensors}
         optimizer.state[parameter] = {

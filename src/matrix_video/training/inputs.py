@@ -55,6 +55,7 @@ def chosen_layers(config: TrainConfig, backbone: Backbone) -> Layers:
         layers = Layers(choice.v2t, choice.v2v)
     for layer in layers.union:
         backbone.check_layer(layer)
+    _check_layer_weights(config, layers)
     for term, weight, chosen in (("sga", config.sga, layers.v2t), ("spa", config.spa, layers.v2v)):
         if weight and not chosen:
             kind = "v2t" if term == "sga" else "v2v"
@@ -64,6 +65,23 @@ def chosen_layers(config: TrainConfig, backbone: Backbone) -> Layers:
                 field=kind,
             )
     return layers
+
+
+def _check_layer_weights(config: TrainConfig, layers: Layers) -> None:
+    known = {f"{i}/v2t" for i in layers.v2t} | {f"{i}/v2v" for i in layers.v2v}
+    for name, weight in config.layer_weights.items():
+        if name not in known:
+            raise MatrixError(
+                f"a weight is given for {name!r}, which is none of the aligned layers",
+                remedy=f"name one of {', '.join(sorted(known))}",
+                field="layer_weights",
+            )
+        if not 0 < weight < float("inf"):
+            raise MatrixError(
+                f"the weight of {name} is {weight:g}, not a positive number",
+                remedy="leave a layer out of --v2t or --v2v to give it none",
+                field="layer_weights",
+            )
 
 
 def encoded_set(backbone: Backbone, data: Dataset, config: TrainConfig, title: str) -> EncodedSet:
