@@ -1,10 +1,12 @@
 """What documents and scripts show is there, parses, and works in the order in which it stands."""
 
 import importlib
+import importlib.util
 import re
 import shlex
 import stat
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -131,6 +133,21 @@ def test_shown_commands_parse(words: list[str]) -> None:
 @pytest.mark.parametrize("words", [w for d in DOCUMENTS for w in _mentions(d)], ids=_id)
 def test_mentioned_commands_parse(words: list[str]) -> None:
     assert _parse(words)[0] == words[1]
+
+
+def test_shown_benchmarks_parse() -> None:
+    shown = [w for d in DOCUMENTS for w in _blocks(d, "python") if w[1].startswith("benchmarks/")]
+    assert len(shown) > 1
+    for words in shown:
+        spec = importlib.util.spec_from_file_location("shown", ROOT / words[1])
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(sys.modules, "shown", module)
+            spec.loader.exec_module(module)
+            (options,) = (v for n, v in vars(module).items() if n.endswith("Benchmark"))
+            tyro.cli(options, args=words[2:])
 
 
 def test_a_wrong_option_in_a_mention_is_found(tmp_path: Path) -> None:

@@ -16,14 +16,12 @@ from pydantic import BaseModel, ConfigDict
 
 from ablation.rows import Pair, settings_hash
 from ablation.settings import Settings, Split
-from matrix_video.evaluation.scoring import VideoScore
+from matrix_video.evaluation.scoring import Metric, VideoScore
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import write_atomic
 from matrix_video.services.records import read_record
 
 FOLDER: Final = Path(__file__).with_name("results")
-Metric = Literal["kisa_raw", "sgi_raw", "spi", "kisa", "sgi", "if"]
-METRICS: Final[tuple[Metric, ...]] = ("kisa_raw", "sgi_raw", "spi", "kisa", "sgi", "if")
 _LETTERS: Final = {"yes": "y", "no": "n", "no (visually implausible)": "i", "unscored": "u"}
 
 

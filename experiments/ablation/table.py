@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ablation.bootstrap import Interval, detectable, interval
-from ablation.results import METRICS, Metric, PromptScore, Result, scores
+from ablation.results import PromptScore, Result, scores
 from ablation.rows import BASE, CONTRASTS, HEADLINES, REFERENCE, TITLES, Pair
 from ablation.settings import GROUPS, Settings, Split
+from matrix_video.evaluation.scoring import METRICS, Metric
+from matrix_video.report.content import METRIC_NAMES
 from matrix_video.report.wording import duration, number, signed
 
 PAPER: Final[dict[str, tuple[float, float, float]]] = {
@@ -25,14 +27,6 @@ PAPER: Final[dict[str, tuple[float, float, float]]] = {
     "matrix": (0.546, 0.641, 0.593),
 }
 """KISA, SGI and IF of the paper's ablation (CogVideoX-5B-I2V)."""
-NAMES: Final[dict[Metric, str]] = {
-    "kisa_raw": "KISA_raw",
-    "sgi_raw": "SGI_raw",
-    "spi": "SPI",
-    "kisa": "KISA",
-    "sgi": "SGI",
-    "if": "IF",
-}
 SHOWN: Final[tuple[Metric, ...]] = ("if", "kisa_raw", "sgi_raw", "spi")
 """Metrics of a contrast."""
 
@@ -165,14 +159,14 @@ def markdown(table: Mapping[str, Any]) -> str:
         "(stated before the run, docs/log.md). Intervals: 95 %, bootstrap over training seeds and "
         "prompts.",
         _grid(
-            ["row", "seeds", *(NAMES[m] for m in METRICS if m != "if")]
+            ["row", "seeds", *(METRIC_NAMES[m] for m in METRICS if m != "if")]
             + [f"IF `{group}`" for group in groups if len(groups) > 1]
             + ["IF", "paper: KISA", "SGI", "IF"],
             [_score_row(name, row, groups) for name, row in table["rows"].items()]
             + [_reference_row(name, row, groups) for name, row in table["references"].items()],
         ),
         _grid(
-            ["difference", *(NAMES[metric] for metric in SHOWN), "IF is"],
+            ["difference", *(METRIC_NAMES[metric] for metric in SHOWN), "IF is"],
             [_contrast_row(one) for one in table["contrasts"]],
         ),
         _grid(
