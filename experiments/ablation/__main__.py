@@ -14,7 +14,7 @@ import tyro
 
 from ablation.bootstrap import detectable
 from ablation.results import FOLDER, Result, folder, read_results, write_result
-from ablation.rows import TITLES, Pair, pairs
+from ablation.rows import PROBES, TITLES, Pair, pairs
 from ablation.settings import FILE, Settings, Split, read_settings
 from ablation.table import make_table, markdown
 from ablation.work import Workshop, commit, held
@@ -56,7 +56,7 @@ class Common:
 
     def known(self) -> dict[Pair, Result]:
         settings = self.scaled
-        return read_results(self.where, settings, pairs(settings))
+        return read_results(self.where, settings, pairs(settings, self.split))
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Run(Common):
     """Begin no row that would end later than so many seconds from now if it took as long as the
     longest so far; one is made in any case."""
     rows: tuple[str, ...] = ()
-    """These rows alone; none: all."""
+    """These rows alone, probes too; none: all but the probes."""
     commit: bool = False
     """Commit each row's file when it is done."""
 
@@ -87,10 +87,13 @@ class Plan(Common):
 def run(options: Run) -> None:
     """Raises `MatrixError` for results of other settings, before anything is computed."""
     started = time.monotonic()
+    known = (*TITLES, *PROBES) if options.split == "val" else tuple(TITLES)
     for name in options.rows:
-        if name not in TITLES:
+        if name not in known:
             raise MatrixError(
-                f"there is no row {name!r}", remedy=f"Choose of {', '.join(TITLES)}", field="rows"
+                f"there is no row {name!r} on {options.split}",
+                remedy=f"Choose of {', '.join(known)}",
+                field="rows",
             )
     if missing(options):
         settings = options.scaled
@@ -117,7 +120,8 @@ def missing(options: Run) -> Pairs:
     """Pairs without a result, in the order of the work."""
     known = options.known()
     wanted = options.rows or tuple(TITLES)
-    return tuple(p for p in pairs(options.scaled) if p not in known and p.row in wanted)
+    every = pairs(options.scaled, options.split)
+    return tuple(pair for pair in every if pair not in known and pair.row in wanted)
 
 
 def claimed(options: Run) -> Iterator[tuple[Pair, Path]]:
@@ -149,7 +153,7 @@ def show(options: Common) -> None:
 
 def plan(options: Plan) -> None:
     settings, known = options.scaled, options.known()
-    for pair in pairs(settings):
+    for pair in pairs(settings, options.split):
         print(f"{'done   ' if pair in known else 'missing'}  {pair.name}")
     prior = settings.prior
     for deviation in prior.deviations:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ablation.settings import Settings
+from ablation.settings import Settings, Split
 from matrix_video.services.files import sha256_text
 from matrix_video.training.config import TrainConfig
 
@@ -45,6 +45,16 @@ CONTRASTS: Final = (
     *(("matrix", "other-layers"), ("matrix", "no-decoder")),
 )
 """Pairs of rows whose difference is shown."""
+PROBES: Final[dict[str, str]] = {
+    "long-selected": "LoRA, selected layers, id map, 3× updates",
+    "long": "both, 3× updates",
+    "strong": "both, 5× weights",
+    "all-id": "LoRA, all layers, id map",
+    "free": "both, LoRA on all layers",
+}
+"""Rows that test an explanation of what the table shows: on `val`, with one training seed, and only
+where they are asked for by name."""
+PROBE_CONTRASTS: Final = (("long", "long-selected"), ("strong", REFERENCE), ("free", "all-id"))
 
 
 @dataclass(frozen=True, order=True)
@@ -59,14 +69,17 @@ class Pair:
         return f"{self.row}-{self.seed}"
 
 
-def pairs(settings: Settings) -> tuple[Pair, ...]:
+def pairs(settings: Settings, split: Split = "test") -> tuple[Pair, ...]:
     """All of them, in the order of the work; the base has no training, and so one seed."""
-    return tuple(
+    found = [
         Pair(seed, row)
         for seed in range(settings.seeds)
         for row in ORDER
         if seed == 0 or row != BASE
-    )
+    ]
+    if split == "val":
+        found += [Pair(0, row) for row in PROBES]
+    return tuple(found)
 
 
 def changes(settings: Settings, row: str) -> Mapping[str, Any]:
@@ -75,6 +88,7 @@ def changes(settings: Settings, row: str) -> Mapping[str, Any]:
     # All layers are alike: as many parameters at a rank that is smaller by the share of layers.
     rank = settings.training["lora_rank"] * settings.selected.count // settings.num_layers
     everywhere = {"lora_layers": "all", "id_map": False}
+    longer = {"steps": 3 * settings.training["steps"]}
     found: dict[str, Mapping[str, Any]] = {
         "all-rank": everywhere,
         # LoRA is scaled by alpha / rank: alpha follows, so that ranks alone differ.
@@ -87,6 +101,11 @@ def changes(settings: Settings, row: str) -> Mapping[str, Any]:
         "shuffled": {**both, "shuffle_masks": True},
         "other-layers": {**both, "v2t": settings.others.v2t, "v2v": settings.others.v2v},
         "no-decoder": {**both, "decoder": False},
+        "long-selected": longer,
+        "long": {**both, **longer},
+        "strong": {"sga": 5 * settings.sga, "spa": 5 * settings.spa},
+        "all-id": {"lora_layers": "all"},
+        "free": {**both, "lora_layers": "all"},
     }
     return found[row]
 

@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 
 from ablation.bootstrap import Interval, detectable, interval
 from ablation.results import PromptScore, Result, scores
-from ablation.rows import BASE, CONTRASTS, HEADLINES, REFERENCE, TITLES, Pair
+from ablation.rows import (
+    BASE,
+    CONTRASTS,
+    HEADLINES,
+    PROBE_CONTRASTS,
+    PROBES,
+    REFERENCE,
+    TITLES,
+    Pair,
+)
 from ablation.settings import GROUPS, Settings, Split
 from matrix_video.evaluation.scoring import METRICS, Metric
 from matrix_video.report.content import METRIC_NAMES
@@ -27,6 +36,7 @@ PAPER: Final[dict[str, tuple[float, float, float]]] = {
     "matrix": (0.546, 0.641, 0.593),
 }
 """KISA, SGI and IF of the paper's ablation (CogVideoX-5B-I2V)."""
+_NAMES: Final = TITLES | PROBES
 SHOWN: Final[tuple[Metric, ...]] = ("if", "kisa_raw", "sgi_raw", "spi")
 """Metrics of a contrast."""
 
@@ -89,7 +99,7 @@ def make_table(
 ) -> dict[str, Any]:
     """Everything that the table says, as it goes into ``table.json``."""
     rows = {
-        name: [results[pair] for pair in sorted(results) if pair.row == name] for name in TITLES
+        name: [results[pair] for pair in sorted(results) if pair.row == name] for name in _NAMES
     }
     rows = {name: found for name, found in rows.items() if found}
     prior, prompts = settings.prior, settings.prompts
@@ -105,7 +115,7 @@ def make_table(
             "headline": (left, right) in HEADLINES,
             **{metric: _plain(contrast(rows[left], rows[right], metric)) for metric in SHOWN},
         }
-        for left, right in CONTRASTS
+        for left, right in (*CONTRASTS, *PROBE_CONTRASTS)
         if left in rows and right in rows
     ]
     references = rows[BASE][0].references if BASE in rows else {}
@@ -196,7 +206,7 @@ def _score_row(name: str, row: Mapping[str, Any], groups: Sequence[str]) -> list
     means = [_value(found[m]) for m in METRICS if m != "if"]
     means += [_value(found[f"if {group}"]) for group in groups if len(groups) > 1]
     paper = ["–"] * 3 if row["paper"] is None else [number(value) for value in row["paper"]]
-    title = f"**{TITLES[name]}**" if name in {left for left, _ in HEADLINES} else TITLES[name]
+    title = f"**{_NAMES[name]}**" if name in {left for left, _ in HEADLINES} else _NAMES[name]
     return [title, str(len(row["seeds"])), *means, _with_interval(found["if"], sign=False), *paper]
 
 
@@ -207,7 +217,7 @@ def _reference_row(name: str, row: Mapping[str, Any], groups: Sequence[str]) -> 
 
 
 def _contrast_row(one: Mapping[str, Any]) -> list[str]:
-    names = f"{TITLES[one['left']]} − {TITLES[one['right']]}"
+    names = f"{_NAMES[one['left']]} − {_NAMES[one['right']]}"
     found = one["if"]
     if found is None:
         verdict = "not measured"
@@ -229,7 +239,7 @@ def _compute_row(name: str, row: Mapping[str, Any]) -> list[str]:
     aas = ", ".join(f"{k} {number(v)}" for k, v in row["heldout_aas"].items())
     loss = row["losses"].get("diffusion")
     own = "–" if loss is None else number(loss, 4)
-    return [TITLES[name], counts or "–", own, aas or "–", *spent, "; ".join(row["devices"])]
+    return [_NAMES[name], counts or "–", own, aas or "–", *spent, "; ".join(row["devices"])]
 
 
 def _value(found: Mapping[str, Any] | None) -> str:

@@ -131,7 +131,7 @@ class Workshop:
             row=pair.row,
             seed=pair.seed,
             settings=settings_hash(self.settings, pair.row),
-            updates=0 if adapter is None else self.settings.training["steps"],
+            updates=0 if adapter is None else self._training(pair, trained).steps,
             parameters={} if adapter is None else _counts(adapter),
             heldout_aas=heldout,
             losses=losses,

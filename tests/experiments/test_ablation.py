@@ -15,14 +15,17 @@ import pytest
 from matrix_video.backbones.fingerprint import fingerprint
 from matrix_video.backbones.loading import backbone_for, load_pipeline
 from matrix_video.backbones.tiny import tiny_pipeline
+from matrix_video.data.dataset import Dataset
+from matrix_video.data.writer import DatasetWriter
 from matrix_video.recipes.tiny import tiny_training
 from matrix_video.services.errors import MatrixError
 from matrix_video.training.config import TrainConfig
 from matrix_video.training.student import Layers, make_student
 from matrix_video.world.captions import vocabulary
+from matrix_video.world.write import write_split
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-PARTS = ("settings", "rows", "bootstrap", "results", "work", "table", "__main__")
+PARTS = ("settings", "rows", "bootstrap", "results", "work", "table", "courses", "__main__")
 NOWHERE = {"data": Path("d"), "out": Path("o"), "cache": Path("c")}
 
 
@@ -79,6 +82,28 @@ def test_rows_differ_from_the_reference_in_what_they_claim_alone(lab: Any) -> No
         "no-decoder": {**both, "decoder": False},
     }
     assert set(found) | {"selected", "base"} == set(lab.rows.TITLES)
+
+
+def test_probes_change_what_they_claim_alone_and_never_meet_test(lab: Any, tmp_path: Path) -> None:
+    settings = lab.settings.read_settings()
+
+    def config(row: str) -> dict[str, Any]:
+        pair = lab.rows.Pair(0, row)
+        return lab.rows.train_config(settings, pair, **NOWHERE).model_dump()
+
+    long = {"steps": 3 * settings.training["steps"]}
+    assert differences(config("long-selected"), config("selected")) == long
+    assert differences(config("long"), config("matrix")) == long
+    assert differences(config("strong"), config("matrix")) == {"sga": 0.1, "spa": 0.05}
+    assert differences(config("all-id"), config("selected")) == {"lora_layers": "all"}
+    assert differences(config("free"), config("matrix")) == {"lora_layers": "all"}
+    on_val = {*lab.rows.pairs(settings, "val")} - {*lab.rows.pairs(settings)}
+    assert on_val == {lab.rows.Pair(0, row) for row in lab.rows.PROBES}
+    asked = lab.__main__.Run(split="test", rows=("long",), results=tmp_path)
+    with pytest.raises(MatrixError, match=r"rows: there is no row 'long' on test"):
+        lab.__main__.run(asked)
+    pilot = lab.__main__.Run(results=tmp_path)
+    assert not {pair.row for pair in lab.__main__.missing(pilot)} & {*lab.rows.PROBES}
 
 
 def test_the_control_has_other_layers_and_as_many(lab: Any) -> None:
@@ -283,6 +308,30 @@ def test_table_has_rows_contrasts_and_the_papers_numbers(lab: Any) -> None:
         line for line in text.splitlines() if line.startswith("| **+ SPA + SGA (MATRIX) −")
     ]
     assert [line.split("| ")[-1] for line in headlines] == ["not resolved |", "lower |"]
+
+
+# -- courses ---------------------------------------------------------------------------------
+
+
+def test_the_truth_strays_nowhere_and_a_frozen_frame_does(lab: Any, tmp_path: Path) -> None:
+    write_split(tmp_path / "prompts", 3, seed=0, split="val")
+    prompts = Dataset(tmp_path / "prompts")
+    frozen = tmp_path / "frozen"
+    with DatasetWriter(frozen) as writer:
+        for i in range(3):
+            video = prompts.video(i)
+            still_THWC = np.repeat(video.frames_THWC[:1], len(video), axis=0)
+            writer.add(prompts.sample(i), still_THWC, video.fps, {}, lossless=True)
+    true = lab.courses.measure(tmp_path / "prompts", prompts, 3)
+    still = lab.courses.measure(frozen, prompts, 3)
+    assert all(np.nanmax(values) == 0 for name, values in true.items() if "error" in name)
+    assert np.nanmin(still["error subject"]) > 1  # whoever acts moves
+    gap = lab.courses.differences([still], [true])["error subject"]
+    assert gap["mean"] == pytest.approx(np.mean(still["error subject"]))
+    assert (gap["seeds"], gap["prompts"]) == (1, 3)
+    with pytest.raises(MatrixError, match=r"frozen: prompt val-0-000003 has no video"):
+        write_split(tmp_path / "more", 4, seed=0, split="val")
+        lab.courses.measure(frozen, Dataset(tmp_path / "more"), 4)
 
 
 # -- the run ---------------------------------------------------------------------------------
