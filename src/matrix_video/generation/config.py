@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -32,8 +32,18 @@ class GenerateConfig(ClipOptions):
     id_map: bool = True
     """Give the adapter its id map, if it was trained with one."""
     id_maps: Path | None = None
-    """Folder of id maps, ``<prompt id>.png``: one flat colour an instance on black; None: the
-    first-frame masks of the prompts' own tracks."""
+    """Folder of id maps, ``<prompt id>.png``: one flat colour an instance on black; None: as
+    ``masks`` says."""
+    masks: Literal["tracks", "appearance", "grounded"] = "tracks"
+    """First-frame masks for id maps: of the prompts' own tracks, or found in the first frame by the
+    instances' phrases: "appearance" by colour, shape and size in plain drawings, "grounded" by
+    GroundingDINO and SAM 2. What is found lies in ``id_maps/`` of the run, to be looked at."""
+    detector: str = "IDEA-Research/grounding-dino-base"
+    """GroundingDINO for "grounded": a folder or a hub id (paper: base)."""
+    segmenter: str = "facebook/sam2.1-hiera-large"
+    """SAM 2 for "grounded": a folder or a hub id (paper: 2.1, hiera-large)."""
+    box_threshold: float = Field(default=0.35, ge=0, le=1)
+    """Least score of a box of the detector (authors: 0.35)."""
 
     seed: int = 0
     """A prompt's noise and colours follow from this and its id alone."""
@@ -59,10 +69,23 @@ class GenerateConfig(ClipOptions):
                 remedy="Give the adapter, or leave the scale out",
                 field="lora_scale",
             )
-        if self.id_maps is not None and (self.adapter is None or not self.id_map):
+        field = "id_maps" if self.id_maps is not None else "masks"
+        if self.finds and self.id_maps is not None:
+            raise MatrixError(
+                f"id maps are given, and masks are to be found by {self.masks}",
+                remedy="Give one of --id-maps and --masks",
+                field="masks",
+            )
+        asked = self.id_maps is not None or self.finds
+        if asked and (self.adapter is None or not self.id_map):
             raise MatrixError(
                 "id maps are given, but nothing that takes them",
                 remedy="Give an adapter that was trained with the id map, and no --no-id-map",
-                field="id_maps",
+                field=field,
             )
         return self
+
+    @property
+    def finds(self) -> bool:
+        """Whether masks are found in the first frame."""
+        return self.masks != "tracks"

@@ -38,6 +38,8 @@ class GenerationFacts(_Record):
     lora_scale: float
     id_map: bool
     """Whether the videos were made with id maps."""
+    masks: Literal["tracks", "pictures", "appearance", "grounded"] = "tracks"
+    """Where the id maps' masks are from."""
     prompts: str
     videos: int
     seed: int

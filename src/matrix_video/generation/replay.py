@@ -25,6 +25,7 @@ from matrix_video.data.sample import Sample
 from matrix_video.data.transform import ClipTransform
 from matrix_video.generation.config import GenerateConfig
 from matrix_video.generation.facts import FACTS, GenerationFacts, read_facts
+from matrix_video.generation.find import ID_MAPS
 from matrix_video.generation.run import STAGE, load_prompt
 from matrix_video.generation.sampler import OnStep, Sampling, sample
 from matrix_video.services.errors import MatrixError
@@ -89,7 +90,7 @@ def replay(folder: Path, backbone: Backbone, samples: Sequence[Sample]) -> Gener
             config.num_frames,
             Sampling(facts.seed, facts.steps, facts.guidance, facts.precision),
             adapter.condition if adapter is not None and facts.id_map else None,
-            config.id_maps,
+            folder / ID_MAPS if config.finds else config.id_maps,
             sha256_text(facts.model_dump_json(), config.model_dump_json()),
         )
     finally:

@@ -1,9 +1,10 @@
 """A generation run: a prompt set in, a data set of generated clips out.
 
 The run folder holds ``dataset/`` (lossless videos, since they will be measured; each sample is its
-prompt's, with ``source`` naming this run) and ``generation.json`` (model, adapter, settings). Mask
-tracks of a generated video are unknown until somebody tracks it, so the data set has none; the
-prompt set, which ``generation.json`` names, keeps the first-frame masks.
+prompt's, with ``source`` naming this run), ``generation.json`` (model, adapter, settings) and,
+where masks are found by phrases, ``id_maps/``. Mask tracks of a generated video are unknown until
+somebody tracks it, so the data set has none; the prompt set, which ``generation.json`` names, keeps
+the first-frame masks.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from matrix_video.backbones.adapter import LORA_FILE, Adapter, load_adapter
+from matrix_video.backbones.adapter import CONDITION_NAME, LORA_FILE, Adapter, load_adapter
 from matrix_video.backbones.base import Backbone
 from matrix_video.backbones.fingerprint import fingerprint
 from matrix_video.backbones.loading import backbone_for, load_pipeline
@@ -25,6 +26,7 @@ from matrix_video.data.tracks import first_masks
 from matrix_video.data.transform import ClipTransform
 from matrix_video.generation.config import GenerateConfig
 from matrix_video.generation.facts import GenerationFacts, ModelFacts, write_facts
+from matrix_video.generation.find import ID_MAPS, find_masks
 from matrix_video.generation.idmaps import read_id_map
 from matrix_video.generation.sampler import Prompt, Sampling, sample
 from matrix_video.services.errors import MatrixError
@@ -51,6 +53,7 @@ def generate(config: GenerateConfig, backbone: Backbone | None = None) -> Path:
         prompts = open_clips(config.prompts, ClipTransform(size=config.size), config.limit)
         if run.done(STAGE):
             return folder
+        id_maps = _id_maps(config, prompts, run)
         if backbone is None:
             backbone = backbone_for(load_pipeline(config.model))
         adapter: Adapter | None = None
@@ -58,7 +61,7 @@ def generate(config: GenerateConfig, backbone: Backbone | None = None) -> Path:
             adapter = load_adapter(backbone.pipe, config.adapter, config.lora_scale)
         try:
             write_facts(run.path, _facts(config, backbone, adapter, len(prompts)))
-            _generate_all(config, backbone, adapter, prompts, folder)
+            _generate_all(config, backbone, adapter, prompts, id_maps, folder)
         finally:
             if adapter is not None:
                 adapter.detach()
@@ -66,11 +69,31 @@ def generate(config: GenerateConfig, backbone: Backbone | None = None) -> Path:
         return folder
 
 
+def _id_maps(config: GenerateConfig, prompts: Dataset, run: RunFolder) -> Path | None:
+    """The folder of pictures, filled where masks are to be found; None: masks from tracks."""
+    if config.adapter is None or not (config.finds or config.id_maps):
+        return None
+    if not (config.adapter / f"{CONDITION_NAME}.json").exists():
+        raise MatrixError(
+            "id maps are given, but this adapter was trained without",
+            remedy="Leave out --id-maps and --masks, or give an adapter that was trained with them",
+            file=config.adapter,
+            field="adapter",
+        )
+    if not config.finds:
+        return config.id_maps
+    folder = run.path / ID_MAPS
+    found, total = find_masks(config, prompts, folder)
+    run.mark_done("find", found=found, instances=total)
+    return folder
+
+
 def _generate_all(
     config: GenerateConfig,
     backbone: Backbone,
     adapter: Adapter | None,
     prompts: Dataset,
+    id_maps: Path | None,
     folder: Path,
 ) -> None:
     condition = adapter.condition if adapter is not None and config.id_map else None
@@ -80,9 +103,7 @@ def _generate_all(
             indices = range(start, min(start + config.batch, len(prompts)))
             missing = [i for i in indices if not writer.has(prompts.sample(i).id)]
             if missing:
-                loaded = [
-                    load_prompt(prompts, i, condition is not None, config.id_maps) for i in indices
-                ]
+                loaded = [load_prompt(prompts, i, condition is not None, id_maps) for i in indices]
                 frames = _same_shape(config, prompts, indices, loaded)
                 videos = sample(backbone, [p.prompt for p in loaded], frames, sampling, condition)
                 for i, part, video_THWC in zip(indices, loaded, videos, strict=True):
@@ -165,6 +186,7 @@ def _facts(
         adapter_sha256=None if config.adapter is None else sha256_file(config.adapter / LORA_FILE),
         lora_scale=config.lora_scale,
         id_map=adapter is not None and adapter.condition is not None and config.id_map,
+        masks="pictures" if config.id_maps is not None else config.masks,
         prompts=str(config.prompts),
         videos=videos,
         seed=config.seed,

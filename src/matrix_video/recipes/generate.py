@@ -11,15 +11,26 @@ class GenerateCommand(GenerateConfig):
     """Generate a video for every sample of a prompt set.
 
     A prompt set is a data set: its captions, the first frames of its videos and, for adapters that
-    were trained with an id map, the first-frame masks of its tracks. Each video's noise follows
-    from the seed and the prompt's id alone, so runs with and without an adapter can be compared
-    video by video. Writes a data set of lossless videos and generation.json.
+    were trained with an id map, the first-frame masks of its tracks (or found by the instances'
+    phrases, see --masks). Each video's noise follows from the seed and the prompt's id alone, so
+    runs with and without an adapter can be compared video by video. Writes a data set of lossless
+    videos and generation.json.
     """
 
 
 def run(config: GenerateConfig) -> int:
+    from matrix_video.generation.find import ID_MAPS
     from matrix_video.generation.run import generate
+    from matrix_video.services.run import RunFolder
 
     folder = generate(config)
-    Console().print(f"videos in {folder}", markup=False, highlight=False, soft_wrap=True)
+    console = Console()
+    if config.finds:
+        facts = RunFolder(config.out).facts("find")
+        text = (
+            f"masks of {facts['found']} of {facts['instances']} instances found, see "
+            f"{config.out / ID_MAPS}"
+        )
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"videos in {folder}", markup=False, highlight=False, soft_wrap=True)
     return 0
