@@ -49,12 +49,15 @@ PROBES: Final[dict[str, str]] = {
     "long-selected": "LoRA, selected layers, id map, 3× updates",
     "long": "both, 3× updates",
     "strong": "both, 5× weights",
+    "noisy": "both, at high noise alone",
     "all-id": "LoRA, all layers, id map",
     "free": "both, LoRA on all layers",
 }
 """Rows that test an explanation of what the table shows: on `val`, with one training seed, and only
 where they are asked for by name."""
-PROBE_CONTRASTS: Final = (("long", "long-selected"), ("strong", REFERENCE), ("free", "all-id"))
+PROBE_CONTRASTS: Final = (
+    *(("long", "long-selected"), ("strong", REFERENCE), ("noisy", REFERENCE), ("free", "all-id")),
+)
 
 
 @dataclass(frozen=True, order=True)
@@ -104,6 +107,7 @@ def changes(settings: Settings, row: str) -> Mapping[str, Any]:
         "long-selected": longer,
         "long": {**both, **longer},
         "strong": {"sga": 5 * settings.sga, "spa": 5 * settings.spa},
+        "noisy": {**both, "align_noise": (3, 4)},
         "all-id": {"lora_layers": "all"},
         "free": {**both, "lora_layers": "all"},
     }

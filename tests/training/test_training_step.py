@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from matrix_video.alignment.objectives import Term
@@ -18,7 +19,7 @@ from matrix_video.services.errors import MatrixError
 from matrix_video.training.batches import Batch, Draw, make_batch
 from matrix_video.training.config import TrainConfig
 from matrix_video.training.encode import Encoded
-from matrix_video.training.step import Losses, compute_losses, not_finite
+from matrix_video.training.step import BINS, Losses, compute_losses, noise_bins, not_finite
 from matrix_video.training.student import Layers, Student, make_student
 
 Make = Callable[..., TrainConfig]
@@ -61,6 +62,29 @@ def test_step_0_is_the_bases_own_loss(pipe: Any, config: Make, encoded: list[Enc
         prediction = backbone.predict(noisy, t, batch.text, batch.image_BFCHW)
         target = backbone.target(batch.latents_BFCHW, batch.noise_BFCHW, t)
     assert torch.equal(found.detach(), (prediction - target).square().flatten(1).mean(dim=1))
+
+
+def test_terms_act_at_the_wanted_noise_alone(
+    pipe: Any, config: Make, encoded: list[Encoded]
+) -> None:
+    student, batch = setting(pipe, config(), encoded)
+    levels = student.backbone.noise_levels(BINS).to(batch.timesteps_B)
+    batch = replace(batch, timesteps_B=levels[torch.arange(len(batch.ids)) % BINS])
+    assert noise_bins(student.backbone, batch.timesteps_B).tolist() == [
+        row % BINS for row in range(len(batch.ids))
+    ]
+    everywhere = losses_of(student, batch)
+    for wanted in ((0,), (1, 2)):
+        options = student.options.model_copy(update={"align_noise": wanted})
+        found = losses_of(replace(student, options=options), batch)
+        assert torch.equal(found.diffusion_B, everywhere.diffusion_B)
+        for term, alignment in found.terms.items():
+            whole_B = everywhere.terms[term].per_sample()
+            assert (whole_B > 0).all()
+            expected_B = whole_B * torch.isin(everywhere.bins_B, torch.tensor(wanted))
+            assert torch.equal(alignment.per_sample(), expected_B)
+    with pytest.raises(ValidationError, match="less than or equal to 4"):
+        config(align_noise=(5,))
 
 
 def test_terms_of_weight_0_are_not_computed(

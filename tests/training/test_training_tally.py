@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -41,7 +42,7 @@ def test_what_is_said_of_a_forward_pass(
     with tap(student.backbone.transformer, view.sites) as calls:
         losses = compute_losses(student, view, batch, weights, calls)
         total = losses.total(weights)
-        count_losses(tally, losses, student, view, batch, total)
+        count_losses(tally, losses, view, batch, total)
     found = means([tally.facts()])
     assert found["loss"] == pytest.approx(total.item())
     assert found["sga"] == pytest.approx(losses.terms["sga"].total().item())
@@ -56,6 +57,31 @@ def test_what_is_said_of_a_forward_pass(
                   if int((levels - s).abs().argmin()) == nearest]  # fmt: skip
         expected = losses.diffusion_B[others].mean().item()
         assert found[f"diffusion/noise{nearest}"] == pytest.approx(expected), row
+
+
+def test_terms_are_counted_where_they_act(
+    pipe: Any, config: Callable[..., TrainConfig], encoded: list[Encoded]
+) -> None:
+    student = make_student(
+        backbone_for(pipe), config(align_noise=(3,)), Layers((0,), (1,)), (9, 32, 32)
+    )
+    view = student.view((9, 32, 32))
+    draw = Draw(0, id_map=True, id_drop=0.0, caption_dropout=0.0)
+    batch = make_batch(student.backbone, encoded[:3], [0, 0, 0], encoded[0].text, draw)
+    levels = student.backbone.noise_levels(5).to(batch.timesteps_B)
+    batch = replace(batch, timesteps_B=levels[[3, 0, 3]])
+    weights: Any = {"sga": 0.5, "spa": 0.25}
+    tally = Tally()
+    with tap(student.backbone.transformer, view.sites) as calls:
+        losses = compute_losses(student, view, batch, weights, calls)
+        count_losses(tally, losses, view, batch, losses.total(weights))
+    found = means([tally.facts()])
+    each_B = losses.terms["sga"].per_sample()
+    assert each_B[1] == 0
+    assert found["sga"] == found["sga/noise3"] == pytest.approx(each_B[[0, 2]].mean().item())
+    assert {name for name in found if name.startswith(("sga/noise", "diffusion/noise"))} == {
+        *("sga/noise3", "diffusion/noise0", "diffusion/noise3")
+    }
 
 
 def test_live_scores_are_those_of_the_held_out_score(
@@ -77,7 +103,7 @@ def test_live_scores_are_those_of_the_held_out_score(
     only = batch.timesteps_B.clone()
     with tap(student.backbone.transformer, view.sites) as calls:
         losses = compute_losses(student, view, batch, weights, calls)
-        count_losses(tally, losses, student, view, batch, losses.total(weights))
+        count_losses(tally, losses, view, batch, losses.total(weights))
         monkeypatch.setattr(
             student.backbone, "noise_levels", lambda n: only if n == 1 else levels(n)
         )

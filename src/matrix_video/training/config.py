@@ -7,7 +7,7 @@ script, everything else is our choice.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -82,6 +82,11 @@ class TrainConfig(ClipOptions):
     layer_weights: dict[str, float] = Field(default_factory=dict[str, float])
     """How much a layer's maps count in the mean over layers, by "<layer>/v2t" or "<layer>/v2v"; 1
     where it is not named."""
+    align_noise: tuple[Annotated[int, Field(ge=0, le=4)], ...] | None = Field(
+        default=None, min_length=1
+    )
+    """Noise levels at which SGA and SPA act: of five evenly spaced ones, from the least noise (0)
+    to the most (4), those that are nearest to a sample's. None: all (paper: silent)."""
     shuffle_masks: bool = False
     """Placebo: every clip is compared with the masks of another one, so that the losses do their
     work and say nothing."""

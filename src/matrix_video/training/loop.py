@@ -210,7 +210,7 @@ class Trainer:
     ) -> Tensor:
         losses = compute_losses(self.student, view, batch, self.weights, calls, self.autocast)
         total = losses.total(self.weights)
-        count_losses(tally, losses, self.student, view, batch, total)
+        count_losses(tally, losses, view, batch, total)
         problem = not_finite(losses, batch, step + 1)
         if problem is None:
             try:

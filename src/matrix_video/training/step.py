@@ -7,19 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, replace
+from typing import Final, cast
 
 import torch
 from torch import Tensor, nn
 
 from matrix_video.alignment.objectives import Alignment, Term, sga, spa
+from matrix_video.alignment.targets import Targets
 from matrix_video.attention.site import Captured
+from matrix_video.backbones.base import Backbone
 from matrix_video.services.errors import MatrixError
 from matrix_video.training.batches import Batch
 from matrix_video.training.student import Student, View
 
 Autocast = Callable[[], AbstractContextManager[object]]
+BINS: Final = 5
+"""Noise levels, evenly spaced in the schedule, by the nearest of which samples are told apart (our
+choice)."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,10 @@ class Losses:
 
     diffusion_B: Tensor
     terms: dict[Term, Alignment]
+    bins_B: Tensor
+    """Which of `BINS` noise levels is nearest, 0 for the least noise."""
+    acting_B: Tensor
+    """Whether the terms act at a sample's noise; where not they are 0."""
 
     def total(self, weights: Mapping[Term, float]) -> Tensor:
         """L_DM + λ_SGA·L_SGA + λ_SPA·L_SPA (paper section 5), means over the batch."""
@@ -60,13 +69,15 @@ def compute_losses(
     weight_B = backbone.weight(batch.timesteps_B).float()
     diffusion_B = weight_B * error_BFCHW.flatten(1).mean(dim=1)
     terms: dict[Term, Alignment] = {}
+    bins_B = noise_bins(backbone, batch.timesteps_B)
+    acting_B = _acting(bins_B, student.options.align_noise)
     layers = student.options.layer_weights
     if weights["sga"] and view.v2t_sites:
         terms["sga"] = sga(
             calls,
             view.v2t_sites,
             batch.phrase_BPL,
-            batch.phrase_targets,
+            _where(acting_B, batch.phrase_targets),
             view.aligner,
             layer_weights=layers,
         )
@@ -75,12 +86,28 @@ def compute_losses(
             calls,
             view.v2v_sites,
             batch.region_BPN,
-            batch.region_targets,
+            _where(acting_B, batch.region_targets),
             view.aligner,
             first=view.grid.first,
             layer_weights=layers,
         )
-    return Losses(diffusion_B, terms)
+    return Losses(diffusion_B, terms, bins_B, acting_B)
+
+
+def noise_bins(backbone: Backbone, timesteps_B: Tensor) -> Tensor:
+    """The nearest of `BINS` noise levels [B], 0 for the least noise."""
+    levels = backbone.noise_levels(BINS).to(timesteps_B)
+    return (timesteps_B[:, None] - levels).abs().argmin(dim=1)
+
+
+def _acting(bins_B: Tensor, wanted: Sequence[int] | None) -> Tensor:
+    if wanted is None:
+        return torch.ones_like(bins_B, dtype=torch.bool)
+    return torch.isin(bins_B, torch.tensor(wanted, device=bins_B.device))
+
+
+def _where(acting_B: Tensor, targets: Targets) -> Targets:
+    return replace(targets, present_BR=targets.present_BR & acting_B[:, None])
 
 
 def gradient_norms(

@@ -7,18 +7,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Final
 
 from torch import Tensor
 
 from matrix_video.training.batches import Batch
 from matrix_video.training.heldout import batch_aas
 from matrix_video.training.step import Losses
-from matrix_video.training.student import Student, View
-
-BINS: Final = 5
-"""Noise levels, evenly spaced in the schedule, by the nearest of which losses are told apart (our
-choice)."""
+from matrix_video.training.student import View
 
 
 class Tally:
@@ -51,28 +46,28 @@ def means(tallies: Iterable[Mapping[str, tuple[float, float]]]) -> dict[str, flo
     return {name: sums[name] / counts[name] for name in sums}
 
 
-def count_losses(
-    tally: Tally, losses: Losses, student: Student, view: View, batch: Batch, total: Tensor
-) -> None:
+def count_losses(tally: Tally, losses: Losses, view: View, batch: Batch, total: Tensor) -> None:
     """Everything that ``metrics.jsonl`` says of a forward pass.
 
     ``loss``, ``diffusion``, ``sga``, ``spa``, ``spa_skipped`` (regions a sample);
     ``<loss>/noise<k>``, the same for samples whose noise is nearest to the k-th of `BINS` levels,
     least noise first; ``<term>/<layer>/<kind>``, a layer's own loss; ``aas/<layer>/<kind>``, the
-    score of the maps themselves, before the decoder.
+    score of the maps themselves, before the decoder. Terms are means over the samples at whose
+    noise they act.
     """
     tally.add("loss", total.expand(len(batch.ids)))
     each = {"diffusion": losses.diffusion_B}
-    each |= {term: alignment.per_sample() for term, alignment in losses.terms.items()}
-    levels = student.backbone.noise_levels(BINS).to(batch.timesteps_B)
-    bins_B = (batch.timesteps_B[:, None] - levels).abs().argmin(dim=1)
+    acting_B = losses.acting_B
+    each |= {
+        term: _known(alignment.per_sample(), acting_B) for term, alignment in losses.terms.items()
+    }
     for name, loss_B in each.items():
         tally.add(name, loss_B)
-        for k in bins_B.unique().tolist():
-            tally.add(f"{name}/noise{k}", loss_B[bins_B == k])
+        for k in losses.bins_B.unique().tolist():
+            tally.add(f"{name}/noise{k}", loss_B[losses.bins_B == k])
     for term, alignment in losses.terms.items():
         for layer, loss in alignment.layers.items():
-            tally.add(f"{term}/{layer}", loss.total_B)
+            tally.add(f"{term}/{layer}", _known(loss.total_B, acting_B))
     if "spa" in losses.terms:
         skipped = losses.terms["spa"].skipped / len(batch.ids)
         tally.add("spa_skipped", losses.diffusion_B.new_full((len(batch.ids),), skipped))
@@ -81,3 +76,8 @@ def count_losses(
         scores = batch_aas(view, batch, maps.get("sga", {}), maps.get("spa", {}))
         for name, scores_BP in scores.items():
             tally.add(f"aas/{name}", scores_BP)
+
+
+def _known(loss_B: Tensor, acting_B: Tensor) -> Tensor:
+    """NaN, which is not counted, where a term does not act."""
+    return loss_B.detach().masked_fill(~acting_B, float("nan"))
