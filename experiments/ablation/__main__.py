@@ -16,7 +16,7 @@ from ablation.bootstrap import detectable
 from ablation.results import FOLDER, Result, folder, read_results, write_result
 from ablation.rows import PROBES, TITLES, Pair, pairs
 from ablation.settings import FILE, Settings, Split, read_settings
-from ablation.table import make_table, markdown
+from ablation.table import make_table, markdown, short
 from ablation.work import Workshop, commit, held
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import write_atomic, write_json
@@ -139,7 +139,8 @@ def claimed(options: Run) -> Iterator[tuple[Pair, Path]]:
 
 
 def show(options: Common) -> None:
-    """Write ``table.md`` and ``table.json`` beside the results, and print the former."""
+    """Write ``table.md``, ``short.md`` (of the README) and ``table.json`` beside the results, and
+    print the first."""
     known = options.known()
     if not known:
         print(f"no result in {options.where}")
@@ -148,6 +149,7 @@ def show(options: Common) -> None:
     text = markdown(table)
     write_json(options.where / "table.json", table)
     write_atomic(options.where / "table.md", text)
+    write_atomic(options.where / "short.md", short(table))
     print(text)
 
 

@@ -196,6 +196,29 @@ def markdown(table: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def short(table: Mapping[str, Any]) -> str:
+    """The table of the README: every row that there is to be, and the headline contrasts."""
+    rows = table["rows"]
+    lines = [
+        [
+            *(TITLES[name], str(len(rows[name]["seeds"])) if name in rows else "–"),
+            *(_value(rows[name]["scores"][m]) if name in rows else "–" for m in ("kisa", "sgi")),
+            _with_interval(rows[name]["scores"]["if"], sign=False) if name in rows else "–",
+            *(map(number, PAPER[name]) if name in PAPER else ["–"] * 3),
+        ]
+        for name in TITLES
+    ]
+    contrasts = [one for one in table["contrasts"] if one["headline"]]
+    parts = [
+        _grid(["row", "seeds", "KISA", "SGI", "IF", "paper: KISA", "SGI", "IF"], lines),
+        _grid(
+            ["difference of IF", "mean", "is"],
+            [[row[0], row[1], row[-1]] for row in map(_contrast_row, contrasts)],
+        ),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
 def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

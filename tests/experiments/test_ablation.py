@@ -311,6 +311,19 @@ def test_table_has_rows_contrasts_and_the_papers_numbers(lab: Any) -> None:
     assert [line.split("| ")[-1] for line in headlines] == ["not resolved |", "lower |"]
 
 
+def test_the_readme_has_the_table_of_the_results(lab: Any) -> None:
+    """Otherwise: `runs/ablation-tiny.sh table --split test`, then copy its short.md."""
+    settings = lab.settings.read_settings()
+    where = lab.results.folder(lab.results.FOLDER, "test", 1.0)
+    results = lab.results.read_results(where, settings, lab.rows.pairs(settings))
+    found = lab.table.short(lab.table.make_table(results, settings, "test", 1.0))
+    assert (where / "short.md").read_text() == found
+    assert found in (EXPERIMENTS.parent / "README.md").read_text()
+    by_row = {line.split(" | ")[0]: line for line in found.splitlines()}
+    assert by_row["| base"].endswith("| 0.406 | 0.491 | 0.449 |")  # the paper's
+    assert {f"| {title}" for title in lab.rows.TITLES.values()} <= {*by_row}
+
+
 # -- courses ---------------------------------------------------------------------------------
 
 
