@@ -32,7 +32,7 @@ from matrix_video.data.tracks import first_masks
 from matrix_video.evaluation.tracker import Presence, Track, track
 from matrix_video.generation.run import DATASET
 from matrix_video.services.errors import MatrixError
-from matrix_video.services.files import write_json
+from matrix_video.services.files import read_json, write_json
 from matrix_video.services.progress import progress
 
 ROLES: Final = ("subject", "object", "other")
@@ -109,12 +109,14 @@ class Options:
     prompts: int = 400
     """In all."""
     results: Path = FOLDER
-    """Folder of the small files that stay."""
+    """Folder of the small files; ``courses.json`` of the split keeps earlier contrasts."""
 
 
 def main(options: Options) -> None:
     groups = GROUPS[options.split]
     pairs = [tuple(one.split(",")) for one in options.contrasts]
+    file = options.results / options.split / "courses.json"
+    made = read_json(file) if file.exists() else {"format": 1, "means": {}, "differences": {}}
     known: dict[str, Measures] = {}
     for name in dict.fromkeys(
         f"{row}-{s}" for pair in pairs for row in pair for s in options.seeds
@@ -128,25 +130,18 @@ def main(options: Options) -> None:
             for group in groups
         ]
         known[name] = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    made = {
-        "format": 1,
-        "split": options.split,
-        "seeds": list(options.seeds),
-        "means": {
-            name: {key: round(float(np.nanmean(values)), 4) for key, values in one.items()}
-            for name, one in known.items()
-        },
-        "differences": {
-            f"{left} − {right}": differences(
-                [known[f"{left}-{seed}"] for seed in options.seeds],
-                [known[f"{right}-{seed}"] for seed in options.seeds],
-            )
-            for left, right in pairs
-        },
-    }
-    write_json(options.results / options.split / "courses.json", made)
+    for name, one in known.items():
+        seen = {key: values[~np.isnan(values)] for key, values in one.items()}
+        made["means"][name] = {k: round(float(v.mean()), 4) for k, v in seen.items() if v.size}
+    for left, right in pairs:
+        lefts, rights = ([known[f"{row}-{s}"] for s in options.seeds] for row in (left, right))
+        made["differences"][f"{left} − {right}"] = differences(lefts, rights)
+    write_json(file, made)
     print(json.dumps(made, indent=1, ensure_ascii=False))
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    try:
+        main(tyro.cli(Options, description=__doc__))
+    except MatrixError as error:
+        raise SystemExit(f"courses: {error}") from None

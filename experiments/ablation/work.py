@@ -199,11 +199,11 @@ def _measured(run: RunFolder) -> tuple[dict[str, float], dict[str, float]]:
     aas = {k.removeprefix(prefix): round(v, 4) for k, v in last.items() if k.startswith(prefix)}
     updates = [line for line in lines if "diffusion" in line]
     tail = updates[-max(1, len(updates) // 10) :]
-    losses = {
-        term: round(sum(line[term] for line in tail) / len(tail), 5)
-        for term in ("diffusion", "sga", "spa")
-        if tail and all(term in line for line in tail)
-    }
+    losses: dict[str, float] = {}
+    for term in ("diffusion", "sga", "spa"):
+        values = [line[term] for line in tail if term in line]
+        if values:
+            losses[term] = round(sum(values) / len(values), 5)
     return aas, losses
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,12 @@ def test_what_is_found_is_what_is_given(
     with replay(tmp_path / "found", backbone, videos.samples) as known:
         again = known.sample("p0", lambda step, level: None)
     stored = videos.video(0).frames_THWC
+    (tmp_path / "found/id_maps/p1.png").unlink()
+    with (
+        pytest.raises(MatrixError, match=r"p1\.png: this picture is not the one that the video"),
+        replay(tmp_path / "found", backbone, videos.samples),
+    ):
+        pass
     assert np.abs(again.astype(int) - stored.astype(int)).max() <= 1  # rounding
 
 
@@ -120,6 +127,9 @@ def test_a_stopped_search_goes_on(plain: Path, tmp_path: Path, adapter: Path) ->
     (folder / "p1.json").unlink()
     assert find_masks(given, Dataset(plain), folder, make) == (2, 6)
     assert finder.asked == 3
+    (folder / "p0.png").unlink()
+    assert find_masks(given, Dataset(plain), folder, make) == (2, 6)
+    assert finder.asked == 4
     assert np.asarray(Image.open(folder / "p0.png")).any(axis=2).sum() == 16
     reasons = [one.reason for one in read_found(folder / "p0.json").instances]
     assert reasons.count("every region was another phrase's") == 2
@@ -176,8 +186,13 @@ def test_mistakes_are_named(plain: Path, tmp_path: Path, adapter: Path) -> None:
         GenerateConfig(prompts=plain, out=tmp_path / "o", masks="grounded")
     with pytest.raises(MatrixError, match=r"masks: .*found by appearance.*one of --id-maps and"):
         config(plain, tmp_path / "o", adapter, id_maps=tmp_path)
-    bare = tmp_path / "bare"
-    bare.mkdir()
+    with pytest.raises(
+        MatrixError, match=r"detector: detector is given, but masks are from appear"
+    ):
+        config(plain, tmp_path / "o", adapter, detector="d")
+    bare = shutil.copytree(adapter, tmp_path / "bare")
+    for file in bare.glob("matrix_cond.*"):
+        file.unlink()
     with pytest.raises(MatrixError, match=r"bare: adapter: .*this adapter was trained without"):
         generate(config(plain, tmp_path / "a", bare))
     nobody = tmp_path / "nobody"

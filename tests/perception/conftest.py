@@ -21,7 +21,9 @@ from transformers import (
     SwinConfig,
 )
 
-WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", ".", "a", "red", "blue", "ball", "man", "shirt")
+WORDS = ("a", "red", "blue", "ball", "man", "shirt")
+SPECIAL = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, ".": 1012}
+"""As BERT numbers them: GroundingDINO cuts the text into phrases at these."""
 
 
 @pytest.fixture
@@ -31,11 +33,11 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
     """BERT's: lower case, words and stops, [CLS] … [SEP]."""
-    known = {word: index for index, word in enumerate(WORDS)}
+    known = {word: index for index, word in enumerate(WORDS, start=5)} | SPECIAL
     tokenizer = Tokenizer(models.WordLevel(known, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 102), ("[CLS]", 101))
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
 
@@ -50,7 +52,7 @@ def tiny_detector() -> GroundingDinoForObjectDetection:
         out_features=["stage2", "stage3", "stage4"],
     )
     bert = BertConfig(
-        vocab_size=len(WORDS),
+        vocab_size=1013,
         hidden_size=32,
         num_hidden_layers=1,
         num_attention_heads=2,

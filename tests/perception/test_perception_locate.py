@@ -51,6 +51,11 @@ def test_twins_are_two_and_the_third_of_two_is_nobody() -> None:
     ]
 
 
+def test_an_empty_mask_is_no_region() -> None:
+    found = locate(Listed(man=[(columns(), 0.9)]), FRAME, {"id1": "man"})
+    assert found["id1"].reason == "no region"
+
+
 def test_nothing_and_mistakes() -> None:
     assert locate(Listed(), FRAME, {}) == {}
     assert overlap(columns(), columns()) == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.run import RunFolder
@@ -145,3 +145,21 @@ def test_one_process_at_a_time_and_a_kill_frees_the_folder(tmp_path: Path) -> No
     assert (tmp_path / ".lock").exists()  # left behind, and no hindrance
     RunFolder.open(tmp_path, Config(), command="train").close()
     assert not (tmp_path / ".lock").exists()
+
+
+def test_a_run_of_before_an_option_had_its_default(tmp_path: Path) -> None:
+    class Old(BaseModel):
+        steps: int
+
+    class New(BaseModel):
+        steps: int
+        folder: Path | None = None
+        levels: tuple[int, ...] = (1, 2)
+        names: dict[str, float] = Field(default_factory=dict[str, float])
+
+    RunFolder.open(tmp_path, Old(steps=3), command="c").close()
+    RunFolder.open(tmp_path, New(steps=3), command="c").close()
+    with pytest.raises(
+        MatrixError, match=r"holds a run with levels = \[1, 2\], this one has \[3\]"
+    ):
+        RunFolder.open(tmp_path, New(steps=3, levels=(3,)), command="c")

@@ -261,6 +261,21 @@ def test_sigterm_saves_and_says_so(
     assert metrics(straight.out) == metrics(settings.out)
 
 
+def test_noise_at_which_no_term_acts_is_no_fault_of_the_data(
+    pipe: Any, config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chance may keep the first samples away from the wanted levels."""
+
+    def least(_: Any, timesteps_B: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(timesteps_B, dtype=torch.long)
+
+    monkeypatch.setattr("matrix_video.training.step.noise_bins", least)
+    settings = config(align_noise=(4,), steps=3, batch=2)
+    train(settings, pipe)
+    lines = metrics(settings.out)
+    assert all("diffusion" in line and "sga" not in line for line in lines if line["step"])
+
+
 def test_a_term_that_reaches_nothing_stops_the_run(
     pipe: Any, config: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,6 +76,14 @@ class GenerateConfig(ClipOptions):
                 remedy="Give one of --id-maps and --masks",
                 field="masks",
             )
+        if self.masks != "grounded":
+            for name in ("detector", "segmenter", "box_threshold"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise MatrixError(
+                        f"{name} is given, but masks are from {self.masks}",
+                        remedy="Give --masks grounded, or leave it out",
+                        field=name,
+                    )
         asked = self.id_maps is not None or self.finds
         if asked and (self.adapter is None or not self.id_map):
             raise MatrixError(

@@ -2,28 +2,30 @@
 
 Written before the pipeline is loaded, so that detector and video model are never in memory
 together: ``id_maps/<prompt>.png``, one flat colour an instance as `read_id_map` reads it, and
-``id_maps/<prompt>.json``, what was found and what was not. A picture can be mended by hand and
-given to another run with ``--id-maps``.
+``id_maps/<prompt>.json``, what was found and what was not. A copy can be mended by hand and given
+to another run with ``--id-maps``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
 from matrix_video.backbones.condition import ID_COLOURS
 from matrix_video.data.dataset import Dataset
+from matrix_video.data.sample import Sample
 from matrix_video.generation.config import GenerateConfig
 from matrix_video.perception.appearance import AppearanceFinder
 from matrix_video.perception.grounded import GroundedFinder
 from matrix_video.perception.locate import Finder, Found, locate
 from matrix_video.services.errors import MatrixError
-from matrix_video.services.files import atomic_path, write_json
+from matrix_video.services.files import atomic_path, sha256_file, write_json
 from matrix_video.services.progress import progress
 from matrix_video.services.records import read_record
 
@@ -42,7 +44,7 @@ class FoundInstance(BaseModel):
     score: float | None
     """The finder's confidence in [0,1]."""
     area: float
-    """Share of the frame, before smaller instances are painted over it."""
+    """Share of the picture."""
     reason: str | None
     """Why nothing was found; None where something was."""
 
@@ -54,6 +56,7 @@ class FoundMasks(BaseModel):
 
     format: Literal[1] = 1
     finder: Literal["appearance", "grounded"]
+    picture_sha256: str
     instances: tuple[FoundInstance, ...]
 
 
@@ -78,22 +81,26 @@ def find_masks(
     """
     if config.masks == "tracks":
         raise ValueError("masks come from the prompts' own tracks")
+    for index in range(len(prompts)):
+        _check(config, prompts, index)
     finder: Finder | None = None
     found = total = 0
     with progress("find", len(prompts)) as advance:
         for index, sample in enumerate(prompts.samples):
-            record = folder / f"{sample.id}.json"
-            if not record.exists():
-                _check(config, prompts, index)
+            record, picture = folder / f"{sample.id}.json", folder / f"{sample.id}.png"
+            if not (record.exists() and picture.exists()):
                 finder = make(config) if finder is None else finder
                 frame_HW3 = prompts.video(index).frames_THWC[0]
                 phrases = {one.id: one.phrase for one in sample.instances}
                 given = locate(finder, frame_HW3, phrases)
-                picture = Image.fromarray(_painted(given, frame_HW3.shape[:2]))
-                with atomic_path(folder / f"{sample.id}.png") as temporary:
-                    picture.save(temporary, format="PNG")
-                # Last: where it is, the picture is whole.
-                masks = FoundMasks(finder=config.masks, instances=_instances(given))
+                painted_HW3 = _painted(given, frame_HW3.shape[:2])
+                with atomic_path(picture) as temporary:
+                    Image.fromarray(painted_HW3).save(temporary, format="PNG")
+                masks = FoundMasks(
+                    finder=config.masks,
+                    picture_sha256=sha256_file(picture),
+                    instances=_instances(given, painted_HW3),
+                )
                 write_json(record, masks.model_dump(mode="json"))
             known = read_found(record).instances
             total += len(known)
@@ -128,21 +135,40 @@ def _check(config: GenerateConfig, prompts: Dataset, index: int) -> None:
         )
 
 
-def _instances(given: dict[str, Found]) -> tuple[FoundInstance, ...]:
-    return tuple(
-        FoundInstance(
-            id=key,
-            phrase=one.phrase,
-            colour=None if one.proposal is None else ID_COLOURS[index],
-            score=None if one.proposal is None else round(one.proposal.score, 4),
-            area=0.0 if one.proposal is None else round(float(one.proposal.mask_HW.mean()), 5),
-            reason=one.reason,
+def _instances(
+    given: dict[str, Found], painted_HW3: NDArray[np.uint8]
+) -> tuple[FoundInstance, ...]:
+    instances: list[FoundInstance] = []
+    for colour, (key, one) in zip(ID_COLOURS, given.items(), strict=False):
+        share = float((painted_HW3 == colour).all(axis=2).mean())
+        hidden = one.proposal is not None and share == 0
+        instances.append(
+            FoundInstance(
+                id=key,
+                phrase=one.phrase,
+                colour=colour if share else None,
+                score=None if one.proposal is None else round(one.proposal.score, 4),
+                area=round(share, 5),
+                reason="smaller instances cover it" if hidden else one.reason,
+            )
         )
-        for index, (key, one) in enumerate(given.items())
-    )
+    return tuple(instances)
 
 
-def _painted(given: dict[str, Found], size: tuple[int, ...]) -> np.ndarray:
+def check_pictures(folder: Path, samples: Sequence[Sample]) -> None:
+    """`MatrixError` for a picture that has been changed since it was found."""
+    for sample in samples:
+        picture = folder / f"{sample.id}.png"
+        record = read_found(folder / f"{sample.id}.json")
+        if not picture.exists() or sha256_file(picture) != record.picture_sha256:
+            raise MatrixError(
+                "this picture is not the one that the video was made with: it has changed since",
+                remedy="Restore it, or generate the videos again with a copy as --id-maps",
+                file=picture,
+            )
+
+
+def _painted(given: dict[str, Found], size: tuple[int, ...]) -> NDArray[np.uint8]:
     """Picture uint8 [H,W,3]; where masks overlap the smaller instance is on top, as in training."""
     picture_HW3 = np.zeros((*size, 3), dtype=np.uint8)
     masks = {

@@ -73,7 +73,8 @@ def _id_maps(config: GenerateConfig, prompts: Dataset, run: RunFolder) -> Path |
     """The folder of pictures, filled where masks are to be found; None: masks from tracks."""
     if config.adapter is None or not (config.finds or config.id_maps):
         return None
-    if not (config.adapter / f"{CONDITION_NAME}.json").exists():
+    bare = not (config.adapter / f"{CONDITION_NAME}.json").exists()
+    if bare and (config.adapter / LORA_FILE).exists():  # else `load_adapter` says what is wrong
         raise MatrixError(
             "id maps are given, but this adapter was trained without",
             remedy="Leave out --id-maps and --masks, or give an adapter that was trained with them",

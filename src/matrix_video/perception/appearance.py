@@ -98,7 +98,8 @@ def colour_likeness(name: str, colours_R3: NDArray[np.float64]) -> NDArray[np.fl
     A name stands for the shades of it that CSS knows: "blue" for royalblue too, whose hue is far
     from pure blue's.
     """
-    names = (name, *(other for other in _BASIC if other != name))
+    own = ImageColor.getrgb(name)  # "gray" and "grey" are no rivals
+    names = (name, *(other for other in _BASIC if ImageColor.getrgb(other) != own))
     seen_R3 = _lab(colours_R3)
     gaps = [_gap(seen_R3, _lab(_family(other))).min(axis=1) for other in names]
     odds_RK = np.exp(-np.stack(gaps, axis=1) / _COLOUR_WIDTH)

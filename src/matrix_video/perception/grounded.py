@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import (
@@ -61,8 +62,8 @@ class GroundedFinder:
         """
         place = ("cuda" if torch.cuda.is_available() else "cpu") if device is None else device
         tokenizer = _read(AutoTokenizer, detector, "detector")
-        boxes = _read(GroundingDinoForObjectDetection, detector, "detector", use_safetensors=True)
-        masks = _read(Sam2Model, segmenter, "segmenter", use_safetensors=True)
+        boxes = _weights(GroundingDinoForObjectDetection, detector, "detector")
+        masks = _weights(Sam2Model, segmenter, "segmenter")
         return cls(tokenizer, boxes.to(place), masks.to(place), threshold=threshold)
 
     @torch.inference_mode()
@@ -86,10 +87,19 @@ class GroundedFinder:
     def _detect(self, picture: Any, phrase: str) -> tuple[Tensor, Tensor]:
         """Boxes [D,4] as shares of the sides, and scores [D], the best first."""
         words = phrase.lower().strip().rstrip(".")
-        given = self.tokenizer(f"{words}.", return_tensors="pt", return_offsets_mapping=True)
+        given = self.tokenizer(
+            f"{words}.",
+            return_tensors="pt",
+            return_offsets_mapping=True,
+            truncation=True,
+            max_length=self.detector.config.max_text_len,
+        )
         spans_L2 = given.pop("offset_mapping")[0]
-        # Neither the special tokens (whose spans are empty) nor the full stop stand for the phrase.
+        # Neither the special tokens (whose spans are empty) nor the full stop stand for the phrase
+        # (transformers' own post-processing takes them too; ours is the stricter reading).
         means_L = (spans_L2[:, 1] > spans_L2[:, 0]) & (spans_L2[:, 1] <= len(words))
+        if not bool(means_L.any()):
+            return torch.zeros(0, 4), torch.zeros(0)
         out = self.detector(**picture, **given.to(self.detector.device))
         logits_QL = out.logits[0, :, : len(means_L)]
         scores_Q = logits_QL[:, means_L.to(logits_QL.device)].sigmoid().amax(dim=1)
@@ -137,10 +147,26 @@ def _suppressed(boxes_D4: Tensor) -> list[int]:
     return kept
 
 
+def _weights(kind: Any, name: str, field: str) -> Any:
+    """In float32, every weight from the file: another model's folder would leave some random."""
+    model, known = _read(
+        kind, name, field, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+    )
+    absent = sorted({*known["missing_keys"], *(key for key, *_ in known["mismatched_keys"])})
+    if absent:
+        raise MatrixError(
+            f"{name!r} is no {kind.__name__}: {len(absent)} of its weights are missing, such as "
+            f"{absent[0]}",
+            remedy=f"give a folder or hub id of {kind.__name__}'s own",
+            field=field,
+        )
+    return model
+
+
 def _read(kind: Any, name: str, field: str, **options: Any) -> Any:
     try:
         return kind.from_pretrained(name, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0]
         raise MatrixError(
             f"{name!r} could not be read as a {field} ({first})",

@@ -81,7 +81,8 @@ def locate(
         proposal = best.get((row, chosen.get(row, -1)))
         reason = None
         if proposal is None:
-            reason = "every region was another phrase's" if proposals[row] else "no region"
+            known = any(place[0] == row for place in best)
+            reason = "every region was another phrase's" if known else "no region"
         found[key] = Found(phrase, proposal, reason)
     return found
 

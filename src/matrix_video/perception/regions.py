@@ -73,7 +73,10 @@ def _cores(
         left_HW &= ~near_HW
         parts: Any = ndimage.label(near_HW)
         parts_HW, number = parts
+        sizes = np.bincount(parts_HW.ravel(), minlength=number + 1)
         for part in range(1, number + 1):
+            if sizes[part] < smallest:  # a textured picture has thousands
+                continue
             core_HW = parts_HW == part
             # A rim of mixed colours is all edge: nothing is left of it inside.
             if ndimage.binary_erosion(core_HW).sum() >= smallest:

@@ -20,6 +20,7 @@ from typing import Any, Final, cast
 
 import yaml
 from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import (
@@ -74,7 +75,8 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path, config: BaseModel, *, command: str) -> RunFolder:
-        """Start a new run, or resume the one that is there if its settings are equal.
+        """Start a new run, or resume the one that is there if its settings are equal; one that an
+        older version stored without a newer option had its default.
 
         Raises ``MatrixError`` when the stored settings differ (names the first one), when another
         process has the folder open, and when it cannot be written.
@@ -85,17 +87,18 @@ class RunFolder:
             folder._take_lock()
             folder._opened = time.monotonic()
         try:
-            folder._settle({"command": command, **config.model_dump(mode="json")})
+            settings = {"command": command, **config.model_dump(mode="json")}
+            folder._settle(settings, _defaults(config))
         except BaseException:
             folder.close()
             raise
         return folder
 
-    def _settle(self, wanted: dict[str, Any]) -> None:
+    def _settle(self, wanted: dict[str, Any], defaults: dict[str, Any]) -> None:
         """Compare or store the settings, and clear away what a killed run left half done."""
         stored = self.path / CONFIG
         if stored.exists():
-            self._compare(read_config(self.path), wanted)
+            self._compare({**defaults, **read_config(self.path)}, wanted)
         clear_temporary(self.path)
         self._drop_torn_line()
         if not stored.exists():
@@ -208,6 +211,15 @@ class RunFolder:
     def facts(self, stage: str) -> dict[str, Any]:
         """What ``mark_done`` stored."""
         return read_json(self.path / "done" / f"{stage}.json")
+
+
+def _defaults(config: BaseModel) -> dict[str, Any]:
+    """Of the options that have one, as they are stored."""
+    return {
+        name: to_jsonable_python(field.get_default(call_default_factory=True, validated_data={}))
+        for name, field in type(config).model_fields.items()
+        if not field.is_required()
+    }
 
 
 def _is_file(descriptor: int, path: Path) -> bool:

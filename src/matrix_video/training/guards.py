@@ -33,7 +33,8 @@ class Proof:
                 self.open.discard(term)
 
     def expect(self, seen: int, samples: int) -> None:
-        """`MatrixError` for a term that none of the first ``seen`` of ``samples`` has a map for."""
+        """`MatrixError` for a term that none of the first ``seen`` samples at whose noise it acts
+        has a map for, of ``samples`` in all."""
         # One batch may do without (its captions dropped, its samples without interaction).
         if not self.open or seen < min(samples, PATIENCE):
             return

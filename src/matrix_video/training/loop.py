@@ -98,6 +98,8 @@ class Trainer:
         acting = (("sga", config.sga, layers.v2t), ("spa", config.spa, layers.v2v))
         self.proof = Proof(cast("Term", term) for term, weight, on in acting if weight and on)
         self.still = Stillness()
+        self.acted = 0
+        """Samples of this process at whose noise the terms act."""
         new_rate = config.lr if config.lr_new is None else config.lr_new
         rated = [(self.student.lora, config.lr), (self.student.new, new_rate)]
         groups = [{"params": list(p.values()), "lr": rate} for p, rate in rated if p]
@@ -211,6 +213,7 @@ class Trainer:
         losses = compute_losses(self.student, view, batch, self.weights, calls, self.autocast)
         total = losses.total(self.weights)
         count_losses(tally, losses, view, batch, total)
+        self.acted += int(losses.acting_B.sum())
         problem = not_finite(losses, batch, step + 1)
         if problem is None:
             try:
@@ -233,7 +236,12 @@ class Trainer:
         """Means over all processes; an error of any of them is raised in all, with the weights as
         they were before this update in a checkpoint."""
         told = None if problem is None else (problem.problem, problem.remedy, problem.field)
-        own = {"tally": tally.facts(), "problem": told, "open": set(self.proof.open)}
+        own = {
+            "tally": tally.facts(),
+            "problem": told,
+            "open": set(self.proof.open),
+            "acted": self.acted,
+        }
         gathered = self.parallel.gathered(own)
         problems = [one["problem"] for one in gathered if one["problem"] is not None]
         if problems:
@@ -242,7 +250,7 @@ class Trainer:
             raise MatrixError(what, remedy=remedy, field=field)
         # What one process has shown is shown: another's share may have no map for long.
         self.proof.open = set[Term].intersection(*(one["open"] for one in gathered))
-        self.proof.expect((step + 1) * self.config.batch, len(self.data))
+        self.proof.expect(sum(one["acted"] for one in gathered), len(self.data))
         return means(one["tally"] for one in gathered)
 
     def _watched(self, step: int, calls: _Taps) -> Mapping[str, float]:

@@ -69,8 +69,9 @@ def count_losses(tally: Tally, losses: Losses, view: View, batch: Batch, total: 
         for layer, loss in alignment.layers.items():
             tally.add(f"{term}/{layer}", _known(loss.total_B, acting_B))
     if "spa" in losses.terms:
-        skipped = losses.terms["spa"].skipped / len(batch.ids)
-        tally.add("spa_skipped", losses.diffusion_B.new_full((len(batch.ids),), skipped))
+        acting = int(acting_B.sum())
+        skipped = losses.terms["spa"].skipped / max(acting, 1)
+        tally.add("spa_skipped", losses.diffusion_B.new_full((acting,), skipped))
     if view.aligner.mode == "probabilities":
         maps = {term: alignment.maps_BRN for term, alignment in losses.terms.items()}
         scores = batch_aas(view, batch, maps.get("sga", {}), maps.get("spa", {}))
