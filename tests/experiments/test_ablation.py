@@ -95,6 +95,9 @@ def test_probes_change_what_they_claim_alone_and_never_meet_test(lab: Any, tmp_p
     assert differences(config("long-selected"), config("selected")) == long
     assert differences(config("long"), config("matrix")) == long
     assert differences(config("strong"), config("matrix")) == {"sga": 0.1, "spa": 0.05}
+    alone = {"v2t": (2,), "v2v": (2,)}
+    assert differences(config("dominant-lora"), config("selected")) == alone
+    assert differences(config("dominant"), config("matrix")) == alone
     assert differences(config("noisy"), config("matrix")) == {"align_noise": (3, 4)}
     assert differences(config("all-id"), config("selected")) == {"lora_layers": "all"}
     assert differences(config("free"), config("matrix")) == {"lora_layers": "all"}
