@@ -156,7 +156,8 @@ def show(options: Common) -> None:
 def plan(options: Plan) -> None:
     settings, known = options.scaled, options.known()
     for pair in pairs(settings, options.split):
-        print(f"{'done   ' if pair in known else 'missing'}  {pair.name}")
+        state = "done" if pair in known else "probe" if pair.row in PROBES else "missing"
+        print(f"{state:<7}  {pair.name}")
     prior = settings.prior
     for deviation in prior.deviations:
         for repeated in (0.0, 0.5, 1.0):

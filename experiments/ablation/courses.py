@@ -115,6 +115,11 @@ class Options:
 def main(options: Options) -> None:
     groups = GROUPS[options.split]
     pairs = [tuple(one.split(",")) for one in options.contrasts]
+    for one, rows in zip(options.contrasts, pairs, strict=True):
+        if len(rows) != 2:
+            raise MatrixError(
+                f"{one!r} is no contrast", remedy="Give <row>,<row>", field="contrasts"
+            )
     file = options.results / options.split / "courses.json"
     made = read_json(file) if file.exists() else {"format": 1, "means": {}, "differences": {}}
     known: dict[str, Measures] = {}

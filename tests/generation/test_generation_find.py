@@ -96,7 +96,7 @@ def test_what_is_found_is_what_is_given(
     stored = videos.video(0).frames_THWC
     (tmp_path / "found/id_maps/p1.png").unlink()
     with (
-        pytest.raises(MatrixError, match=r"p1\.png: this picture is not the one that the video"),
+        pytest.raises(MatrixError, match=r"p1\.png: this picture is not as it was found"),
         replay(tmp_path / "found", backbone, videos.samples),
     ):
         pass
@@ -130,6 +130,11 @@ def test_a_stopped_search_goes_on(plain: Path, tmp_path: Path, adapter: Path) ->
     (folder / "p0.png").unlink()
     assert find_masks(given, Dataset(plain), folder, make) == (2, 6)
     assert finder.asked == 4
+    Image.new("RGB", (SIDE, SIDE)).save(folder / "p0.png")
+    with pytest.raises(MatrixError, match=r"p0\.png: .*as it was found.*copy is for another run"):
+        find_masks(given, Dataset(plain), folder, make)
+    (folder / "p0.png").unlink()
+    find_masks(given, Dataset(plain), folder, make)
     assert np.asarray(Image.open(folder / "p0.png")).any(axis=2).sum() == 16
     reasons = [one.reason for one in read_found(folder / "p0.json").instances]
     assert reasons.count("every region was another phrase's") == 2

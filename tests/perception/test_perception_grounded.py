@@ -69,7 +69,9 @@ def test_a_phrase_is_asked_alone_and_stops_do_not_stand_for_it(tokenizer: Any) -
     expected = np.zeros((60, 90), dtype=bool)
     expected[6:30, :45] = True  # the third box is the first again
     assert (found[0].mask_HW != expected).mean() < 0.03
-    assert finder.propose(FRAME, [" . "]) == [[]]
+    nothing, again = finder.propose(FRAME, [" . ", "red. ball"])
+    assert (nothing, len(again)) == ([], 1)
+    assert told.asked.pop()["input_ids"].tolist() == [[101, 6, 8, 1012, 102]]
     assert len(told.asked) == 1  # there is nothing to ask for
     other, same = finder.propose(FRAME, ["blue ball", "red ball"])
     assert len(told.asked) == 3

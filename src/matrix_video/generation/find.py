@@ -1,6 +1,6 @@
 """First-frame masks of a prompt set, found by the instances' phrases.
 
-Written before the pipeline is loaded, so that detector and video model are never in memory
+Written before the command loads the pipeline, so that detector and video model are not in memory
 together: ``id_maps/<prompt>.png``, one flat colour an instance as `read_id_map` reads it, and
 ``id_maps/<prompt>.json``, what was found and what was not. A copy can be mended by hand and given
 to another run with ``--id-maps``.
@@ -102,6 +102,7 @@ def find_masks(
                     instances=_instances(given, painted_HW3),
                 )
                 write_json(record, masks.model_dump(mode="json"))
+            check_pictures(folder, [sample])
             known = read_found(record).instances
             total += len(known)
             found += sum(one.colour is not None for one in known)
@@ -111,7 +112,7 @@ def find_masks(
 
 def read_found(file: Path) -> FoundMasks:
     """`MatrixError` names the field that is wrong."""
-    remedy = "Delete the file to have the prompt's masks found again"
+    remedy = "Delete the run folder and generate again"
     return read_record(file, FoundMasks, what="a record of found masks", remedy=remedy)
 
 
@@ -156,14 +157,15 @@ def _instances(
 
 
 def check_pictures(folder: Path, samples: Sequence[Sample]) -> None:
-    """`MatrixError` for a picture that has been changed since it was found."""
+    """`MatrixError` for a picture that has been changed since it was found: a video that was made
+    with it could not be made again."""
     for sample in samples:
         picture = folder / f"{sample.id}.png"
         record = read_found(folder / f"{sample.id}.json")
         if not picture.exists() or sha256_file(picture) != record.picture_sha256:
             raise MatrixError(
-                "this picture is not the one that the video was made with: it has changed since",
-                remedy="Restore it, or generate the videos again with a copy as --id-maps",
+                "this picture is not as it was found: it has changed since",
+                remedy="Restore it; a mended copy is for another run, with --id-maps",
                 file=picture,
             )
 

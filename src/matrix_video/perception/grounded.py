@@ -11,6 +11,7 @@ processor for it needs torchvision.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Final, Self
 
@@ -86,7 +87,8 @@ class GroundedFinder:
 
     def _detect(self, picture: Any, phrase: str) -> tuple[Tensor, Tensor]:
         """Boxes [D,4] as shares of the sides, and scores [D], the best first."""
-        words = phrase.lower().strip().rstrip(".")
+        # The detector cuts its text at these: within a phrase they would part its words.
+        words = " ".join(re.sub(r"[.?]", " ", phrase.lower()).split())
         given = self.tokenizer(
             f"{words}.",
             return_tensors="pt",
@@ -99,7 +101,8 @@ class GroundedFinder:
         # (transformers' own post-processing takes them too; ours is the stricter reading).
         means_L = (spans_L2[:, 1] > spans_L2[:, 0]) & (spans_L2[:, 1] <= len(words))
         if not bool(means_L.any()):
-            return torch.zeros(0, 4), torch.zeros(0)
+            device = self.detector.device
+            return torch.zeros(0, 4, device=device), torch.zeros(0, device=device)
         out = self.detector(**picture, **given.to(self.detector.device))
         logits_QL = out.logits[0, :, : len(means_L)]
         scores_Q = logits_QL[:, means_L.to(logits_QL.device)].sigmoid().amax(dim=1)
@@ -134,10 +137,10 @@ def normalised(frame_HW3: NDArray[np.uint8]) -> Tensor:
 
 
 def _suppressed(boxes_D4: Tensor) -> list[int]:
-    """Indices to keep: of boxes that overlap by `_SAME_BOX` the first alone."""
+    """Indices to keep: of boxes that overlap by `_SAME_BOX` the first alone; none without area."""
     area_D = (boxes_D4[:, 2:] - boxes_D4[:, :2]).clamp(min=0).prod(dim=1)
     kept: list[int] = []
-    for index in range(len(boxes_D4)):
+    for index in area_D.nonzero()[:, 0].tolist():
         upper_D2 = torch.maximum(boxes_D4[kept, :2], boxes_D4[index, :2])
         lower_D2 = torch.minimum(boxes_D4[kept, 2:], boxes_D4[index, 2:])
         shared_D = (lower_D2 - upper_D2).clamp(min=0).prod(dim=1)

@@ -53,7 +53,8 @@ def locate(
 ) -> dict[str, Found]:
     """The region of each phrase, by the keys of ``phrases``; no region is given twice.
 
-    Of all ways to share the regions out, the one of the largest sum of scores. Raises
+    Of all ways to share the regions out, the one of the largest sum of scores. Regions are one from
+    an overlap of `SAME_REGION`: a part of an instance may still go to another phrase. Raises
     ``ValueError`` for a frame of another shape or dtype.
     """
     if frame_HW3.ndim != 3 or frame_HW3.shape[2] != 3 or frame_HW3.dtype != np.uint8:

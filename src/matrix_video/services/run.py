@@ -20,7 +20,6 @@ from typing import Any, Final, cast
 
 import yaml
 from pydantic import BaseModel
-from pydantic_core import to_jsonable_python
 
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import (
@@ -215,11 +214,7 @@ class RunFolder:
 
 def _defaults(config: BaseModel) -> dict[str, Any]:
     """Of the options that have one, as they are stored."""
-    return {
-        name: to_jsonable_python(field.get_default(call_default_factory=True, validated_data={}))
-        for name, field in type(config).model_fields.items()
-        if not field.is_required()
-    }
+    return type(config).model_construct().model_dump(mode="json")
 
 
 def _is_file(descriptor: int, path: Path) -> bool:

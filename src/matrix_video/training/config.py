@@ -86,7 +86,8 @@ class TrainConfig(ClipOptions):
         default=None, min_length=1
     )
     """Noise levels at which SGA and SPA act: of five evenly spaced ones, from the least noise (0)
-    to the most (4), those that are nearest to a sample's. None: all (paper: silent)."""
+    to the most (4), those that are nearest to a sample's. At others a sample counts as 0, so that
+    the losses weigh less in all. None: all (paper: silent)."""
     shuffle_masks: bool = False
     """Placebo: every clip is compared with the masks of another one, so that the losses do their
     work and say nothing."""
