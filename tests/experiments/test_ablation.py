@@ -330,23 +330,40 @@ def test_the_readme_has_the_table_of_the_results(lab: Any) -> None:
 # -- courses ---------------------------------------------------------------------------------
 
 
-def test_the_truth_strays_nowhere_and_a_frozen_frame_does(lab: Any, tmp_path: Path) -> None:
+def test_courses_know_how_far_a_video_strays(
+    lab: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_split(tmp_path / "prompts", 3, seed=0, split="val")
     prompts = Dataset(tmp_path / "prompts")
-    frozen = tmp_path / "frozen"
-    with DatasetWriter(frozen) as writer:
-        for i in range(3):
-            video = prompts.video(i)
-            still_THWC = np.repeat(video.frames_THWC[:1], len(video), axis=0)
-            writer.add(prompts.sample(i), still_THWC, video.fps, {}, lossless=True)
-    true = lab.courses.measure(tmp_path / "prompts", prompts, 3)
+    out = tmp_path / "out"
+    for row in ("frozen", "moved"):
+        with DatasetWriter(out / f"val/{row}-0/videos-val/dataset") as writer:
+            for i in range(3):
+                video = prompts.video(i)
+                frames_THWC = np.repeat(video.frames_THWC[:1], len(video), axis=0)
+                if row == "moved":  # everything two pixels to the right after the first frame
+                    frames_THWC = video.frames_THWC.copy()
+                    frames_THWC[1:, :, 2:] = video.frames_THWC[1:, :, :-2]
+                writer.add(prompts.sample(i), frames_THWC, video.fps, {}, lossless=True)
+    moved, frozen = (out / f"val/{row}-0/videos-val/dataset" for row in ("moved", "frozen"))
+    aside = lab.courses.measure(moved, prompts, 3)
     still = lab.courses.measure(frozen, prompts, 3)
-    assert all(np.nanmax(values) == 0 for name, values in true.items() if "error" in name)
+    assert np.median(aside["error subject"]) == pytest.approx(2, abs=0.5)
     assert np.nanmin(still["error subject"]) > 1  # whoever acts moves
-    gap = lab.courses.differences([still], [true])["error subject"]
-    assert gap["mean"] == pytest.approx(np.mean(still["error subject"]))
-    assert (gap["seeds"], gap["prompts"]) == (1, 3)
-    with pytest.raises(MatrixError, match=r"frozen: prompt val-0-000003 has no video"):
+    gap = lab.courses.differences([still], [aside])["error subject"]
+    assert gap["mean"] == pytest.approx(np.mean(still["error subject"] - aside["error subject"]))
+    (tmp_path / "out/data").mkdir()
+    (tmp_path / "prompts").rename(tmp_path / "out/data/val")
+    common = {"out": out, "prompts": 3, "results": tmp_path}
+    for contrast in ("frozen,moved", "moved,frozen"):
+        lab.courses.main(lab.courses.Options((contrast,), **common))
+        capsys.readouterr()
+    kept = json.loads((tmp_path / "val/courses.json").read_text())["differences"]
+    assert [*kept] == ["frozen − moved", "moved − frozen"]
+    assert kept["frozen − moved"]["error subject"]["mean"] == pytest.approx(gap["mean"])
+    with pytest.raises(MatrixError, match=r"contrasts: 'moved' is no contrast"):
+        lab.courses.main(lab.courses.Options(("moved",), **common))
+    with pytest.raises(MatrixError, match=r"dataset: prompt val-0-000003 has no video"):
         write_split(tmp_path / "more", 4, seed=0, split="val")
         lab.courses.measure(frozen, Dataset(tmp_path / "more"), 4)
 

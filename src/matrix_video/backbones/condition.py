@@ -12,7 +12,7 @@ is absent, the model is exactly the base (plus LoRA).
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -47,7 +47,7 @@ def paint_ids(masks_IHW: NDArray[np.bool_], generator: torch.Generator) -> NDArr
     would tell the model who the agent is. Where masks overlap the smaller instance is on top.
     Raises `MatrixError` for more instances than there are colours.
     """
-    instances, height, width = masks_IHW.shape
+    instances = len(masks_IHW)
     if instances > len(ID_COLOURS):
         raise MatrixError(
             f"{instances} instances, but an id map has only {len(ID_COLOURS)} colours",
@@ -55,11 +55,18 @@ def paint_ids(masks_IHW: NDArray[np.bool_], generator: torch.Generator) -> NDArr
             field="instances",
         )
     order = torch.randperm(len(ID_COLOURS), generator=generator).tolist()
-    image = np.zeros((height, width, 3), dtype=np.uint8)
+    return paint(masks_IHW, [ID_COLOURS[k] for k in order[:instances]])
+
+
+def paint(
+    masks_IHW: NDArray[np.bool_], colours: Sequence[tuple[int, int, int]]
+) -> NDArray[np.uint8]:
+    """Picture [H,W,3] of masks [I,H,W], each in its colour, a smaller one over a larger."""
+    image_HW3 = np.zeros((*masks_IHW.shape[1:], 3), dtype=np.uint8)
     sizes = masks_IHW.sum(axis=(1, 2))
     for index in np.argsort(-sizes, kind="stable"):
-        image[masks_IHW[index]] = ID_COLOURS[order[index]]
-    return image
+        image_HW3[masks_IHW[index]] = colours[index]
+    return image_HW3
 
 
 class ConditionProjection(nn.Module):

@@ -39,9 +39,9 @@ class GenerateConfig(ClipOptions):
     instances' phrases: "appearance" by colour, shape and size in plain drawings, "grounded" by
     GroundingDINO and SAM 2. What is found lies in ``id_maps/`` of the run, to be looked at."""
     detector: str = "IDEA-Research/grounding-dino-base"
-    """GroundingDINO for "grounded": a folder or a hub id (paper: base)."""
+    """GroundingDINO for "grounded": a folder or a hub id (authors: base)."""
     segmenter: str = "facebook/sam2.1-hiera-large"
-    """SAM 2 for "grounded": a folder or a hub id (paper: 2.1, hiera-large)."""
+    """SAM 2 for "grounded": a folder or a hub id (authors: 2.1, hiera-large)."""
     box_threshold: float = Field(default=0.35, ge=0, le=1)
     """Least score of a box of the detector (authors: 0.35)."""
 

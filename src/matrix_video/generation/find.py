@@ -8,7 +8,7 @@ to another run with ``--id-maps``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal
 
@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
-from matrix_video.backbones.condition import ID_COLOURS
+from matrix_video.backbones.condition import ID_COLOURS, paint
 from matrix_video.data.dataset import Dataset
-from matrix_video.data.sample import Sample
 from matrix_video.generation.config import GenerateConfig
 from matrix_video.perception.appearance import AppearanceFinder
 from matrix_video.perception.grounded import GroundedFinder
@@ -102,8 +101,7 @@ def find_masks(
                     instances=_instances(given, painted_HW3),
                 )
                 write_json(record, masks.model_dump(mode="json"))
-            check_pictures(folder, [sample])
-            known = read_found(record).instances
+            known = found_in(folder, sample.id).instances
             total += len(known)
             found += sum(one.colour is not None for one in known)
             advance(1)
@@ -156,28 +154,21 @@ def _instances(
     return tuple(instances)
 
 
-def check_pictures(folder: Path, samples: Sequence[Sample]) -> None:
-    """`MatrixError` for a picture that has been changed since it was found: a video that was made
-    with it could not be made again."""
-    for sample in samples:
-        picture = folder / f"{sample.id}.png"
-        record = read_found(folder / f"{sample.id}.json")
-        if not picture.exists() or sha256_file(picture) != record.picture_sha256:
-            raise MatrixError(
-                "this picture is not as it was found: it has changed since",
-                remedy="Restore it; a mended copy is for another run, with --id-maps",
-                file=picture,
-            )
+def found_in(folder: Path, name: str) -> FoundMasks:
+    """What was found for a prompt. `MatrixError` for a picture that has changed since: a video that
+    was made with it could not be made again."""
+    picture, record = folder / f"{name}.png", read_found(folder / f"{name}.json")
+    if not picture.exists() or sha256_file(picture) != record.picture_sha256:
+        raise MatrixError(
+            "this picture is not as it was found: it has changed since",
+            remedy="Restore it; a mended copy is for another run, with --id-maps",
+            file=picture,
+        )
+    return record
 
 
 def _painted(given: dict[str, Found], size: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Picture uint8 [H,W,3]; where masks overlap the smaller instance is on top, as in training."""
-    picture_HW3 = np.zeros((*size, 3), dtype=np.uint8)
-    masks = {
-        index: one.proposal.mask_HW
-        for index, one in enumerate(given.values())
-        if one.proposal is not None
-    }
-    for index in sorted(masks, key=lambda one: -int(masks[one].sum())):
-        picture_HW3[masks[index]] = ID_COLOURS[index]
-    return picture_HW3
+    """Picture uint8 [H,W,3], the k-th instance in the k-th colour."""
+    nothing_HW = np.zeros(size, dtype=bool)
+    masks = [nothing_HW if f.proposal is None else f.proposal.mask_HW for f in given.values()]
+    return paint(np.stack(masks), ID_COLOURS)

@@ -25,7 +25,7 @@ from matrix_video.data.sample import Sample
 from matrix_video.data.transform import ClipTransform
 from matrix_video.generation.config import GenerateConfig
 from matrix_video.generation.facts import FACTS, GenerationFacts, read_facts
-from matrix_video.generation.find import ID_MAPS, check_pictures
+from matrix_video.generation.find import ID_MAPS, found_in
 from matrix_video.generation.run import STAGE, load_prompt
 from matrix_video.generation.sampler import OnStep, Sampling, sample
 from matrix_video.services.errors import MatrixError
@@ -78,8 +78,8 @@ def replay(folder: Path, backbone: Backbone, samples: Sequence[Sample]) -> Gener
     _check_model(folder, facts, backbone)
     prompts = Dataset(config.prompts, ClipTransform(size=config.size))
     _check_samples(folder, prompts, samples)
-    if config.finds:
-        check_pictures(folder / ID_MAPS, samples)
+    for given in samples if config.finds else ():
+        found_in(folder / ID_MAPS, given.id)
     prompts = prompts.subset(known.id for known in samples)
     adapter = None
     if config.adapter is not None:

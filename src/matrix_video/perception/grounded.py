@@ -3,10 +3,10 @@
 Shapes: H rows, W columns, 3 channels; Q queries, L text tokens, D detections. Boxes are
 left, top, right, bottom.
 
-The paper's tools and thresholds (SPEC section 7 and 10: GroundingDINO base, box threshold 0.35;
-SAM 2.1 hiera-large). Each phrase is asked for by itself: with several in one prompt the detector is
-known to lose all but one (our choice). SAM 2's picture is made ready here, since transformers' own
-processor for it needs torchvision.
+The paper's tools; models and box threshold (0.35) are those of the authors' evaluation code. Each
+phrase is asked for by itself: with several in one prompt the detector is known to lose all but one
+(our choice). SAM 2's picture is made ready here, since transformers' own processor for it needs
+torchvision.
 """
 
 from __future__ import annotations
