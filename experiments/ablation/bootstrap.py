@@ -32,7 +32,7 @@ class Interval:
 
     @property
     def resolved(self) -> bool:
-        """Whether 0 lies outside."""
+        """Whether 0 lies outside. A verdict also asks for the difference said to be detectable."""
         return self.low > 0 or self.high < 0
 
 

@@ -24,6 +24,7 @@ from ablation.rows import (
 )
 from ablation.settings import GROUPS, Settings, Split
 from matrix_video.evaluation.scoring import METRICS, Metric
+from matrix_video.report.collect.scores import REFERENCE_NAMES
 from matrix_video.report.content import METRIC_NAMES
 from matrix_video.report.wording import duration, number, signed
 
@@ -103,8 +104,9 @@ def make_table(
     }
     rows = {name: found for name, found in rows.items() if found}
     prior, prompts = settings.prior, settings.prompts
+    seeds = 1 if split == "val" else settings.seeds
     resolves = [
-        detectable(deviation, prior.seed_deviation, repeated, seeds=settings.seeds, prompts=prompts)
+        detectable(deviation, prior.seed_deviation, repeated, seeds=seeds, prompts=prompts)
         for deviation in prior.deviations
         for repeated in (0.0, 1.0)
     ]
@@ -123,6 +125,7 @@ def make_table(
         "format": 1,
         "split": split,
         "fraction": fraction,
+        "seeds": seeds,
         "settings": settings.model_dump(mode="json"),
         "detectable": [round(value, 4) for value in (min(resolves), max(resolves))],
         "rows": {
@@ -163,21 +166,25 @@ def markdown(table: Mapping[str, Any]) -> str:
     settings, groups = table["settings"], GROUPS[table["split"]]
     low, high = table["detectable"]
     parts = [
-        f"Split `{table['split']}`, {settings['prompts']} prompts, {settings['seeds']} training "
-        f"seeds, {settings['training']['steps']} updates, {settings['sampling']['steps']} sampling "
-        f"steps. A true difference of IF of {low:.3f} to {high:.3f} is found with a power of 80 % "
-        "(stated before the run, docs/log.md). Intervals: 95 %, bootstrap over training seeds and "
-        "prompts.",
+        f"Split `{table['split']}`, {settings['prompts']} prompts, training seeds: "
+        f"{table['seeds']}, {settings['training']['steps']} updates, "
+        f"{settings['sampling']['steps']} sampling steps. A true difference of IF of {low:.3f} to "
+        f"{high:.3f} is found with a power of 80 %, and a difference below {low:.3f} is called not "
+        "resolved (both stated before the run, docs/log.md). Intervals: 95 %, bootstrap over "
+        "training seeds and prompts.",
         _grid(
             ["row", "seeds", *(METRIC_NAMES[m] for m in METRICS if m != "if")]
             + [f"IF `{group}`" for group in groups if len(groups) > 1]
             + ["IF", "paper: KISA", "SGI", "IF"],
             [_score_row(name, row, groups) for name, row in table["rows"].items()]
-            + [_reference_row(name, row, groups) for name, row in table["references"].items()],
+            + [
+                [*_reference_row(name, row, len(groups) if len(groups) > 1 else 0), "", "", ""]
+                for name, row in table["references"].items()
+            ],
         ),
         _grid(
             ["difference", *(METRIC_NAMES[metric] for metric in SHOWN), "IF is"],
-            [_contrast_row(one) for one in table["contrasts"]],
+            [_contrast_row(one, low) for one in table["contrasts"]],
         ),
         _grid(
             [
@@ -197,26 +204,32 @@ def markdown(table: Mapping[str, Any]) -> str:
 
 
 def short(table: Mapping[str, Any]) -> str:
-    """The table of the README: every row that there is to be, and the headline contrasts."""
-    rows = table["rows"]
+    """The table of the README: every row that there is to be, null rows, and the headlines."""
+    rows, shown = table["rows"], [m for m in METRICS if m != "if"]
     lines = [
         [
             *(TITLES[name], str(len(rows[name]["seeds"])) if name in rows else "–"),
-            *(_value(rows[name]["scores"][m]) if name in rows else "–" for m in ("kisa", "sgi")),
+            *(_value(rows[name]["scores"][m]) if name in rows else "–" for m in shown),
             _with_interval(rows[name]["scores"]["if"], sign=False) if name in rows else "–",
+            _minutes(rows[name]["seconds"]) if name in rows else "–",
             *(map(number, PAPER[name]) if name in PAPER else ["–"] * 3),
         ]
         for name in TITLES
     ]
+    lines += [[*_reference_row(name, row), *["–"] * 4] for name, row in table["references"].items()]
+    names = [METRIC_NAMES[m] for m in shown]
     contrasts = [one for one in table["contrasts"] if one["headline"]]
+    verdicts = [_contrast_row(one, table["detectable"][0]) for one in contrasts]
     parts = [
-        _grid(["row", "seeds", "KISA", "SGI", "IF", "paper: KISA", "SGI", "IF"], lines),
-        _grid(
-            ["difference of IF", "mean", "is"],
-            [[row[0], row[1], row[-1]] for row in map(_contrast_row, contrasts)],
-        ),
+        _grid(["row", "seeds", *names, "IF", "CPU min", "paper: KISA", "SGI", "IF"], lines),
+        _grid(["difference of IF", "mean", "is"], [[row[0], row[1], row[-1]] for row in verdicts]),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _minutes(seconds: Mapping[str, float]) -> str:
+    """CPU minutes to train a row with one training seed, and to make its videos."""
+    return f"{sum(seconds.get(f'{stage} cpu', 0) for stage in ('train', 'generate')) / 60:.0f}"
 
 
 def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -226,30 +239,41 @@ def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _score_row(name: str, row: Mapping[str, Any], groups: Sequence[str]) -> list[str]:
     found = row["scores"]
-    means = [_value(found[m]) for m in METRICS if m != "if"]
+    means = [
+        _with_interval(found[m], sign=False) if m in SHOWN else _value(found[m])
+        for m in METRICS
+        if m != "if"
+    ]
     means += [_value(found[f"if {group}"]) for group in groups if len(groups) > 1]
     paper = ["–"] * 3 if row["paper"] is None else [number(value) for value in row["paper"]]
     title = f"**{_NAMES[name]}**" if name in {left for left, _ in HEADLINES} else _NAMES[name]
     return [title, str(len(row["seeds"])), *means, _with_interval(found["if"], sign=False), *paper]
 
 
-def _reference_row(name: str, row: Mapping[str, Any], groups: Sequence[str]) -> list[str]:
+def _reference_row(name: str, row: Mapping[str, Any], blanks: int = 0) -> list[str]:
+    """A null row or the ceiling, with so many empty cells before IF."""
     means = ["–" if row[m] is None else number(row[m]) for m in METRICS]
-    blank = ["" for _ in groups if len(groups) > 1]
-    return [name.replace("_", " "), "–", *means[:-1], *blank, means[-1], "", "", ""]
+    return [REFERENCE_NAMES[name], "–", *means[:-1], *[""] * blanks, means[-1]]
 
 
-def _contrast_row(one: Mapping[str, Any]) -> list[str]:
+def _contrast_row(one: Mapping[str, Any], least: float) -> list[str]:
     names = f"{_NAMES[one['left']]} − {_NAMES[one['right']]}"
-    found = one["if"]
-    if found is None:
-        verdict = "not measured"
-    elif not found["resolved"]:
-        verdict = "not resolved"
-    else:
-        verdict = "higher" if found["mean"] > 0 else "lower"
     cells = [_with_interval(one[metric], sign=True) for metric in SHOWN]
-    return [f"**{names}**" if one["headline"] else names, *cells, verdict]
+    bold = f"**{names}**" if one["headline"] else names
+    return [bold, *cells, _verdict(one["if"], least)]
+
+
+def _verdict(found: Mapping[str, Any] | None, least: float) -> str:
+    """What a difference is. One below ``least``, which the run was said beforehand not to tell, is
+    not resolved even where its interval leaves 0 out."""
+    if found is None:
+        return "not measured"
+    if not found["resolved"]:
+        return "not resolved"
+    side = "higher" if found["mean"] > 0 else "lower"
+    if abs(found["mean"]) < least:
+        return f"not resolved ({side}, but by less than {least:.3f})"
+    return side
 
 
 def _compute_row(name: str, row: Mapping[str, Any]) -> list[str]:

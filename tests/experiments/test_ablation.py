@@ -300,9 +300,10 @@ def test_table_has_rows_contrasts_and_the_papers_numbers(lab: Any) -> None:
     assert 0.03 < low < high < 0.09  # of 40 prompts and 2 training seeds
     text = lab.table.markdown(table)
     for line in (
-        "| LoRA, selected layers, id map | 2 | 0.600 | 0.600 | 1.000 | 0.600 | 0.600 | 0.600 | "
-        "0.600 | 0.600 [0.540, 0.660] | 0.490 | 0.594 | 0.542 |",
-        "| ceiling | – | 0.500 | 0.500 | 1.000 | 0.500 | 0.500 |  |  | 0.500 |  |  |  |",
+        "| LoRA, selected layers, id map | 2 | 0.600 [0.540, 0.660] | 0.600 [0.540, 0.660] | "
+        "1.000 [1.000, 1.000] | 0.600 | 0.600 | 0.600 | 0.600 | 0.600 [0.540, 0.660] | 0.490 | "
+        "0.594 | 0.542 |",
+        "| ground truth through the VAE | – | 0.500 | 0.500 | 1.000 | 0.500 | 0.500 |  |  | 0.500 |  |  |  |",
         "IF `test-iid` | IF `test-composition` | IF | paper: KISA | SGI | IF |",
         "| lora 1,000, cond 20 | 0.0300 | 2/v2t 0.375 | – (–) | 1 min 30 s (2 min 30 s) | – (–) | "
         "a machine |",
@@ -312,6 +313,52 @@ def test_table_has_rows_contrasts_and_the_papers_numbers(lab: Any) -> None:
         line for line in text.splitlines() if line.startswith("| **+ SPA + SGA (MATRIX) −")
     ]
     assert [line.split("| ")[-1] for line in headlines] == ["not resolved |", "lower |"]
+    brief = lab.table.short(table).splitlines()
+    assert brief[0] == (
+        "| row | seeds | KISA_raw | SGI_raw | SPI | KISA | SGI | IF | CPU min | paper: KISA | SGI | IF |"
+    )
+    for line in (
+        "| + SPA | – | – | – | – | – | – | – | – | 0.451 | 0.540 | 0.496 |",
+        "| + SPA + SGA (MATRIX) | 2 | 0.600 | 0.600 | 1.000 | 0.600 | 0.600 | "
+        "0.600 [0.540, 0.660] | 2 | 0.546 | 0.641 | 0.593 |",
+        "| ground truth through the VAE | – | 0.500 | 0.500 | 1.000 | 0.500 | 0.500 | 0.500 | – | – | – | – |",
+    ):
+        assert line in brief
+
+
+@pytest.mark.parametrize(
+    ("gain", "verdict"),
+    [
+        (-0.02, "not resolved (lower, but by less than 0.053)"),
+        (0.02, "not resolved (higher, but by less than 0.053)"),
+        (0.06, "higher"),
+        (0.0, "not resolved"),
+    ],
+)
+def test_a_difference_below_the_detectable_one_is_not_resolved(
+    lab: Any, gain: float, verdict: str
+) -> None:
+    """Even where its interval is narrow: the difference is the same for every prompt."""
+    settings = lab.settings.read_settings().scaled(0.1).model_copy(update={"seeds": 2})
+    results = [
+        made(lab, settings, row, seed, 0.1 + extra, split="test")
+        for row, extra in (("selected", 0.0), ("matrix", gain))
+        for seed in (0, 1)
+    ]
+    table = lab.table.make_table({one.pair: one for one in results}, settings, "test", 1.0)
+    (line,) = (one for one in lab.table.short(table).splitlines() if "MATRIX) −" in one)
+    assert line.endswith(f"] | {verdict} |")
+
+
+def test_on_val_the_detectable_difference_is_that_of_one_training_seed(lab: Any) -> None:
+    settings = lab.settings.read_settings()
+    result = made(lab, settings, "matrix", 0, 0.0)
+    on_val = lab.table.make_table({result.pair: result}, settings, "val", 1.0)
+    on_test = lab.table.make_table({result.pair: result}, settings, "test", 1.0)
+    assert on_test["detectable"] == [0.0161, 0.0222]  # docs/log.md, 2026-11-25
+    assert on_val["seeds"] == 1
+    assert on_val["detectable"][0] > on_test["detectable"][0]
+    assert "training seeds: 1, " in lab.table.markdown(on_val)
 
 
 def test_the_readme_has_the_table_of_the_results(lab: Any) -> None:

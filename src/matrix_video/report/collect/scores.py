@@ -21,7 +21,7 @@ from matrix_video.report.content import (
 from matrix_video.services.records import read_record
 
 CEILING: Final = "ceiling"
-_NAMES: Final = {
+REFERENCE_NAMES: Final = {
     "frozen_first_frame": "frozen first frame",
     "another_prompts_clip": "another prompt’s clip",
     "straight_drift": "straight drift",
@@ -159,7 +159,7 @@ def _evaluation(run: Run, name: str) -> Evaluation:
         row=RunRow(name, "run", _estimates(scores.summary), unscored, len(answers)),
         nulls=tuple(
             RunRow(
-                _NAMES.get(name, name.replace("_", " ")),
+                REFERENCE_NAMES.get(name, name.replace("_", " ")),
                 CEILING if name == CEILING else "null",
                 _estimates(summary),
             )
