@@ -207,6 +207,11 @@ def test_each_sample_is_encoded_once(encoded: list[Encoded], tmp_path: Path, cac
         assert same(again[0], encoded[0])
         assert same(again[1], encoded[1])
         assert calls == [0, 2, 1]
+        stored = bytearray((folder / "k2.safetensors").read_bytes())
+        stored[-1] ^= 1
+        (folder / "k2.safetensors").write_bytes(stored)
+        with pytest.raises(MatrixError, match=r"k2\.safetensors: .*not those that were written.*d"):
+            again[2]
         (folder / "k0.safetensors").write_bytes(b"garbage")
         with pytest.raises(MatrixError, match=r"k0\.safetensors: not a cached sample.*delete"):
             again[0]

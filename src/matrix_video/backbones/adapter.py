@@ -24,11 +24,12 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from peft import PeftConfig, get_peft_model_state_dict
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from matrix_video.backbones.condition import Condition
 from matrix_video.backbones.fingerprint import Fingerprint, fingerprint
+from matrix_video.backbones.tensors import save_tensors
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import atomic_dir, read_json, write_json
 from matrix_video.services.records import invalid_record, read_record
@@ -114,8 +115,8 @@ def save_adapter(
     config = _configs(transformer)["default"].to_dict()
     metadata = {f"{_PREFIX}{key}": _plain(value) for key, value in sorted(config.items())}
     with atomic_dir(directory) as temporary:
-        save_file(
-            {f"{_PREFIX}{key}": _stored(value) for key, value in state.items()},
+        save_tensors(
+            {f"{_PREFIX}{key}": value for key, value in state.items()},
             temporary / LORA_FILE,
             {"format": "pt", LORA_ADAPTER_METADATA_KEY: json.dumps(metadata, sort_keys=True)},
         )
@@ -184,8 +185,7 @@ def read_module(directory: Path, name: str) -> ModuleFiles | None:
 
 def _write_module(directory: Path, name: str, files: ModuleFiles) -> None:
     write_json(directory / f"{name}.json", dict(files.facts))
-    tensors = {key: _stored(value) for key, value in files.state.items()}
-    save_file(tensors, directory / f"{name}.safetensors", {"format": "pt"})
+    save_tensors(files.state, directory / f"{name}.safetensors", {"format": "pt"})
 
 
 def _read_lora(file: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
@@ -295,7 +295,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, set):
         return sorted(cast("set[str]", value))
     return getattr(value, "value", value)
-
-
-def _stored(value: Tensor) -> Tensor:
-    return value.detach().contiguous().cpu()

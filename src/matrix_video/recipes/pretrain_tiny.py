@@ -14,8 +14,9 @@ import torch
 import tyro
 from diffusers import AutoencoderKLCogVideoX
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
+from matrix_video.backbones.tensors import save_tensors
 from matrix_video.data.dataset import Dataset
 from matrix_video.services.files import atomic_dir, atomic_path, sha256_file, sha256_text
 from matrix_video.services.progress import progress
@@ -100,7 +101,7 @@ def _encoded(
     if not cache.exists():
         latents, images = encode_clips(trainer.backbone, frames_of(path, count))
         with atomic_path(cache) as temporary:
-            save_file({"latents": latents, "images": images}, temporary)
+            save_tensors({"latents": latents, "images": images}, temporary, {})
     stored = load_file(cache)
     tokens_NL = trainer.tokens([sample.caption for sample in samples])
     return EncodedClips(stored["latents"], stored["images"], tokens_NL)

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from matrix_video.alignment.targets import Targets
 from matrix_video.backbones.base import Backbone
 from matrix_video.backbones.condition import paint_ids
 from matrix_video.backbones.seeds import keyed_generator
+from matrix_video.backbones.tensors import digest, save_tensors
 from matrix_video.backbones.text import Text
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import atomic_path
@@ -84,16 +84,18 @@ def write_encoded(file: Path, encoded: Encoded) -> None:
     tensors[_TEXT] = encoded.text.embeds_BLE
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(file) as temporary:
-        kept = {name: value.contiguous() for name, value in tensors.items()}
-        save_file(kept, temporary, {"id": encoded.id, "clip": json.dumps(encoded.clip)})
+        facts = {"id": encoded.id, "clip": json.dumps(encoded.clip), "sha256": digest(tensors)}
+        save_tensors(tensors, temporary, facts)
 
 
 def read_encoded(file: Path) -> Encoded:
-    """Inverse of `write_encoded`; `MatrixError` for a file that is none of ours."""
+    """Inverse of `write_encoded`; `MatrixError` for a file that is none of ours, or was changed."""
     with _reading(file):
         with safe_open(file, framework="pt") as opened:
             metadata = opened.metadata()
             tensors = {name: opened.get_tensor(name) for name in sorted(opened.keys())}
+        if digest(tensors) != metadata["sha256"]:
+            raise ValueError("its contents are not those that were written")
         image = tensors.pop("image_FCHW", None)
         of_text, of_image = (_under(prefix, tensors) for prefix in (_TEXT, _IMAGE))
         return Encoded(

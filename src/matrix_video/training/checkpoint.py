@@ -1,7 +1,8 @@
 """Checkpoints: one safetensors file with everything that an update changes.
 
 A resumed run continues to bit-identical weights (on one kind of machine): parameters and AdamW's
-moments are stored exactly, the learning rate and all noise depend on the step alone.
+moments are stored exactly; the learning rate, the order of the samples and all that is random about
+them follow from the step and the config, so no scheduler, sampler or generator has a state to keep.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from typing import Final, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from matrix_video.backbones.tensors import save_tensors
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import atomic_path
 from matrix_video.training.parallel import placed_as, whole
@@ -33,11 +34,13 @@ def save_checkpoint(
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.AdamW,
     average: Mapping[str, Tensor] | None = None,
+    config: str = "{}",
 ) -> Path | None:
     """Write the state after ``step`` updates; older checkpoints go once it is complete.
 
     All processes of a run must call it, since parameters may be split over them; it is written
-    where ``run`` is given. ``average`` is the moving average, if there is one.
+    where ``run`` is given. ``average`` is the moving average, if there is one; ``config`` the
+    resolved config as JSON, for whoever finds the file alone (the run folder has its own).
     """
     tensors: dict[str, Tensor] = {}
     for name, parameter in parameters.items():
@@ -54,8 +57,8 @@ def save_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"step-{step:08d}.safetensors"
     with atomic_path(file) as temporary:
-        stored = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(stored, temporary, {"format": FORMAT, "step": str(step)})
+        facts = {"format": FORMAT, "step": str(step), "config": config}
+        save_tensors(tensors, temporary, facts)
     for older in _checkpoints(run):
         if older != file:
             older.unlink()

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from matrix_video.backbones.tensors import save_tensors
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import atomic_path
 
@@ -107,11 +108,8 @@ class PretrainState:
             tensors[f"exp_avg/{key}"] = moments["exp_avg"]
             tensors[f"exp_avg_sq/{key}"] = moments["exp_avg_sq"]
         with atomic_path(self.folder / "checkpoint.safetensors") as path:
-            save_file(
-                {key: value.contiguous() for key, value in tensors.items()},
-                path,
-                metadata={"step": str(self.step), "config": json.dumps(dict(config))},
-            )
+            facts = {"step": str(self.step), "config": json.dumps(dict(config))}
+            save_tensors(tensors, path, facts)
 
     def resume(
         self, config: Mapping[str, Any], *, may_change: tuple[str, ...] = ("steps",)
