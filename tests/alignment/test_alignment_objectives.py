@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -143,6 +144,19 @@ def test_gradients_reach_queries_keys_and_decoder(mode: MapMode) -> None:
 
     inputs = (observed.q, observed.k, decoder.last.weight, decoder.inner.conv.weight)
     assert torch.autograd.gradcheck(loss, inputs, fast_mode=True)
+
+
+def test_where_the_attention_looks_is_told_in_both_modes() -> None:
+    calls, sites = {"a": call(7)}, {"a": SITE}
+    for term, weights, wanted in (
+        (sga, phrase_weights(), targets(40, 2)),
+        (spa, region_weights(), targets(41, 2)),
+    ):
+        compared = term(calls, sites, weights, wanted, ALIGNER)
+        other = term(calls, sites, weights, wanted, replace(ALIGNER, mode="logits"))
+        assert torch.equal(other.maps_BRN["a"], compared.maps_BRN["a"])
+        assert not other.maps_BRN["a"].requires_grad
+        assert not torch.allclose(other.total(), compared.total())
 
 
 def test_a_step_down_the_gradient_raises_attention_inside_the_mask() -> None:

@@ -36,6 +36,7 @@ from matrix_video.backbones.text import Text, TokenKind
 from matrix_video.data.sample import Instance, Interaction, Sample, Span
 from matrix_video.data.spans import phrases
 from matrix_video.services.errors import MatrixError
+from matrix_video.training.lora import projected
 
 CAPTIONS = ("a small red ball pushes the box", "the cat follows a dog and a man")
 KINDS: tuple[Kind, ...] = ("v2t", "v2v")
@@ -420,6 +421,13 @@ def test_layers_blocks_and_lora_targets(case: Case) -> None:
         assert hit
         assert all(any(n.startswith(f"{module}.") for module in modules) for n in hit)
         assert all(any(n.startswith(f"{module}.") for n in hit) for module in modules)
+        narrow = re.compile(projected(pattern.pattern, "qk"))
+        kept = [n for n in linear if narrow.fullmatch(n)]
+        assert {*kept} < {*hit}
+        assert all(f"{module}.{part}" in kept for module in modules for part in ("to_q", "to_k"))
+        assert not [n for n in kept if "v" in n.rpartition(".")[2] or "out" in n]
+        rest = [n for n in hit if n not in kept]
+        assert not [n for n in rest if {"q", "k"} & {*n.rpartition(".")[2].split("_")}]
     for wrong in (-1, backbone.num_layers):
         with pytest.raises(MatrixError, match=f"has layers 0 to {backbone.num_layers - 1}"):
             backbone.site(wrong, "v2t", case.grid, backbone.num_text_tokens)

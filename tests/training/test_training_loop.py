@@ -77,8 +77,10 @@ def test_golden_losses(pipe: Any, config: Make, tmp_path: Path) -> None:
         ({"spa": 0, "decoder": False}, {"matrix_cond"}, {"sga"}),
         ({"sga": 0, "lora_layers": "all", "map_mode": "logits"}, {"matrix_cond", "matrix_decoder"},
          {"spa", "spa_skipped"}),
+        ({"lora_projections": "qk"}, {"matrix_cond", "matrix_decoder"},
+         {"sga", "spa", "spa_skipped"}),
     ],
-    ids=["lora", "lora+id", "matrix", "matrix+id", "sga alone", "spa alone"],
+    ids=["lora", "lora+id", "matrix", "matrix+id", "sga alone", "spa alone", "q and k"],
 )  # fmt: skip
 def test_rows_of_the_experiment(
     pipe: Any, config: Make, changes: dict[str, Any], files: set[str], terms: set[str]
@@ -92,12 +94,12 @@ def test_rows_of_the_experiment(
     plain = {name for name in line if "/" not in name}
     assert plain == {"step", "loss", "diffusion", "grad_norm", "lr"} | terms
     of = {name.partition("/")[0] for name in line if "/" in name}
-    live = {"aas"} if terms and "logits" not in changes.values() else set()
+    live = {"aas"} if terms else set()
     assert of == {"diffusion"} | (terms - {"spa_skipped"}) | live
     scores = {name for name in metrics(settings.out)[0] if name != "step"}
     assert scores == {"heldout_aas/0/v2t", "heldout_aas/1/v2t", "heldout_aas/1/v2v"}
     lora = {n: v for n, v in state_of(result.adapter).items() if "lora_B" in n}
-    assert len(lora) == 8
+    assert len(lora) == (4 if "lora_projections" in changes else 8)
     assert all(value.any() for value in lora.values())
 
 

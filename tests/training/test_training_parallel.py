@@ -13,11 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from matrix_video.backbones.adapter import load_adapter
-from matrix_video.backbones.loading import load_pipeline
+from matrix_video.backbones.adapter import LORA_FILE, load_adapter
+from matrix_video.backbones.loading import backbone_for, load_pipeline
 from matrix_video.backbones.tiny import tiny_pipeline
+from matrix_video.data.dataset import Dataset
 from matrix_video.services.errors import MatrixError
 from matrix_video.training.config import TrainConfig
+from matrix_video.training.inputs import encoded_set
+from matrix_video.training.parallel import make_accelerator
 from matrix_video.training.run import train
 
 Make = Callable[..., TrainConfig]
@@ -109,12 +112,18 @@ def test_float64_weights_equal_those_of_one_process(
     common = {"model": model_path, "batch": 4, "steps": 10, "heldout_every": 10, "ema": 0.9}
     one, two = config(**common, out=tmp_path / "1"), config(**common, out=tmp_path / "2")
     train(one, load_pipeline(model_path, dtype=torch.float64, device="cpu"))
-    pair(two.model_copy(update={"shard": shard}), "float64")
+    # Each of them in two parts, whose gradients are averaged once.
+    pair(two.model_copy(update={"shard": shard, "micro_batch": 1}), "float64")
     for prefix in ("parameter/", "average/"):
         assert_near(two.out, one.out, 1e-6, prefix)
     stored = {n: t.dtype for n, t in state_of(two.out).items() if n.startswith("parameter/")}
     assert any("decoder" in name for name in stored)
     assert set(stored.values()) == {torch.float64}
+    adapter = load_adapter(tiny_pipeline(0), two.out / "adapter")
+    assert adapter.condition is not None
+    kept = load_file(two.out / "adapter" / LORA_FILE)
+    for name, value in load_file(one.out / "adapter" / LORA_FILE).items():
+        torch.testing.assert_close(kept[name], value, rtol=1e-5, atol=1e-7)
 
 
 def test_gradients_of_the_first_update_equal_those_of_one_process(
@@ -150,3 +159,39 @@ def test_fsdp_that_would_not_be_is_refused(
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(MatrixError, match=r"asked for FSDP, which without a GPU.*--shard"):
         train(config(), pipe)
+
+
+@pytest.mark.parametrize(("asked", "precision"), [("bf16", "no"), ("fp16", "bf16")])
+def test_a_launchers_other_precision_is_refused(
+    pipe: Any, config: Make, monkeypatch: pytest.MonkeyPatch, asked: str, precision: Any
+) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", asked)
+    told = rf"mixed precision {asked}, the run for --precision {precision}.*--mixed_precision no"
+    with pytest.raises(MatrixError, match=told):
+        train(config(precision=precision), pipe)
+
+
+def test_precision_stays_ours_where_the_launcher_agrees(
+    config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """accelerate's own would put maps, decoder and losses in bfloat16 too."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert make_accelerator(config(precision="bf16")).mixed_precision == "no"
+
+
+def test_processes_share_the_encoding(pipe: Any, config: Make, tmp_path: Path) -> None:
+    begun: list[int] = []
+
+    class Watched(Dataset):
+        def __getitem__(self, index: int) -> Any:
+            begun.append(index)
+            return super().__getitem__(index)
+
+    for process, order in enumerate(([0, 1, 2, 3, 4], [2, 3, 4, 0, 1])):
+        settings = config(cache=tmp_path / f"cache{process}")
+        data, backbone = Watched(settings.data), backbone_for(pipe)
+        encoded_set(backbone, data, settings, "encode", process=process, processes=2)
+        assert begun == order
+        begun.clear()
+        encoded_set(backbone, data, settings, "encode", process=1 - process, processes=2)
+        assert begun == []  # the other finds it all done

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from matrix_video.analysis.layers import DataFacts, Evidence, LayerChoice, ModelFacts, write_choice
@@ -107,7 +108,9 @@ def test_no_phrase_for_sga(config: Make, tmp_path: Path, data_path: Path) -> Non
     settings = config(data=tmp_path / "bare")
     with pytest.raises(MatrixError, match=r"SGA loss covers no token: no caption.*--sga 0"):
         train(settings, tiny_pipeline(0))
-    with pytest.raises(MatrixError, match=r"SPA loss covers no token.*instance in its first frame"):
+    with pytest.raises(
+        MatrixError, match=r"SPA loss covers no token: no sample has an instance in its first"
+    ):
         train(config(data=tmp_path / "bare", sga=0, out=tmp_path / "x"), tiny_pipeline(0))
     train(config(data=tmp_path / "bare", sga=0, spa=0, out=tmp_path / "y"), tiny_pipeline(0))
 
@@ -244,6 +247,17 @@ def test_command(
     again = TrainCommand(**(settings.model_dump() | {"out": tmp_path / "stopped"}))
     assert run_command(again) == 143
     assert "stopped after 1 updates" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert run_command(again.model_copy(update={"resume": True})) == 0
+    (file,) = (again.out / "checkpoints").iterdir()
+    with safe_open(file, framework="pt") as opened:
+        assert TrainConfig.model_validate_json(opened.metadata()["config"]) == TrainConfig(
+            **again.model_dump()
+        )
+    nothing = again.model_copy(update={"resume": True, "out": tmp_path / "none"})
+    with pytest.raises(MatrixError, match=r"none: resume: there is no run to go on with.*--out"):
+        run_command(nothing)
+    assert not nothing.out.exists()
 
 
 def test_command_line() -> None:

@@ -71,7 +71,8 @@ class Alignment:
     skipped: int = 0
     """Regions left out because the instance is not in the first frame (SPA)."""
     maps_BRN: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
-    """What was compared, by layer, detached."""
+    """Attention probabilities by layer, detached: what was compared, or, where logits were, where
+    they look."""
     layer_weights: Mapping[str, float] = field(default_factory=dict[str, float])
     """How much a layer counts in the mean; 1 where it is not named."""
 
@@ -140,7 +141,12 @@ def sga(
         name: v2t_maps(calls[name], site, phrase_BRL, mode=aligner.mode)
         for name, site in sites.items()
     }
-    return alignment_loss("sga", maps, targets, aligner, layer_weights=layer_weights)
+    found = alignment_loss("sga", maps, targets, aligner, layer_weights=layer_weights)
+    if aligner.mode == "probabilities":
+        return found
+    with torch.no_grad():
+        looked = {name: v2t_maps(calls[name], site, phrase_BRL) for name, site in sites.items()}
+    return replace(found, maps_BRN=looked)
 
 
 def spa(
@@ -165,9 +171,14 @@ def spa(
     seen_BR = region_BRN.sum(dim=-1) > 0
     skipped = int((targets.present_BR & ~seen_BR).sum())
     kept = replace(targets, present_BR=targets.present_BR & seen_BR)
-    return alignment_loss(
+    found = alignment_loss(
         "spa", maps, kept, aligner, skip=first + 1, skipped=skipped, layer_weights=layer_weights
     )
+    if aligner.mode == "probabilities":
+        return found
+    with torch.no_grad():
+        looked = {name: v2v_maps(calls[name], site, region_BRN) for name, site in sites.items()}
+    return replace(found, maps_BRN=looked)
 
 
 def require_gradient(alignment: Alignment, calls: Mapping[str, Captured]) -> None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from matrix_video.backbones.precision import Precision
 from matrix_video.backbones.quantize import Quantize
-from matrix_video.training.config import TrainConfig
+from matrix_video.training.config import Projections, TrainConfig
 
 Mode = Literal["train", "analyze", "generate"]
 
@@ -60,6 +60,8 @@ class PlanConfig(BaseModel):
     """train: layers of SPA; none given: the last of those of SGA."""
     lora_layers: Literal["selected", "all"] = "selected"
     """train: LoRA on these layers, or on all."""
+    lora_projections: Projections = "qkvo"
+    """train: LoRA on query, key, value and output, or on query and key alone."""
     lora_rank: int = Field(default=16, ge=1)
     """train: rank."""
     id_map: bool = True
@@ -111,6 +113,7 @@ class PlanConfig(BaseModel):
             v2t=config.v2t,
             v2v=config.v2v,
             lora_layers=config.lora_layers,
+            lora_projections=config.lora_projections,
             lora_rank=config.lora_rank,
             id_map=config.id_map,
             gradient_checkpointing=config.gradient_checkpointing,

@@ -222,6 +222,7 @@ def train_config(config: PlanConfig, backbone: Backbone) -> TrainConfig:
     weight = {} if config.aligned else {"sga": 0.0, "spa": 0.0}
     changes = {
         "lora_layers": config.lora_layers,
+        "lora_projections": config.lora_projections,
         "lora_rank": config.lora_rank,
         "id_map": config.id_map and backbone.takes_image,
         "gradient_checkpointing": config.gradient_checkpointing,

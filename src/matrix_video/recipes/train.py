@@ -10,6 +10,8 @@ import tyro
 from pydantic import Field
 
 from matrix_video.recipes.settings import RECIPES, RecipeName
+from matrix_video.services.errors import MatrixError
+from matrix_video.services.run import CONFIG
 from matrix_video.training.config import TrainConfig
 
 
@@ -24,6 +26,9 @@ class TrainCommand(TrainConfig):
     recipe: RecipeName | None = Field(default=None, exclude=True)
     """Start from these settings (recipes/settings.py says where each comes from): they become the
     defaults of all other options. The recipe tiny names no layers: give them."""
+    resume: bool = Field(default=False, exclude=True)
+    """Only go on with a run: an error where the folder holds none. Without it the same command goes
+    on too, or begins."""
 
 
 def start(recipe: RecipeName, given: Collection[str]) -> TrainCommand:
@@ -39,12 +44,22 @@ def start(recipe: RecipeName, given: Collection[str]) -> TrainCommand:
 
 
 def run(config: TrainConfig) -> int:
+    """Train; the exit code. `MatrixError` as `training.run.train`, and where a command's ``resume``
+    finds no run."""
     from rich.console import Console
 
     from matrix_video.recipes.watch import StudentVideos
     from matrix_video.services.signals import EXIT_TERMINATED
     from matrix_video.training.run import train
 
+    resume = isinstance(config, TrainCommand) and config.resume
+    if resume and not (config.out / CONFIG).exists():
+        raise MatrixError(
+            "there is no run to go on with",
+            remedy="check --out, or leave out --resume to begin one",
+            file=config.out,
+            field="resume",
+        )
     watch = StudentVideos(config) if config.sample_every else None
     result = train(config, watch=watch)
     console = Console(stderr=True)

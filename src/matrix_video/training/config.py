@@ -16,6 +16,8 @@ from matrix_video.backbones.quantize import Quantize
 from matrix_video.data.options import ClipOptions
 from matrix_video.data.spans import Mentions
 
+Projections = Literal["qkvo", "qk"]
+
 
 class TrainConfig(ClipOptions):
     """One run of ``matrix train``; stored in the run folder as ``config.yaml``."""
@@ -35,6 +37,9 @@ class TrainConfig(ClipOptions):
     """Layers whose video-to-video maps SPA aligns."""
     lora_layers: Literal["selected", "all"] = "selected"
     """LoRA on the chosen layers alone (paper), or on all (the paper's ablation)."""
+    lora_projections: Projections = "qkvo"
+    """LoRA on query, key, value and output (our choice; paper: silent), or on query and key alone,
+    of which attention maps are made."""
 
     steps: int = Field(default=2000, ge=1)
     """Updates."""

@@ -17,7 +17,7 @@ from matrix_video.training.config import TrainConfig
 from matrix_video.training.encode import Encoded, encode_clip
 from matrix_video.training.student import Layers
 
-FORMAT = 3
+FORMAT = 4
 """Of cached samples; raised when their contents change meaning."""
 
 
@@ -84,8 +84,19 @@ def _check_layer_weights(config: TrainConfig, layers: Layers) -> None:
             )
 
 
-def encoded_set(backbone: Backbone, data: Dataset, config: TrainConfig, title: str) -> EncodedSet:
+def encoded_set(
+    backbone: Backbone,
+    data: Dataset,
+    config: TrainConfig,
+    title: str,
+    *,
+    process: int = 0,
+    processes: int = 1,
+) -> EncodedSet:
     """All clips of ``data`` encoded, now, into memory or the cache folder.
+
+    Several processes with one cache begin at places of their own and go round, so that each finds
+    most of the work done; nobody waits for anybody. Without a cache each encodes all.
 
     Raises `MatrixError` naming the sample for a clip that the model does not take.
     """
@@ -96,10 +107,22 @@ def encoded_set(backbone: Backbone, data: Dataset, config: TrainConfig, title: s
 
     found = EncodedSet(keys, encode, config.cache)
     with progress(title, len(data)) as advance:
+        first = len(data) * process // processes
         for index in range(len(data)):
-            found.ensure(index)
+            found.ensure((first + index) % len(data))
             advance(1)
     return found
+
+
+def check_regions(encoded: EncodedSet, config: TrainConfig) -> None:
+    """`MatrixError` where SPA can never act: no instance is visible in its clip's first frame."""
+    if config.spa and not any(bool(encoded[i].region_PN.any()) for i in range(len(encoded))):
+        raise MatrixError(
+            "the SPA loss covers no token: no sample has an instance in its first frame",
+            remedy="look at the data set with `matrix check`, or train with --spa 0",
+            file=config.data,
+            field="spa",
+        )
 
 
 def _cache_keys(backbone: Backbone, data: Dataset, config: TrainConfig) -> list[str]:

@@ -150,7 +150,8 @@ class Trainer:
 
         The values are those of `tally.count_losses`, means over the update's samples; the
         gradient's norm before clipping, and every `heldout_every` updates each term's own, of the
-        first forward pass; the learning rate; seconds, and those spent on reading samples.
+        first forward pass; the learning rate; seconds, and those spent on reading samples and on
+        making batches of them (noise, the id map's latents, the way to the device).
         """
         began = time.monotonic()
         config, rank = self.config, self.parallel.index
@@ -160,15 +161,16 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         chosen = self.order.update(step)[rank * self.share : (rank + 1) * self.share]
         parts = [chosen[i : i + self.micro] for i in range(0, len(chosen), self.micro)]
-        tally, waited = Tally(), 0.0
+        tally, waited, made = Tally(), 0.0, 0.0
         problem: MatrixError | None = None
         for number, part in enumerate(parts, start=1):
             asked = time.monotonic()
             samples = [self._sample(index, epoch) for index, epoch in part]
-            waited += time.monotonic() - asked
+            read = time.monotonic()
             batch = make_batch(
                 self.student.backbone, samples, [epoch for _, epoch in part], self.empty, self.draw
             )
+            waited, made = waited + read - asked, made + time.monotonic() - read
             view = self.views[samples[0].clip]
             captures = calls(view)
             found: list[MatrixError | None] = []
@@ -191,7 +193,11 @@ class Trainer:
         if self.average is not None:
             self.average.update(self.student.parameters, step)
         rate = float(cast("float", self.optimizer.param_groups[0]["lr"]))
-        spent = {"seconds": time.monotonic() - began, "data_seconds": waited}
+        spent = {
+            "seconds": time.monotonic() - began,
+            "data_seconds": waited,
+            "batch_seconds": made,
+        }
         return values | {"grad_norm": norm, "lr": rate} | spent
 
     def _sample(self, index: int, epoch: int) -> Encoded:
@@ -281,7 +287,8 @@ class Trainer:
     def _save(self, step: int) -> None:
         average = None if self.average is None else self.average.values
         folder = None if self.run is None else self.run.path
-        save_checkpoint(folder, step, self.student.parameters, self.optimizer, average)
+        told = self.config.model_dump_json()
+        save_checkpoint(folder, step, self.student.parameters, self.optimizer, average, told)
         self.parallel.wait()
 
     def _final(self) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 from diffusers.loaders.peft import PeftAdapterMixin
@@ -15,6 +16,17 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from matrix_video.services.errors import MatrixError
+from matrix_video.training.config import Projections
+
+_QUERY_KEY: Final = "to_q|to_k|add_q_proj|add_k_proj"
+"""Names of diffusers for a query's and a key's projection, of video and of text."""
+
+
+def projected(targets: str, projections: Projections) -> str:
+    """``targets``, a regular expression on attention projections, or its query and key alone."""
+    if projections == "qkvo":
+        return targets
+    return rf"(?=.*\.(?:{_QUERY_KEY})$)(?:{targets})"
 
 
 def add_lora(

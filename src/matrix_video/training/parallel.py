@@ -128,11 +128,16 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     """What accelerate finds in the environment, with the tracker that is asked for.
 
     Parameters that an update leaves out (a decoder whose terms have no map there) are allowed for.
+    Raises `MatrixError` where the launcher was asked for another precision than the run.
     """
     unused = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
     tracked = None if config.tracker == "none" else config.tracker
+    _check_precision(config)
     accelerator = Accelerator(
-        kwargs_handlers=[unused], log_with=tracked, project_dir=str(config.out)
+        mixed_precision="no",  # ours is around the transformer alone: maps and losses are float32
+        kwargs_handlers=[unused],
+        log_with=tracked,
+        project_dir=str(config.out),
     )
     if tracked is not None:
         if not accelerator.log_with:
@@ -144,6 +149,19 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
         told = {k: v for k, v in config.model_dump(mode="json").items() if _simple(v)}
         accelerator.init_trackers("matrix", config=told)
     return accelerator
+
+
+def _check_precision(config: TrainConfig) -> None:
+    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
+    if asked == "no" or (asked == "bf16" and config.precision != "no"):
+        return
+    raise MatrixError(
+        f"accelerate was asked for mixed precision {asked}, the run for --precision "
+        f"{config.precision}",
+        remedy="launch with --mixed_precision no, and choose with --precision: bf16 is that of the "
+        "transformer's forward pass, maps and losses stay in float32",
+        field="precision",
+    )
 
 
 def _simple(value: object) -> bool:

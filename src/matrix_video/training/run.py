@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from matrix_video.services.errors import MatrixError
 from matrix_video.services.run import RunFolder
 from matrix_video.training.config import TrainConfig
 from matrix_video.training.heldout import decoder_absorbed, heldout_aas
-from matrix_video.training.inputs import chosen_layers, encoded_set, read_clips
+from matrix_video.training.inputs import check_regions, chosen_layers, encoded_set, read_clips
 from matrix_video.training.loop import Calls, Outcome, Trainer, Watch
 from matrix_video.training.parallel import Parallel, make_accelerator
 from matrix_video.training.student import Student, make_student
@@ -82,8 +83,16 @@ def _train(
     backbone = backbone_for(_loaded(config, pipe, parallel))
     layers = chosen_layers(config, backbone)
     base = fingerprint(backbone.transformer)
-    encoded = encoded_set(backbone, data, config, "encode")
-    heldout = encoded_set(backbone, held, config, "encode held-out")
+    if parallel.processes > 1 and config.cache is None:
+        warnings.warn(
+            f"each of the {parallel.processes} processes encodes and keeps all clips: with --cache "
+            "they share the work",
+            stacklevel=2,
+        )
+    share = {"process": parallel.index, "processes": parallel.processes}
+    encoded = encoded_set(backbone, data, config, "encode", **share)
+    heldout = encoded_set(backbone, held, config, "encode held-out", **share)
+    check_regions(encoded, config)
     with torch.no_grad():
         empty = backbone.encode_text([""]).to("cpu")
     if pipe is None and not config.sample_every:

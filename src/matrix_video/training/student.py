@@ -23,7 +23,7 @@ from matrix_video.data.grid import TokenGrid
 from matrix_video.services.errors import MatrixError
 from matrix_video.training.batches import Batch
 from matrix_video.training.config import TrainConfig
-from matrix_video.training.lora import add_lora, remove_lora
+from matrix_video.training.lora import add_lora, projected, remove_lora
 from matrix_video.training.parallel import Trainee
 
 
@@ -158,7 +158,7 @@ def make_student(
     chosen = range(backbone.num_layers) if everywhere else layers.union
     lora = add_lora(
         backbone.transformer,
-        backbone.lora_targets(chosen),
+        projected(backbone.lora_targets(chosen), config.lora_projections),
         [backbone.layer_names()[i] for i in chosen],
         rank=config.lora_rank,
         alpha=config.lora_alpha,

@@ -72,11 +72,10 @@ def count_losses(tally: Tally, losses: Losses, view: View, batch: Batch, total: 
         acting = int(acting_B.sum())
         skipped = losses.terms["spa"].skipped / max(acting, 1)
         tally.add("spa_skipped", losses.diffusion_B.new_full((acting,), skipped))
-    if view.aligner.mode == "probabilities":
-        maps = {term: alignment.maps_BRN for term, alignment in losses.terms.items()}
-        scores = batch_aas(view, batch, maps.get("sga", {}), maps.get("spa", {}))
-        for name, scores_BP in scores.items():
-            tally.add(f"aas/{name}", scores_BP)
+    maps = {term: alignment.maps_BRN for term, alignment in losses.terms.items()}
+    scores = batch_aas(view, batch, maps.get("sga", {}), maps.get("spa", {}))
+    for name, scores_BP in scores.items():
+        tally.add(f"aas/{name}", scores_BP)
 
 
 def _known(loss_B: Tensor, acting_B: Tensor) -> Tensor:
