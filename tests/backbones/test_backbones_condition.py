@@ -9,7 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from matrix_video.backbones.condition import ID_COLOURS, Condition, paint_ids
+from matrix_video.backbones.condition import (
+    ID_COLOURS,
+    MOST_IDS,
+    Condition,
+    id_colours,
+    paint_ids,
+)
 from matrix_video.backbones.loading import backbone_for
 from matrix_video.backbones.text import Text
 from matrix_video.backbones.tiny import tiny_pipeline
@@ -183,8 +189,19 @@ def test_the_smaller_instance_lies_on_top() -> None:
         assert not (image[0, 0] == image[1, 1]).all()
 
 
+def test_a_crowd_has_colours_far_apart() -> None:
+    colours = id_colours(MOST_IDS)
+    assert colours[:12] == ID_COLOURS == id_colours(12)
+    taken = np.array([(0, 0, 0), *colours])
+    gaps = np.abs(taken[:, None] - taken).max(axis=-1)[~np.eye(len(taken), dtype=bool)]
+    assert gaps.min() >= 51
+    masks = np.eye(13, dtype=bool).reshape(13, 1, 13)
+    image = paint_ids(masks, torch.Generator().manual_seed(0))
+    assert len({tuple(pixel) for pixel in image[0].tolist()}) == 13
+
+
 def test_more_instances_than_colours() -> None:
-    masks = np.zeros((len(ID_COLOURS) + 1, 2, 2), bool)
-    with pytest.raises(MatrixError, match=r"13 instances.*only 12 colours.*without id map"):
+    masks = np.zeros((MOST_IDS + 1, 2, 2), bool)
+    with pytest.raises(MatrixError, match=r"65 instances.*only 64 colours.*without id map"):
         paint_ids(masks, torch.Generator())
     assert paint_ids(masks[:0], torch.Generator()).max() == 0

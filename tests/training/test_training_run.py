@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -18,11 +19,14 @@ from matrix_video.backbones.fingerprint import fingerprint
 from matrix_video.backbones.loading import backbone_for
 from matrix_video.backbones.tiny import tiny_pipeline
 from matrix_video.data.dataset import Dataset, DatasetWriter
+from matrix_video.data.sample import Instance, Interaction, Sample, Span
+from matrix_video.data.tracks import MaskTrack
 from matrix_video.data.transform import ClipTransform
 from matrix_video.recipes.train import TrainCommand
 from matrix_video.recipes.train import run as run_command
 from matrix_video.services.errors import MatrixError
 from matrix_video.training.config import TrainConfig
+from matrix_video.training.encode import encode_clip
 from matrix_video.training.inputs import chosen_layers, read_clips
 from matrix_video.training.run import train
 
@@ -113,6 +117,59 @@ def test_no_phrase_for_sga(config: Make, tmp_path: Path, data_path: Path) -> Non
     ):
         train(config(data=tmp_path / "bare", sga=0, out=tmp_path / "x"), tiny_pipeline(0))
     train(config(data=tmp_path / "bare", sga=0, spa=0, out=tmp_path / "y"), tiny_pipeline(0))
+
+
+def test_a_crowd(pipe: Any, config: Make, tmp_path: Path) -> None:
+    """Fourteen instances, eight of them in four interactions: no limit of five."""
+    clause = "red ball pushes blue box "
+    caption = (clause * 4).strip()
+
+    def span(text: str, clause_index: int) -> Span:
+        start = len(clause) * clause_index + clause.index(text)
+        return Span(start=start, end=start + len(text))
+
+    instances: list[Instance] = []
+    interactions: list[Interaction] = []
+    for i in range(4):
+        for k, (colour, noun) in enumerate((("red", "ball"), ("blue", "box"))):
+            instances.append(
+                Instance(
+                    id=f"id{2 * i + k + 1}",
+                    noun=noun,
+                    phrase=f"{colour} {noun}",
+                    mentions=(span(f"{colour} {noun}", i),),
+                    noun_spans=(span(noun, i),),
+                )
+            )
+        interactions.append(
+            Interaction(
+                subject=f"id{2 * i + 1}",
+                verb="push",
+                object=f"id{2 * i + 2}",
+                verb_span=span("pushes", i),
+            )
+        )
+    instances += [Instance(id=f"id{i}", noun="box", phrase="blue box") for i in range(9, 15)]
+    with DatasetWriter(tmp_path / "crowd") as writer:
+        for number in range(2):
+            sample = Sample(
+                id=f"{number}",
+                file_name=f"videos/{number}.mp4",
+                caption=caption,
+                instances=tuple(instances),
+                interactions=tuple(interactions),
+            )
+            masks = np.zeros((14, 9, 32, 32), bool)
+            for i in range(14):
+                masks[i, :, 2 * i : 2 * i + 2, 4 * number : 4 * number + 9] = True
+            frames = np.random.default_rng(number).integers(0, 255, (9, 32, 32, 3), np.uint8)
+            tracks = {f"id{i + 1}": MaskTrack.from_masks(masks[i]) for i in range(14)}
+            writer.add(sample, frames, 8.0, tracks, lossless=True)
+    settings = config(data=tmp_path / "crowd", heldout_samples=0, caption_dropout=0, steps=2)
+    encoded = encode_clip(backbone_for(pipe), Dataset(settings.data)[0], mentions="full", up=2)
+    assert len(encoded.phrase_PL) == len(encoded.target_PTHW) == 4 * 3
+    assert len(encoded.ids_IHW) == 14
+    assert train(settings, pipe).steps == 2
 
 
 def choice(path: Path, pipe: Any, **changes: Any) -> Path:

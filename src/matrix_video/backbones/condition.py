@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
+from itertools import product
 from typing import Final
 
 import numpy as np
@@ -38,6 +40,22 @@ ID_COLOURS: Final[tuple[tuple[int, int, int], ...]] = (
     (128, 64, 0),
 )
 """Colours of ids; the first six are those of the paper's boxes (appendix). Background is black."""
+MOST_IDS: Final = 64
+"""Instances that an id map tells apart (our choice: their colours differ by 51 of 255 or more)."""
+
+
+@lru_cache
+def id_colours(count: int) -> tuple[tuple[int, int, int], ...]:
+    """So many colours: `ID_COLOURS`, and where they are too few, those of a grid that are farthest
+    from black and from all before them."""
+    found = [*ID_COLOURS]
+    grid = np.array([*product(range(0, 256, 51), repeat=3)])
+    while len(found) < count:
+        taken = np.array([(0, 0, 0), *found])
+        gap = np.square(grid[:, None] - taken).sum(axis=-1).min(axis=1)
+        red, green, blue = grid[gap.argmax()].tolist()
+        found.append((red, green, blue))
+    return tuple(found)
 
 
 def paint_ids(masks_IHW: NDArray[np.bool_], generator: torch.Generator) -> NDArray[np.uint8]:
@@ -45,17 +63,18 @@ def paint_ids(masks_IHW: NDArray[np.bool_], generator: torch.Generator) -> NDArr
 
     Colours are permuted for every sample (our choice): ids numbered by mention with fixed colours
     would tell the model who the agent is. Where masks overlap the smaller instance is on top.
-    Raises `MatrixError` for more instances than there are colours.
+    Raises `MatrixError` for more instances than `MOST_IDS`.
     """
     instances = len(masks_IHW)
-    if instances > len(ID_COLOURS):
+    if instances > MOST_IDS:
         raise MatrixError(
-            f"{instances} instances, but an id map has only {len(ID_COLOURS)} colours",
+            f"{instances} instances, but an id map has only {MOST_IDS} colours",
             remedy="keep the instances that take part in an interaction, or train without id map",
             field="instances",
         )
-    order = torch.randperm(len(ID_COLOURS), generator=generator).tolist()
-    return paint(masks_IHW, [ID_COLOURS[k] for k in order[:instances]])
+    colours = id_colours(max(instances, len(ID_COLOURS)))
+    order = torch.randperm(len(colours), generator=generator).tolist()
+    return paint(masks_IHW, [colours[k] for k in order[:instances]])
 
 
 def paint(
