@@ -154,3 +154,18 @@ def test_labels_reach_the_evidence(data: Path, tmp_path: Path, backbone: Backbon
 def test_settings_that_contradict_are_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(MatrixError, match="width: only one of height and width is given"):
         _config(data, tmp_path / "run", height=32)
+
+
+def test_a_pipeline_held_in_bfloat16(
+    data: Path, tmp_path: Path, backbone: Backbone, undrawn: None
+) -> None:
+    backbone.pipe.save_pretrained(tmp_path / "model")
+    asked = {"model": str(tmp_path / "model"), "limit": 1, "overlays": 0}
+    analyze(_config(data, tmp_path / "float32", **asked))
+    analyze(_config(data, tmp_path / "bf16", weights="bf16", **asked))
+    ours, theirs = (
+        read_table(tmp_path / name / "attention.parquet").number("aas")
+        for name in ("bf16", "float32")
+    )
+    assert not np.array_equal(ours, theirs)
+    np.testing.assert_allclose(ours, theirs, atol=0.02)

@@ -14,8 +14,11 @@ import matrix_video.generation.run as run_module
 from matrix_video.backbones.base import Backbone
 from matrix_video.backbones.condition import Condition
 from matrix_video.backbones.fingerprint import fingerprint
+from matrix_video.backbones.loading import backbone_for, load_pipeline
+from matrix_video.backbones.precision import dtype_of
 from matrix_video.data.dataset import Dataset
 from matrix_video.generation.config import GenerateConfig
+from matrix_video.generation.replay import replay
 from matrix_video.generation.run import generate
 from matrix_video.generation.sampler import Prompt, Sampling, sample
 from matrix_video.services.errors import MatrixError
@@ -52,6 +55,32 @@ def test_a_data_set_of_clips_is_written(prompts: Path, tmp_path: Path, backbone:
     prompt = Prompt("p0", first.sample.caption, first.video.frames_THWC[0])
     (direct,) = sample(backbone, [prompt], 9, Sampling(steps=2))
     assert np.abs(direct.astype(int) - _frames(folder)[0].astype(int)).max() <= 1
+
+
+def test_a_pipeline_held_in_bfloat16(
+    prompts: Path, tmp_path: Path, backbone: Backbone, adapter: Path
+) -> None:
+    """With adapter and id map; what the card of the training holds, it holds for this too."""
+    model = tmp_path / "model"
+    backbone.pipe.save_pretrained(model)
+    asked = {"model": str(model), "adapter": adapter, "limit": 2}
+    whole = generate(_config(prompts, tmp_path / "float32", **asked))
+    half = generate(_config(prompts, tmp_path / "bf16", weights="bf16", **asked))
+    gaps = [
+        np.abs(a.astype(int) - b.astype(int)).mean()
+        for a, b in zip(_frames(whole), _frames(half), strict=True)
+    ]
+    assert 0 < max(gaps) < 4  # of 255
+    loaded = Dataset(prompts).samples[:2]
+    told = r"weights: .* in bfloat16, here they are in float32.*--weights and --quantize"
+    with (
+        pytest.raises(MatrixError, match=told),
+        replay(tmp_path / "bf16", backbone_for(load_pipeline(str(model))), loaded),
+    ):
+        pass
+    pipe = load_pipeline(str(model), dtype=dtype_of("bf16"))
+    with replay(tmp_path / "bf16", backbone_for(pipe), loaded) as again:
+        assert again.condition is not None
 
 
 def test_a_stopped_run_goes_on_to_the_same_bytes(

@@ -8,7 +8,8 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from matrix_video.analysis.labels import SUCCESS_AT
-from matrix_video.backbones.precision import Precision
+from matrix_video.backbones.precision import Precision, Weights
+from matrix_video.backbones.quantize import Quantize
 from matrix_video.data.options import ClipOptions
 from matrix_video.data.spans import Mentions
 from matrix_video.services.errors import MatrixError
@@ -57,6 +58,10 @@ class AnalyzeConfig(ClipOptions):
     """Noise follows from this, the sample's id and the level; the bootstrap from this alone."""
     precision: Precision = "no"
     """Autocast of the transformer's forward pass; with a trajectory that of its run is used."""
+    weights: Weights = "float32"
+    """Precision in which the pipeline is held: half the memory with bf16."""
+    quantize: Quantize = "none"
+    """Store the transformer's linear layers in 8 bit (needs the extra "quantize")."""
 
     @model_validator(mode="after")
     def _trajectory_as_it_was(self) -> Self:

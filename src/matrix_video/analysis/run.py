@@ -50,6 +50,7 @@ from matrix_video.backbones.adapter import load_adapter
 from matrix_video.backbones.base import Backbone
 from matrix_video.backbones.fingerprint import Fingerprint, fingerprint
 from matrix_video.backbones.loading import backbone_for, load_pipeline
+from matrix_video.backbones.precision import dtype_of
 from matrix_video.backbones.processes import Processes, processes
 from matrix_video.data.dataset import Dataset, open_clips
 from matrix_video.data.sample import Sample
@@ -85,7 +86,9 @@ def analyze(
             run = stack.enter_context(RunFolder.open(config.out, config, command="analyze"))
         crew.wait()  # until settings are compared and remains of a killed run cleared away
         if backbone is None:
-            backbone = backbone_for(load_pipeline(config.model, device=crew.device))
+            dtype, place = dtype_of(config.weights), crew.device
+            pipe = load_pipeline(config.model, dtype=dtype, device=place, quantize=config.quantize)
+            backbone = backbone_for(pipe)
         data = open_clips(config.data, config.transform(), config.limit)
         labels = None if config.labels is None else _labels(config.labels, config, data)
         for sample in data.samples:  # before hours of measuring

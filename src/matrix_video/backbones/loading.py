@@ -16,7 +16,7 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from matrix_video.backbones.base import Backbone
-from matrix_video.backbones.quantize import Quantize, follow_autocast, quantization
+from matrix_video.backbones.quantize import Quantize, follow_autocast, is_quantized, quantization
 from matrix_video.services.errors import MatrixError
 
 GROUP: Final = "matrix_video.backbones"
@@ -90,6 +90,15 @@ def load_pipeline(
         follow_autocast(pipe.transformer)
     place = ("cuda" if torch.cuda.is_available() else "cpu") if device is None else device
     return cast("DiffusionPipeline", pipe.to(place))
+
+
+def held_as(backbone: Backbone) -> str:
+    """How the transformer's weights are held: "float32", "bfloat16", "int8"."""
+    if is_quantized(backbone.transformer):
+        return "int8"
+    # Some families keep norms in float32.
+    patch = backbone.transformer.get_submodule(backbone.condition_site())
+    return str(next(patch.parameters()).dtype).removeprefix("torch.")
 
 
 def _family(transformer: str, pipeline: str) -> Callable[[DiffusionPipeline], Backbone]:

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 Precision = Literal["no", "bf16", "auto"]
 """``auto``: bf16 where the device multiplies in it by itself, else no."""
+Weights = Literal["float32", "bf16"]
+"""In which a pipeline's weights are held."""
 
 _NATIVE: Final = ("amx_bf16", "avx512_bf16", "bf16")
 """CPU capabilities, of x86 and ARM; a CPU without one emulates bfloat16, some ten times slower than
@@ -37,3 +39,10 @@ def autocast(device: torch.device | str, precision: Precision) -> AbstractContex
 
     on = resolved(device, precision) == "bf16"
     return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=on)
+
+
+def dtype_of(weights: Weights) -> torch.dtype:
+    """For `loading.load_pipeline`."""
+    import torch
+
+    return torch.bfloat16 if weights == "bf16" else torch.float32

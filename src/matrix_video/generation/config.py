@@ -7,7 +7,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from matrix_video.backbones.precision import Precision
+from matrix_video.backbones.precision import Precision, Weights
+from matrix_video.backbones.quantize import Quantize
 from matrix_video.data.options import ClipOptions
 from matrix_video.services.errors import MatrixError
 
@@ -55,6 +56,10 @@ class GenerateConfig(ClipOptions):
     """Videos in one call of the pipeline; memory and speed alone depend on it."""
     precision: Precision = "no"
     """Autocast of the transformer's forward passes."""
+    weights: Weights = "float32"
+    """Precision in which the pipeline is held: half the memory with bf16."""
+    quantize: Quantize = "none"
+    """Store the transformer's linear layers in 8 bit (needs the extra "quantize")."""
 
     fps: float | None = Field(default=None, gt=0)
     """Frame rate of the videos; None: that of the prompt's own."""

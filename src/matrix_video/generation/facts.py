@@ -47,6 +47,8 @@ class GenerationFacts(_Record):
     guidance: float
     precision: Literal["no", "bf16"]
     """What "auto" came to."""
+    weights: str = "float32"
+    """How the transformer was held: "float32", "bfloat16", "int8"."""
 
 
 def write_facts(folder: Path, facts: GenerationFacts) -> None:

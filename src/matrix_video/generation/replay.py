@@ -20,6 +20,7 @@ from matrix_video.backbones.adapter import LORA_FILE, load_adapter
 from matrix_video.backbones.base import Backbone
 from matrix_video.backbones.condition import Condition
 from matrix_video.backbones.fingerprint import fingerprint
+from matrix_video.backbones.loading import held_as
 from matrix_video.data.dataset import Dataset
 from matrix_video.data.sample import Sample
 from matrix_video.data.transform import ClipTransform
@@ -122,6 +123,14 @@ def _check_model(folder: Path, facts: GenerationFacts, backbone: Backbone) -> No
             remedy=f"Give --model {facts.model.name}, as it was when the videos were made",
             file=folder / FACTS,
             field="model.fingerprint",
+        )
+    if facts.weights != held_as(backbone):
+        raise MatrixError(
+            f"the videos were made with weights in {facts.weights}, here they are in "
+            f"{held_as(backbone)}",
+            remedy="Give the --weights and --quantize of that run",
+            file=folder / FACTS,
+            field="weights",
         )
 
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from matrix_video.backbones.adapter import CONDITION_NAME, LORA_FILE, Adapter, load_adapter
 from matrix_video.backbones.base import Backbone
 from matrix_video.backbones.fingerprint import fingerprint
-from matrix_video.backbones.loading import backbone_for, load_pipeline
-from matrix_video.backbones.precision import resolved
+from matrix_video.backbones.loading import backbone_for, held_as, load_pipeline
+from matrix_video.backbones.precision import dtype_of, resolved
 from matrix_video.data.dataset import Dataset, DatasetWriter, open_clips
 from matrix_video.data.tracks import first_masks
 from matrix_video.data.transform import ClipTransform
@@ -55,7 +55,9 @@ def generate(config: GenerateConfig, backbone: Backbone | None = None) -> Path:
             return folder
         id_maps = _id_maps(config, prompts, run)
         if backbone is None:
-            backbone = backbone_for(load_pipeline(config.model))
+            dtype = dtype_of(config.weights)
+            pipe = load_pipeline(config.model, dtype=dtype, quantize=config.quantize)
+            backbone = backbone_for(pipe)
         adapter: Adapter | None = None
         if config.adapter is not None:
             adapter = load_adapter(backbone.pipe, config.adapter, config.lora_scale)
@@ -194,4 +196,5 @@ def _facts(
         steps=config.steps,
         guidance=config.guidance,
         precision=resolved(backbone.device, config.precision),
+        weights=held_as(backbone),
     )

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from matrix_video.backbones.precision import Precision
+from matrix_video.backbones.precision import Precision, Weights
 from matrix_video.backbones.quantize import Quantize
 from matrix_video.training.config import Projections, TrainConfig
 
@@ -47,7 +47,7 @@ class PlanConfig(BaseModel):
     """train: samples of an update (--batch there), for the time of the run; None: its default."""
     precision: Precision = "no"
     """Autocast of the transformer."""
-    weights: Literal["float32", "bf16"] = "float32"
+    weights: Weights = "float32"
     """Precision of the frozen weights."""
     engine: Literal["auto", "portable"] = "auto"
     """How maps are read: auto is the fast engine on a CPU, the portable one on a GPU."""

@@ -17,6 +17,7 @@ from torch import nn
 from matrix_video.backbones.base import Backbone
 from matrix_video.backbones.blueprint import Blueprint, blueprint
 from matrix_video.backbones.loading import backbone_for
+from matrix_video.backbones.precision import dtype_of
 from matrix_video.plan.clips import stand_in
 from matrix_video.plan.config import PlanConfig
 from matrix_video.plan.costs import LayerCost, PhaseCost, batch_of, layer_costs, phase_costs
@@ -77,7 +78,7 @@ class Planner:
     def predict(self, config: PlanConfig) -> Prediction:
         """Raises `MatrixError` for a model, size or layer that there is not."""
         plan = blueprint(config.model)
-        dtype = torch.bfloat16 if config.weights == "bf16" else torch.float32
+        dtype = dtype_of(config.weights)
         whole = backbone_for(plan.build(dtype, config.text_tokens))
         clip = _clip(config, plan)
         grid = whole.grid(*clip)

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from matrix_video.plan.config import PlanConfig
 from matrix_video.plan.costs import batch_of
 from matrix_video.plan.predict import Prediction
 
 Predict = Callable[[PlanConfig], Prediction]
-_FROM_PYTHON: Final = "from Python: load_pipeline(..., dtype=torch.bfloat16)"
-_QUANTIZED_FROM_PYTHON: Final = 'from Python: load_pipeline(..., quantize="int8")'
 
 
 @dataclass(frozen=True)
@@ -56,8 +54,7 @@ def changes(base: Prediction, valid: Callable[[PlanConfig], bool]) -> Iterator[C
     if config.precision == "no":
         yield Change("bfloat16 activations", "--precision bf16", {"precision": "bf16"})
     if config.weights == "float32":
-        how = "--weights bf16" if train else _FROM_PYTHON
-        yield Change("bfloat16 weights", how, {"weights": "bf16"})
+        yield Change("bfloat16 weights", "--weights bf16", {"weights": "bf16"})
     if batch_of(config) > 1:
         how = "--micro-batch 1" if train else "--batch 1"
         yield Change("one sample at a time", how, {"batch": 1})
@@ -65,8 +62,7 @@ def changes(base: Prediction, valid: Callable[[PlanConfig], bool]) -> Iterator[C
         how = "--gradient-checkpointing"
         yield Change("recompute blocks", how, {"gradient_checkpointing": True})
     if config.quantize == "none":
-        how = "--quantize int8" if train else _QUANTIZED_FROM_PYTHON
-        yield Change("8-bit base", how, {"quantize": "int8"})
+        yield Change("8-bit base", "--quantize int8", {"quantize": "int8"})
     read = [cost.layer for cost in base.layers if cost.read]
     if config.mode == "analyze" and len(read) > 1:
         half = -(-len(read) // 2)

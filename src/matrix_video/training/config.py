@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from matrix_video.backbones.precision import Precision
+from matrix_video.backbones.precision import Precision, Weights
 from matrix_video.backbones.quantize import Quantize
 from matrix_video.data.options import ClipOptions
 from matrix_video.data.spans import Mentions
@@ -150,7 +150,7 @@ class TrainConfig(ClipOptions):
     """Everything random follows from this, the sample's id and the step."""
     precision: Precision = "no"
     """Autocast of the transformer's forward pass."""
-    weights: Literal["float32", "bf16"] = "float32"
+    weights: Weights = "float32"
     """Precision in which the frozen base is held; LoRA is always float32."""
     quantize: Quantize = "none"
     """Store the frozen base's linear layers in 8 bit (needs the extra "quantize"). With

@@ -18,6 +18,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from matrix_video.backbones.adapter import ModuleFiles, save_adapter, under
 from matrix_video.backbones.fingerprint import Fingerprint, fingerprint
 from matrix_video.backbones.loading import backbone_for, load_pipeline
+from matrix_video.backbones.precision import dtype_of
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.run import RunFolder
 from matrix_video.training.config import TrainConfig
@@ -133,7 +134,7 @@ def _loaded(
         )
     if pipe is not None:
         return pipe.to(device)
-    dtype = torch.bfloat16 if config.weights == "bf16" else torch.float32
+    dtype = dtype_of(config.weights)
     return load_pipeline(config.model, dtype=dtype, device=device, quantize=config.quantize)
 
 
