@@ -6,6 +6,8 @@ The names that most programs need, each imported when it is first asked for, so 
     load_pipeline, backbone_for    a model, and how its family computes       backbones
     tap, v2t_maps, v2v_maps        attention of chosen layers, exact maps     attention
     Dataset, DatasetWriter         clips with captions and mask tracks        data
+    Sample, Instance, Interaction  who is in a clip and does what to whom     data
+    Span, MaskTrack                where the caption says it, where they are  data
     analyze, AnalyzeConfig         which layers follow the masks              analysis
     train, TrainConfig             LoRA with SGA and SPA                      training
     load_adapter                   what training left behind, on a pipeline   backbones
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from matrix_video.backbones.adapter import load_adapter
     from matrix_video.backbones.loading import backbone_for, load_pipeline
     from matrix_video.data.dataset import Dataset
+    from matrix_video.data.sample import Instance, Interaction, Sample, Span
+    from matrix_video.data.tracks import MaskTrack
     from matrix_video.data.writer import DatasetWriter
     from matrix_video.evaluation.config import EvaluateConfig
     from matrix_video.evaluation.run import evaluate
@@ -44,7 +48,12 @@ __all__ = [
     "DatasetWriter",
     "EvaluateConfig",
     "GenerateConfig",
+    "Instance",
+    "Interaction",
+    "MaskTrack",
     "MatrixError",
+    "Sample",
+    "Span",
     "TrainConfig",
     "analyze",
     "backbone_for",
@@ -64,7 +73,12 @@ _HOME: Final = {
     "DatasetWriter": "data.writer",
     "EvaluateConfig": "evaluation.config",
     "GenerateConfig": "generation.config",
+    "Instance": "data.sample",
+    "Interaction": "data.sample",
+    "MaskTrack": "data.tracks",
     "MatrixError": "services.errors",
+    "Sample": "data.sample",
+    "Span": "data.sample",
     "TrainConfig": "training.config",
     "analyze": "analysis.run",
     "backbone_for": "backbones.loading",
