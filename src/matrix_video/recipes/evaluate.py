@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 class EvaluateCommand(EvaluateConfig):
-    """Score the interactions of generated videos (InterGenEval) with the oracle judge.
+    """Score the interactions of generated videos (InterGenEval) with the oracle judge, which knows
+    tiny world alone: of other videos its answers mean nothing.
 
     Instances are followed from the prompt set's first-frame masks by their appearance; ten
     questions per interaction are answered by geometry, looking at every frame. Writes scores.json
