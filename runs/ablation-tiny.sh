@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The paper's ablation in miniature: eleven rows, three training seeds. Run it again to go on.
-#   runs/ablation-tiny.sh [--fraction F] [--seconds BUDGET] [--commit]     pilots, on val
+#   runs/ablation-tiny.sh [--fraction F] [--seconds BUDGET] [--commit]     pilots, on val; 0.15 is
+#                                    some 20 minutes on two cores (estimated from the rows' times)
 #   runs/ablation-tiny.sh --split test [--seconds BUDGET] --commit         the reported run
 #   runs/ablation-tiny.sh table|plan [--split SPLIT] [--fraction F]
 # Data, adapters and videos go to out/ablation, one small file a row and seed to

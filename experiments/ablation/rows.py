@@ -54,12 +54,14 @@ PROBES: Final[dict[str, str]] = {
     "dominant": "both, on layer 2 alone, which is dominant",
     "all-id": "LoRA, all layers, id map",
     "free": "both, LoRA on all layers",
+    "qk-lora": "LoRA on q and k, selected layers, id map",
+    "qk": "both, LoRA on q and k",
 }
 """Rows that test an explanation of what the table shows: on `val`, with one training seed, and only
 where they are asked for by name."""
 PROBE_CONTRASTS: Final = (
     *(("long", "long-selected"), ("strong", REFERENCE), ("noisy", REFERENCE)),
-    *(("dominant", "dominant-lora"), ("free", "all-id")),
+    *(("dominant", "dominant-lora"), ("free", "all-id"), ("qk", "qk-lora")),
 )
 
 
@@ -118,6 +120,8 @@ def changes(settings: Settings, row: str) -> Mapping[str, Any]:
         "dominant": {**both, "v2t": (2,), "v2v": (2,)},
         "all-id": {"lora_layers": "all"},
         "free": {**both, "lora_layers": "all"},
+        "qk-lora": {"lora_projections": "qk"},
+        "qk": {**both, "lora_projections": "qk"},
     }
     return found[row]
 

@@ -101,6 +101,8 @@ def test_probes_change_what_they_claim_alone_and_never_meet_test(lab: Any, tmp_p
     assert differences(config("noisy"), config("matrix")) == {"align_noise": (3, 4)}
     assert differences(config("all-id"), config("selected")) == {"lora_layers": "all"}
     assert differences(config("free"), config("matrix")) == {"lora_layers": "all"}
+    assert differences(config("qk-lora"), config("selected")) == {"lora_projections": "qk"}
+    assert differences(config("qk"), config("matrix")) == {"lora_projections": "qk"}
     on_val = {*lab.rows.pairs(settings, "val")} - {*lab.rows.pairs(settings)}
     assert on_val == {lab.rows.Pair(0, row) for row in lab.rows.PROBES}
     asked = lab.__main__.Run(split="test", rows=("long",), results=tmp_path)
