@@ -38,6 +38,22 @@ def test_equal_settings_resume_and_others_are_refused(tmp_path: Path) -> None:
     RunFolder.open(tmp_path, Config(), command="train").close()  # a refusal keeps no lock
 
 
+def test_what_may_change_is_stored_anew(tmp_path: Path) -> None:
+    RunFolder.open(tmp_path, Config(), command="train", may_change={"name"}).close()
+    before = (tmp_path / "config.yaml").read_bytes()
+    RunFolder.open(tmp_path, Config(), command="train", may_change={"name"}).close()
+    assert (tmp_path / "config.yaml").read_bytes() == before
+    with pytest.raises(MatrixError, match=r"steps = 3, this one has 4"):
+        changed = Config(name="b", steps=4)
+        RunFolder.open(tmp_path, changed, command="train", may_change={"name"})
+    assert (tmp_path / "config.yaml").read_bytes() == before
+    RunFolder.open(tmp_path, Config(name="b"), command="train", may_change={"name"}).close()
+    stored = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert stored == {"command": "train", "steps": 3, "name": "b", "out": "run"}
+    with pytest.raises(MatrixError, match=r"name = 'b', this one has 'ä'"):
+        RunFolder.open(tmp_path, Config(), command="train")
+
+
 def test_broken_settings_name_the_file(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("a: [")
     with pytest.raises(MatrixError, match=r"config\.yaml: this is not valid YAML"):

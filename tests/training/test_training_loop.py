@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from matrix_video.data.video import read_video
@@ -243,6 +244,25 @@ def test_an_interrupted_run_resumes(
     train(broken, pipe)
     assert_same_adapter(straight.out, broken.out)
     assert metrics(straight.out) == metrics(broken.out)
+
+
+def test_a_run_goes_on_with_less_memory(
+    pipe: Any, config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight, broken = config(steps=4, out=tmp_path / "a"), config(steps=4, out=tmp_path / "b")
+    train(straight, pipe)
+
+    def full() -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        interrupting(patch, 3, full)
+        with pytest.raises(MemoryError):
+            train(broken, pipe)
+    less = {"micro_batch": 1, "gradient_checkpointing": True, "cache": tmp_path / "cache"}
+    train(config(steps=4, out=broken.out, **less), pipe)
+    assert_same_adapter(straight.out, broken.out, 1e-4)
+    assert yaml.safe_load((broken.out / "config.yaml").read_text())["micro_batch"] == 1
 
 
 def test_sigterm_saves_and_says_so(

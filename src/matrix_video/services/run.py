@@ -12,7 +12,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -73,9 +73,17 @@ class RunFolder:
         self._opened: float | None = None
 
     @classmethod
-    def open(cls, path: Path, config: BaseModel, *, command: str) -> RunFolder:
-        """Start a new run, or resume the one that is there if its settings are equal; one that an
-        older version stored without a newer option had its default.
+    def open(
+        cls,
+        path: Path,
+        config: BaseModel,
+        *,
+        command: str,
+        may_change: Collection[str] = (),
+    ) -> RunFolder:
+        """Start a new run, or resume the one that is there if its settings are equal, but for those
+        that ``may_change``, which are stored anew; one that an older version stored without a newer
+        option had its default.
 
         Raises ``MatrixError`` when the stored settings differ (names the first one), when another
         process has the folder open, and when it cannot be written.
@@ -87,27 +95,37 @@ class RunFolder:
             folder._opened = time.monotonic()
         try:
             settings = {"command": command, **config.model_dump(mode="json")}
-            folder._settle(settings, _defaults(config))
+            folder._settle(settings, _defaults(config), may_change)
         except BaseException:
             folder.close()
             raise
         return folder
 
-    def _settle(self, wanted: dict[str, Any], defaults: dict[str, Any]) -> None:
+    def _settle(
+        self, wanted: dict[str, Any], defaults: dict[str, Any], may_change: Collection[str]
+    ) -> None:
         """Compare or store the settings, and clear away what a killed run left half done."""
         stored = self.path / CONFIG
+        known: dict[str, Any] = {}
         if stored.exists():
-            self._compare({**defaults, **read_config(self.path)}, wanted)
+            known = {**defaults, **read_config(self.path)}
+            self._compare(known, wanted, may_change)
         clear_temporary(self.path)
         self._drop_torn_line()
         if not stored.exists():
             write_json(self.path / "environment.json", environment())
             # Last: its presence is what makes the folder a run.
             write_atomic(stored, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
+        elif changed := {k: wanted[k] for k in may_change if known.get(k) != wanted[k]}:
+            told = {**read_config(self.path), **changed}
+            write_atomic(stored, yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
 
-    def _compare(self, known: dict[str, Any], wanted: dict[str, Any]) -> None:
+    def _compare(
+        self, known: dict[str, Any], wanted: dict[str, Any], may_change: Collection[str]
+    ) -> None:
         for key in dict.fromkeys([*wanted, *known]):
-            if key == "out":  # the folder itself, which may have been moved or spelled otherwise
+            # "out" is the folder itself, which may have been moved or spelled otherwise.
+            if key == "out" or key in may_change:
                 continue
             if known.get(key) != wanted.get(key):
                 raise MatrixError(

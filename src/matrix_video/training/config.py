@@ -7,7 +7,7 @@ script, everything else is our choice.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,11 @@ from matrix_video.data.options import ClipOptions
 from matrix_video.data.spans import Mentions
 
 Projections = Literal["qkvo", "qk"]
+MAY_CHANGE: Final = frozenset(
+    {"micro_batch", "gradient_checkpointing", "cache", "checkpoint_every", "log_every", "tracker"}
+)
+"""Settings that a resumed run may have otherwise than it began: but for rounding they change none
+of its results (our choice: memory that does not suffice is found out in the run)."""
 
 
 class TrainConfig(ClipOptions):

@@ -21,7 +21,7 @@ from matrix_video.backbones.loading import backbone_for, load_pipeline
 from matrix_video.backbones.precision import dtype_of
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.run import RunFolder
-from matrix_video.training.config import TrainConfig
+from matrix_video.training.config import MAY_CHANGE, TrainConfig
 from matrix_video.training.heldout import decoder_absorbed, heldout_aas
 from matrix_video.training.inputs import check_regions, chosen_layers, encoded_set, read_clips
 from matrix_video.training.loop import Calls, Outcome, Trainer, Watch
@@ -59,7 +59,7 @@ def train(
     parallel = Parallel(make_accelerator(config), shard=config.shard)
     if not parallel.accelerator.is_main_process:
         return _train(config, pipe, watch, None, parallel)
-    with RunFolder.open(config.out, config, command="train") as run:
+    with RunFolder.open(config.out, config, command="train", may_change=MAY_CHANGE) as run:
         return _train(config, pipe, watch, run, parallel)
 
 
