@@ -5,13 +5,28 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import matrix_video
+from matrix_video import attention
 
 SOURCE = Path(matrix_video.__file__)
+
+
+def test_the_lines_that_read_attention_run() -> None:
+    """Those of `matrix_video.attention`'s docstring, as they stand."""
+    shown = attention.__doc__ or ""
+    block = shown.partition("::\n")[2].partition("\nInside a stock")[0]
+    names: dict[str, Any] = {}
+    exec(textwrap.dedent(block), names)
+    assert names["said_BRN"].shape == names["led_BRN"].shape == (1, 1, 5 * 8 * 8)
+    weights = names["backbone"].transformer.get_submodule(names["spoken"]).to_q.weight
+    assert weights.grad is not None
+    assert weights.grad.any()
 
 
 def test_every_name_is_what_it_says() -> None:

@@ -2,22 +2,33 @@
 
 Tap, readout and backbone together::
 
-    from matrix_video import backbone_for, load_pipeline, tap, v2t_maps, v2v_maps
+    import torch
+    from matrix_video import Span, backbone_for, load_pipeline, tap, v2t_maps, v2v_maps
+    from matrix_video.data.spans import token_indices
+
+    frames_BTHWC = torch.randint(256, (1, 17, 64, 64, 3), dtype=torch.uint8)  # your clip
+    caption, red_ball = "the red ball pushes the blue box", Span(start=4, end=12)
 
     backbone = backbone_for(load_pipeline("tiny"))
-    grid = backbone.grid(17, 64, 64)                       # token frames, rows, columns
-    latents = backbone.encode_video(frames_BTHWC)          # uint8 [B,17,64,64,3]
+    grid, length = backbone.grid(17, 64, 64), backbone.num_text_tokens
+    (words,) = token_indices(backbone.tokenizer, caption, [red_ball], max_length=length)
+    phrases_BRL = torch.zeros(1, 1, length)  # weights over text tokens, rows sum to 1
+    phrases_BRL[0, 0, list(words)] = 1 / len(words)
+    regions_BRN = torch.zeros(1, 1, grid.num_tokens)  # weights over the tokens of frame 0
+    regions_BRN[0, 0, :4] = 1 / 4
+
+    latents = backbone.encode_video(frames_BTHWC)
     image = backbone.encode_image(frames_BTHWC[:, 0], 17)  # None where not backbone.takes_image
-    text = backbone.encode_text(captions, frames_BTHWC[:, 0])
-    t = backbone.sample_timesteps(len(captions), generator)
-    noise = torch.randn_like(latents)
-    sites = backbone.sites([3, 5], "v2t", grid) | backbone.sites([1], "v2v", grid)
+    text = backbone.encode_text([caption], frames_BTHWC[:, 0])
+    noise, t = torch.randn_like(latents), backbone.sample_timesteps(1, torch.Generator())
+    sites = backbone.sites([3], "v2t", grid) | backbone.sites([1], "v2v", grid)
+    spoken, seen = sites  # names of the attention modules
     with tap(backbone.transformer, sites, require_grad=True) as captures:
         prediction = backbone.predict(backbone.add_noise(latents, noise, t), t, text, image)
-        name = backbone.site(3, "v2t", grid, backbone.num_text_tokens).module
-        maps = v2t_maps(captures[name], sites[name], phrases_BRL)  # [B,R,N], N = F·h·w
-    loss = (prediction - backbone.target(latents, noise, t)).square().mean() + f(maps)
-    loss.backward()  # inside or outside the tap, with or without gradient checkpointing
+        said_BRN = v2t_maps(captures[spoken], sites[spoken], phrases_BRL)  # N = F·h·w
+        led_BRN = v2v_maps(captures[seen], sites[seen], regions_BRN)  # per_head=True: [B,A,R,N]
+    error = (prediction - backbone.target(latents, noise, t)).square().mean()
+    (error + said_BRN.mean() + led_BRN.mean()).backward()  # inside or outside the tap
 
 Inside a stock pipeline's own call, read after each forward: ``tap(model, sites, after=read)``
 calls ``read(captures)``. Where ``backbone.guidance`` is "batched" a forward is [unconditional,
