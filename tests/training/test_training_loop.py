@@ -18,11 +18,13 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from matrix_video.backbones.adapter import LORA_FILE
 from matrix_video.data.video import read_video
 from matrix_video.recipes.watch import StudentVideos
 from matrix_video.services.errors import MatrixError
 from matrix_video.training.batches import make_batch
 from matrix_video.training.config import TrainConfig
+from matrix_video.training.heldout import heldout_aas
 from matrix_video.training.run import train
 
 Make = Callable[..., TrainConfig]
@@ -188,6 +190,25 @@ def test_the_moving_average_is_what_is_saved(pipe: Any, config: Make) -> None:
     assert not torch.equal(average, stored[f"parameter/condition.{name}"])
 
 
+def test_scores_are_those_of_the_average_that_is_saved(
+    pipe: Any, config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored: list[dict[str, torch.Tensor]] = []
+
+    def seen(student: Any, *arguments: Any, **options: Any) -> Any:
+        scored.append({n: p.detach().clone() for n, p in student.lora.items()})
+        return heldout_aas(student, *arguments, **options)
+
+    monkeypatch.setattr("matrix_video.training.run.heldout_aas", seen)
+    result = train(config(steps=4, ema=0.999, lr=0.02), pipe)
+    assert result.adapter is not None
+    saved = state_of(result.adapter)
+    for name, value in scored[-1].items():
+        key = f"{LORA_FILE}:transformer.{name.replace('.default', '')}"
+        assert torch.equal(saved[key], value), name
+    assert not torch.equal(scored[-1][name], scored[-2][name])
+
+
 def test_videos_of_the_student(pipe: Any, config: Make) -> None:
     """Before, in between and after; the run itself does not change."""
     watched = config(
@@ -307,8 +328,24 @@ def test_a_term_that_reaches_nothing_stops_the_run(
         return batch
 
     monkeypatch.setattr("matrix_video.training.loop.make_batch", no_regions)
-    with pytest.raises(MatrixError, match="SPA loss covers no token: none of the first 4 samples"):
-        train(config(batch=4), pipe)
+    with pytest.raises(MatrixError, match="SPA loss covers no token: none of the first 32 samples"):
+        train(config(batch=4, steps=8), pipe)
+
+
+def test_a_term_that_reaches_nothing_stops_the_resumed_run_too(
+    pipe: Any, config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error leaves a checkpoint; going on from it shows the same again."""
+
+    def dead(alignment: Any, _: Any) -> None:
+        raise MatrixError("no gradient", remedy="mend it", field=alignment.term)
+
+    settings = config(steps=3)
+    monkeypatch.setattr("matrix_video.training.guards.require_gradient", dead)
+    for _ in range(2):
+        with pytest.raises(MatrixError, match="no gradient"):
+            train(settings, pipe)
+    assert (settings.out / "checkpoints").is_dir()
 
 
 def test_losses_that_are_not_numbers_stop_the_run(

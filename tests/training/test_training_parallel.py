@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from matrix_video.backbones.adapter import LORA_FILE, load_adapter
 from matrix_video.backbones.loading import backbone_for, load_pipeline
+from matrix_video.backbones.processes import PATIENCE
 from matrix_video.backbones.tiny import tiny_pipeline
 from matrix_video.data.dataset import Dataset
 from matrix_video.services.errors import MatrixError
@@ -176,7 +177,10 @@ def test_precision_stays_ours_where_the_launcher_agrees(
 ) -> None:
     """accelerate's own would put maps, decoder and losses in bfloat16 too."""
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    assert make_accelerator(config(precision="bf16")).mixed_precision == "no"
+    made = make_accelerator(config(precision="bf16"))
+    assert made.mixed_precision == "no"
+    assert made.init_handler is not None
+    assert made.init_handler.timeout == PATIENCE  # others wait while one makes videos
 
 
 def test_processes_share_the_encoding(pipe: Any, config: Make, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from matrix_video.analysis.layers import DataFacts, Evidence, LayerChoice, Model
 from matrix_video.backbones.adapter import load_adapter
 from matrix_video.backbones.fingerprint import fingerprint
 from matrix_video.backbones.loading import backbone_for
+from matrix_video.backbones.ltx import LTXBackbone
 from matrix_video.backbones.tiny import tiny_pipeline
 from matrix_video.data.dataset import Dataset, DatasetWriter
 from matrix_video.data.sample import Instance, Interaction, Sample, Span
@@ -27,7 +29,7 @@ from matrix_video.recipes.train import run as run_command
 from matrix_video.services.errors import MatrixError
 from matrix_video.training.config import TrainConfig
 from matrix_video.training.encode import encode_clip
-from matrix_video.training.inputs import chosen_layers, read_clips
+from matrix_video.training.inputs import chosen_layers, encoded_set, read_clips
 from matrix_video.training.run import train
 
 Make = Callable[..., TrainConfig]
@@ -64,6 +66,7 @@ def test_the_cache_serves_the_next_run(pipe: Any, config: Make, tmp_path: Path) 
     train(first, pipe)
     files = {file.name: file.stat().st_mtime_ns for file in cache.iterdir()}
     assert len(files) == 5
+    (cache / ".partial-4194305-x").mkdir()  # of a process that cannot be, and so was killed
     train(config(steps=2, cache=cache, out=tmp_path / "c"), pipe)
     assert {file.name: file.stat().st_mtime_ns for file in cache.iterdir()} == files
     train(plain, pipe)
@@ -79,6 +82,36 @@ def test_the_cache_serves_the_next_run(pipe: Any, config: Make, tmp_path: Path) 
     changed.vae.encoder.conv_in.conv.weight.data.mul_(2)
     train(config(steps=2, cache=cache, out=tmp_path / "f"), changed)
     assert len(list(cache.iterdir())) == 20
+
+
+def test_text_and_image_to_video_share_no_cached_sample(
+    config: Make, tmp_path: Path, data_path: Path
+) -> None:
+    """The two pipelines of LTX are made of the very same parts."""
+    settings = config(cache=tmp_path / "cache")
+    for variant in LTXBackbone.variants:
+        backbone = LTXBackbone(LTXBackbone.tiny(variant))
+        found = encoded_set(backbone, Dataset(data_path).subset(["0000"]), settings, "encode")
+        assert (found[0].image_FCHW is not None) == backbone.takes_image
+
+
+def test_a_run_does_not_go_on_with_other_clips_or_another_base(
+    pipe: Any, config: Make, tmp_path: Path, data_path: Path
+) -> None:
+    data = shutil.copytree(data_path, tmp_path / "data")
+    settings = config(data=data, steps=2)
+    train(settings, pipe)
+    shutil.rmtree(settings.out / "done")
+    file = data / "metadata.jsonl"
+    text = file.read_text()
+    file.write_text("".join(text.splitlines(keepends=True)[1:]))
+    told = r"step-00000002\.safetensors: the base's weights or the data set's samples have changed"
+    with pytest.raises(MatrixError, match=told):
+        train(settings, pipe)
+    file.write_text(text)
+    with pytest.raises(MatrixError, match=told):
+        train(settings, tiny_pipeline(1))
+    assert train(settings, pipe).steps == 2
 
 
 def test_held_out_samples(config: Make, data_path: Path) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import product
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -58,23 +59,33 @@ def id_colours(count: int) -> tuple[tuple[int, int, int], ...]:
     return tuple(found)
 
 
-def paint_ids(masks_IHW: NDArray[np.bool_], generator: torch.Generator) -> NDArray[np.uint8]:
-    """Id map [H,W,3] of first-frame masks [I,H,W], each instance in a colour drawn at random.
+def paint_ids(
+    masks_IHW: NDArray[np.bool_], generator: torch.Generator, name: str
+) -> NDArray[np.uint8]:
+    """Id map [H,W,3] of first-frame masks [I,H,W] of the sample ``name``, each instance in a colour
+    drawn at random.
 
     Colours are permuted for every sample (our choice): ids numbered by mention with fixed colours
     would tell the model who the agent is. Where masks overlap the smaller instance is on top.
     Raises `MatrixError` for more instances than `MOST_IDS`.
     """
     instances = len(masks_IHW)
-    if instances > MOST_IDS:
-        raise MatrixError(
-            f"{instances} instances, but an id map has only {MOST_IDS} colours",
-            remedy="keep the instances that take part in an interaction, or train without id map",
-            field="instances",
-        )
+    check_ids(instances, name)
     colours = id_colours(max(instances, len(ID_COLOURS)))
     order = torch.randperm(len(colours), generator=generator).tolist()
     return paint(masks_IHW, [colours[k] for k in order[:instances]])
+
+
+def check_ids(instances: int, name: str, file: Path | None = None) -> None:
+    """`MatrixError` naming the sample for more instances than an id map has room for."""
+    if instances > MOST_IDS:
+        raise MatrixError(
+            f"sample {name} has {instances} instances, an id map has room for {MOST_IDS}",
+            remedy="keep the instances that take part in an interaction, or leave the id map out "
+            "(--no-id-map)",
+            file=file,
+            field="instances",
+        )
 
 
 def paint(

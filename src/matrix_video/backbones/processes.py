@@ -10,9 +10,9 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
-_PATIENCE: Final = timedelta(days=7)
+PATIENCE: Final = timedelta(days=7)
 """How long a process waits for the others: shares of the work may differ by hours, above all when a
-stopped run goes on."""
+stopped run goes on, or one makes videos while the others wait."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,6 @@ class Processes:
 def processes() -> Processes:
     """Join the other processes, if there are any."""
     # The flag is `accelerate launch --cpu`'s, which PartialState itself does not read.
-    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=_PATIENCE)
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=PATIENCE)
     count = int(state.num_processes)
     return Processes(int(state.process_index), count, state.device if count > 1 else None)

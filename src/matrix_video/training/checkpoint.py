@@ -24,6 +24,7 @@ from matrix_video.training.parallel import placed_as, whole
 FOLDER: Final = "checkpoints"
 _NAME: Final = re.compile(r"step-(\d{8})\.safetensors")
 FORMAT: Final = "1"
+NO_FACTS: Final[Mapping[str, str]] = {}
 _AVERAGE: Final = "average"
 _MOMENTS: Final = ("step", "exp_avg", "exp_avg_sq")
 
@@ -34,13 +35,13 @@ def save_checkpoint(
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.AdamW,
     average: Mapping[str, Tensor] | None = None,
-    config: str = "{}",
+    facts: Mapping[str, str] = NO_FACTS,
 ) -> Path | None:
     """Write the state after ``step`` updates; older checkpoints go once it is complete.
 
     All processes of a run must call it, since parameters may be split over them; it is written
-    where ``run`` is given. ``average`` is the moving average, if there is one; ``config`` the
-    resolved config as JSON, for whoever finds the file alone (the run folder has its own).
+    where ``run`` is given. ``average`` is the moving average, if there is one; ``facts`` say
+    what the run is made of: "config" as JSON, for whoever finds the file alone, and "origin".
     """
     tensors: dict[str, Tensor] = {}
     for name, parameter in parameters.items():
@@ -57,8 +58,7 @@ def save_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"step-{step:08d}.safetensors"
     with atomic_path(file) as temporary:
-        facts = {"format": FORMAT, "step": str(step), "config": config}
-        save_tensors(tensors, temporary, facts)
+        save_tensors(tensors, temporary, {**facts, "format": FORMAT, "step": str(step)})
     for older in _checkpoints(run):
         if older != file:
             older.unlink()
@@ -75,20 +75,29 @@ def load_checkpoint(
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.AdamW,
     average: dict[str, Tensor] | None = None,
+    origin: str = "",
 ) -> int:
-    """Restore `save_checkpoint`'s state in place; the number of updates made.
+    """Restore `save_checkpoint`'s state in place; the number of updates made. ``origin`` is
+    compared with the stored one, where both are known.
 
     Raises `MatrixError` for a broken file, one of another version of this package, and one of
     another model or other settings.
     """
     try:
         with safe_open(file, framework="pt") as opened:
-            step, stored_format = int(opened.metadata()["step"]), opened.metadata()["format"]
+            facts = opened.metadata()
+            step, stored_format = int(facts["step"]), facts["format"]
             tensors = {name: opened.get_tensor(name) for name in sorted(opened.keys())}
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise _unfit(file, f"not a readable checkpoint ({error})") from error
     if stored_format != FORMAT:
         raise _unfit(file, f"a checkpoint of format {stored_format}, this version reads {FORMAT}")
+    if origin and facts.get("origin", origin) != origin:
+        raise _unfit(
+            file,
+            "the base's weights or the data set's samples have changed since this run began",
+            "restore them, or give another --out",
+        )
     stored = {name.removeprefix("parameter/") for name in tensors if name.startswith("parameter/")}
     if stored != set(parameters):
         other = sorted(stored ^ set(parameters))[0]
@@ -119,5 +128,7 @@ def _checkpoints(run: Path) -> list[Path]:
     return sorted(file for file in folder.iterdir() if _NAME.fullmatch(file.name))
 
 
-def _unfit(file: Path, problem: str) -> MatrixError:
-    return MatrixError(problem, remedy="delete the run folder, or give another --out", file=file)
+def _unfit(
+    file: Path, problem: str, remedy: str = "delete the run folder, or give another --out"
+) -> MatrixError:
+    return MatrixError(problem, remedy=remedy, file=file)

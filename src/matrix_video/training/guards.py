@@ -13,8 +13,9 @@ from matrix_video.attention.tap import Captures
 from matrix_video.services.errors import MatrixError
 from matrix_video.training.step import Losses
 
-PATIENCE: Final = 32
-"""Samples after which an alignment term must have found a map."""
+PATIENCE: Final = (32, 1000)
+"""Samples after which an alignment term must have found a map: all there are, within these bounds.
+A caption may be dropped, and few clips may have an interaction."""
 STILL: Final = 20
 """Updates over which no term may keep its value to the last bit."""
 
@@ -35,8 +36,8 @@ class Proof:
     def expect(self, seen: int, samples: int) -> None:
         """`MatrixError` for a term that none of the first ``seen`` samples at whose noise it acts
         has a map for, of ``samples`` in all."""
-        # One batch may do without (its captions dropped, its samples without interaction).
-        if not self.open or seen < min(samples, PATIENCE):
+        least, most = PATIENCE
+        if not self.open or seen < min(max(samples, least), most):
             return
         term = min(self.open)
         what = "a phrase with a mask" if term == "sga" else "an instance in its first frame"
@@ -54,9 +55,10 @@ class Stillness:
         self._last: dict[str, tuple[float, int]] = {}
 
     def see(self, values: Mapping[str, float]) -> None:
-        """`MatrixError` for a loss that had one value in `STILL` updates."""
+        """`MatrixError` for a loss that had one value in `STILL` updates; those whose samples had
+        nothing for a term, which is 0 there, are passed over."""
         for name in ("diffusion", "sga", "spa"):
-            if name not in values:
+            if not values.get(name):
                 continue
             value, count = self._last.get(name, (float("nan"), 0))
             count = count + 1 if values[name] == value else 1

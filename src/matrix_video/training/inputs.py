@@ -6,6 +6,7 @@ import warnings
 
 from matrix_video.analysis.layers import read_choice
 from matrix_video.backbones.base import Backbone
+from matrix_video.backbones.condition import check_ids
 from matrix_video.backbones.fingerprint import fingerprint
 from matrix_video.data.dataset import Dataset, open_clips
 from matrix_video.data.spans import phrases
@@ -103,7 +104,10 @@ def encoded_set(
     keys = _cache_keys(backbone, data, config) if config.cache else [s.id for s in data.samples]
 
     def encode(index: int) -> Encoded:
-        return encode_clip(backbone, data[index], mentions=config.mentions, up=config.up)
+        found = encode_clip(backbone, data[index], mentions=config.mentions, up=config.up)
+        if config.id_map:  # now, and not when it is first drawn
+            check_ids(len(found.ids_IHW), found.id, config.data)
+        return found
 
     found = EncodedSet(keys, encode, config.cache)
     with progress(title, len(data)) as advance:
@@ -128,7 +132,8 @@ def check_regions(encoded: EncodedSet, config: TrainConfig) -> None:
 def _cache_keys(backbone: Backbone, data: Dataset, config: TrainConfig) -> list[str]:
     # The transformer's shape decides the token grid, its weights nothing of what is stored.
     shape = fingerprint(backbone.transformer).architecture
-    settings = (str(FORMAT), config.mentions, str(config.up), shape, backbone.encoders_key())
+    kind = type(backbone.pipe).__name__  # whether a clip has a first frame's latents
+    settings = (str(FORMAT), config.mentions, str(config.up), shape, kind, backbone.encoders_key())
     return [sha256_text(*settings, data.content_key(i)) for i in range(len(data))]
 
 

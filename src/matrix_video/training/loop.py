@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -75,10 +75,12 @@ class Trainer:
         run: RunFolder | None,
         parallel: Parallel,
         watch: Watch | None = None,
+        origin: str = "",
     ) -> None:
         """``run`` is None in all processes but the main one, which alone writes. ``empty`` is
-        the empty caption; ``watch`` is called every ``config.sample_every`` updates."""
-        self.watch = watch
+        the empty caption; ``watch`` is called every ``config.sample_every`` updates; ``origin``
+        changes with base and clips, and a checkpoint of another one is refused."""
+        self.watch, self.origin = watch, origin
         self.data, self.empty = data, empty
         self.config, self.run, self.parallel = config, run, parallel
         transformer = student.backbone.transformer
@@ -110,6 +112,8 @@ class Trainer:
     def fit(self, validate: Validate) -> Outcome:
         """Train to ``config.steps``, on from the run folder's checkpoint if there is one.
 
+        With a moving average it is the average that is scored and watched, as it is what is saved.
+
         Raises `MatrixError` for a loss that is not a number (after saving a checkpoint of the
         update before), for an alignment term that reaches no attention, and for a loss that stays
         as it is.
@@ -125,14 +129,14 @@ class Trainer:
             stack.callback(calls.release)
             advance(start)
             if start == 0:
-                self._log(0, {**validate(calls), **self._watched(0, calls)})
+                self._log(0, {**self._scored(validate, calls), **self._watched(0, calls)})
             for step in range(start, config.steps):
                 values = self.update(step, calls)
                 done = step + 1
                 last = done == config.steps
                 scored = last or done % config.heldout_every == 0
                 if scored:
-                    values |= validate(calls)
+                    values |= self._scored(validate, calls)
                 shown = self._watched(done, calls)
                 values |= shown
                 if scored or shown or done % config.log_every == 0:
@@ -259,6 +263,14 @@ class Trainer:
         self.proof.expect(sum(one["acted"] for one in gathered), len(self.data))
         return means(one["tally"] for one in gathered)
 
+    def _scored(self, validate: Validate, calls: Calls) -> Mapping[str, float]:
+        with self._as_saved():
+            return validate(calls)
+
+    def _as_saved(self) -> AbstractContextManager[None]:
+        """The weights within are those that the adapter would be saved from."""
+        return nullcontext() if self.average is None else self.average.lent(self.student.parameters)
+
     def _watched(self, step: int, calls: _Taps) -> Mapping[str, float]:
         """What `watch` says of the student after ``step`` updates, if it is due."""
         every = self.config.sample_every
@@ -268,7 +280,8 @@ class Trainer:
         calls.release()  # sampling makes forwards of its own
         shown: Mapping[str, float] = {}
         if self.run is not None:
-            shown = self.watch(self.student.backbone, self.student.condition, step)
+            with self._as_saved():
+                shown = self.watch(self.student.backbone, self.student.condition, step)
         self.parallel.wait()
         return shown
 
@@ -277,8 +290,8 @@ class Trainer:
         step = 0
         if file is not None:
             average = None if self.average is None else self.average.values
-            step = load_checkpoint(file, self.student.parameters, self.optimizer, average)
-            self.proof.open.clear()
+            parameters = self.student.parameters
+            step = load_checkpoint(file, parameters, self.optimizer, average, self.origin)
         self.parallel.wait()
         if self.run is not None:
             self.run.truncate_metrics(lambda row: row["step"] <= step and step > 0)
@@ -287,8 +300,8 @@ class Trainer:
     def _save(self, step: int) -> None:
         average = None if self.average is None else self.average.values
         folder = None if self.run is None else self.run.path
-        told = self.config.model_dump_json()
-        save_checkpoint(folder, step, self.student.parameters, self.optimizer, average, told)
+        facts = {"config": self.config.model_dump_json(), "origin": self.origin}
+        save_checkpoint(folder, step, self.student.parameters, self.optimizer, average, facts)
         self.parallel.wait()
 
     def _final(self) -> dict[str, Tensor]:

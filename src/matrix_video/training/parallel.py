@@ -13,12 +13,13 @@ from typing import Any, cast
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import gather_object
+from accelerate.utils import InitProcessGroupKwargs, gather_object
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from matrix_video.backbones.processes import PATIENCE
 from matrix_video.services.errors import MatrixError
 from matrix_video.training.config import TrainConfig
 
@@ -135,7 +136,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     _check_precision(config)
     accelerator = Accelerator(
         mixed_precision="no",  # ours is around the transformer alone: maps and losses are float32
-        kwargs_handlers=[unused],
+        kwargs_handlers=[unused, InitProcessGroupKwargs(timeout=PATIENCE)],
         log_with=tracked,
         project_dir=str(config.out),
     )

@@ -20,6 +20,7 @@ from matrix_video.backbones.fingerprint import Fingerprint, fingerprint
 from matrix_video.backbones.loading import backbone_for, load_pipeline
 from matrix_video.backbones.precision import dtype_of
 from matrix_video.services.errors import MatrixError
+from matrix_video.services.files import clear_temporary, sha256_text
 from matrix_video.services.run import RunFolder
 from matrix_video.training.config import MAY_CHANGE, TrainConfig
 from matrix_video.training.heldout import decoder_absorbed, heldout_aas
@@ -90,6 +91,8 @@ def _train(
             "they share the work",
             stacklevel=2,
         )
+    if run is not None and config.cache is not None and config.cache.is_dir():
+        clear_temporary(config.cache)
     share = {"process": parallel.index, "processes": parallel.processes}
     encoded = encoded_set(backbone, data, config, "encode", **share)
     heldout = encoded_set(backbone, held, config, "encode held-out", **share)
@@ -100,7 +103,9 @@ def _train(
         backbone.release_encoders()
     student = make_student(backbone, config, layers, encoded.clip(0))
     try:
-        trainer = Trainer(student, encoded, empty, config, run, parallel, watch)
+        told = [sample.model_dump_json() for sample in (*data.samples, *held.samples)]
+        origin = sha256_text(base.architecture, base.weights, *told)
+        trainer = Trainer(student, encoded, empty, config, run, parallel, watch, origin)
 
         def validate(calls: Calls) -> Mapping[str, float]:
             return heldout_aas(
