@@ -12,11 +12,10 @@ from typing import Annotated, Final
 
 import tyro
 
-from ablation.bootstrap import detectable
 from ablation.results import FOLDER, Result, folder, read_results, write_result
 from ablation.rows import PROBES, TITLES, Pair, pairs
 from ablation.settings import FILE, Settings, Split, read_settings
-from ablation.table import make_table, markdown, short
+from ablation.table import make_table, markdown, resolvable, short, training_seeds
 from ablation.work import Workshop, commit, held
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import write_atomic, write_json
@@ -158,20 +157,12 @@ def plan(options: Plan) -> None:
     for pair in pairs(settings, options.split):
         state = "done" if pair in known else "probe" if pair.row in PROBES else "missing"
         print(f"{state:<7}  {pair.name}")
-    prior = settings.prior
-    for deviation in prior.deviations:
-        for repeated in (0.0, 0.5, 1.0):
-            found = detectable(
-                deviation,
-                prior.seed_deviation,
-                repeated,
-                seeds=settings.seeds,
-                prompts=settings.prompts,
-            )
-            print(
-                f"detectable difference of IF {found:.4f}: deviation {deviation:g}, of which "
-                f"{repeated:.0%} is the prompt's own with every training seed"
-            )
+    seeds = training_seeds(settings, options.split)
+    for (deviation, repeated), found in resolvable(settings, seeds).items():
+        print(
+            f"detectable difference of IF {found:.4f}: deviation {deviation:g}, of which "
+            f"{repeated:.0%} is the prompt's own with every training seed"
+        )
 
 
 COMMANDS: Final = Annotated[

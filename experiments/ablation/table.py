@@ -103,20 +103,10 @@ def make_table(
         name: [results[pair] for pair in sorted(results) if pair.row == name] for name in _NAMES
     }
     rows = {name: found for name, found in rows.items() if found}
-    prior, prompts = settings.prior, settings.prompts
-    seeds = 1 if split == "val" else settings.seeds
-    resolves = [
-        detectable(deviation, prior.seed_deviation, repeated, seeds=seeds, prompts=prompts)
-        for deviation in prior.deviations
-        for repeated in (0.0, 1.0)
-    ]
+    seeds = training_seeds(settings, split)
+    resolves = resolvable(settings, seeds).values()
     contrasts = [
-        {
-            "left": left,
-            "right": right,
-            "headline": (left, right) in HEADLINES,
-            **{metric: _plain(contrast(rows[left], rows[right], metric)) for metric in SHOWN},
-        }
+        _contrast(settings, rows[left], rows[right])
         for left, right in (*CONTRASTS, *PROBE_CONTRASTS)
         if left in rows and right in rows
     ]
@@ -143,6 +133,40 @@ def make_table(
         },
         "references": {name: _reference(one) for name, one in references.items()},
         "contrasts": contrasts,
+    }
+
+
+def _contrast(
+    settings: Settings, left: Sequence[Result], right: Sequence[Result]
+) -> dict[str, Any]:
+    """Differences by metric, and the least of IF that they can resolve with the seeds there are."""
+    found = {metric: contrast(left, right, metric) for metric in SHOWN}
+    own = found["if"]
+    least = None if own is None else min(resolvable(settings, own.seeds).values())
+    return {
+        "left": left[0].row,
+        "right": right[0].row,
+        "headline": (left[0].row, right[0].row) in HEADLINES,
+        "least": least if least is None else round(least, 4),
+        **{metric: _plain(one) for metric, one in found.items()},
+    }
+
+
+def training_seeds(settings: Settings, split: Split) -> int:
+    """On val every row has one."""
+    return 1 if split == "val" else settings.seeds
+
+
+def resolvable(settings: Settings, seeds: int) -> dict[tuple[float, float], float]:
+    """Detectable differences of IF with so many training seeds, by deviation and repeated share
+    (see `bootstrap.detectable`), neither of which is known before a run."""
+    prior, prompts = settings.prior, settings.prompts
+    return {
+        (deviation, repeated): detectable(
+            deviation, prior.seed_deviation, repeated, seeds=seeds, prompts=prompts
+        )
+        for deviation in prior.deviations
+        for repeated in (0.0, 0.5, 1.0)
     }
 
 
@@ -184,7 +208,7 @@ def markdown(table: Mapping[str, Any]) -> str:
         ),
         _grid(
             ["difference", *(METRIC_NAMES[metric] for metric in SHOWN), "IF is"],
-            [_contrast_row(one, low) for one in table["contrasts"]],
+            [_contrast_row(one) for one in table["contrasts"]],
         ),
         _grid(
             [
@@ -218,8 +242,7 @@ def short(table: Mapping[str, Any]) -> str:
     ]
     lines += [[*_reference_row(name, row), *["–"] * 4] for name, row in table["references"].items()]
     names = [METRIC_NAMES[m] for m in shown]
-    contrasts = [one for one in table["contrasts"] if one["headline"]]
-    verdicts = [_contrast_row(one, table["detectable"][0]) for one in contrasts]
+    verdicts = [_contrast_row(one) for one in table["contrasts"] if one["headline"]]
     parts = [
         _grid(["row", "seeds", *names, "IF", "CPU min", "paper: KISA", "SGI", "IF"], lines),
         _grid(["difference of IF", "mean", "is"], [[row[0], row[1], row[-1]] for row in verdicts]),
@@ -256,11 +279,11 @@ def _reference_row(name: str, row: Mapping[str, Any], blanks: int = 0) -> list[s
     return [REFERENCE_NAMES[name], "–", *means[:-1], *[""] * blanks, means[-1]]
 
 
-def _contrast_row(one: Mapping[str, Any], least: float) -> list[str]:
+def _contrast_row(one: Mapping[str, Any]) -> list[str]:
     names = f"{_NAMES[one['left']]} − {_NAMES[one['right']]}"
     cells = [_with_interval(one[metric], sign=True) for metric in SHOWN]
     bold = f"**{names}**" if one["headline"] else names
-    return [bold, *cells, _verdict(one["if"], least)]
+    return [bold, *cells, _verdict(one["if"], one["least"])]
 
 
 def _verdict(found: Mapping[str, Any] | None, least: float) -> str:

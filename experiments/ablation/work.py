@@ -68,6 +68,7 @@ class Workshop:
     def __init__(self, out: Path, settings: Settings, split: Split) -> None:
         """``MatrixError`` where the model is not the one that the settings name."""
         self.out, self.settings, self.split = out, settings, split
+        self.source = _commit()
         self.backbone: Backbone = backbone_for(load_pipeline(settings.model))
         found = fingerprint(self.backbone.transformer)
         if (found.weights, self.backbone.num_layers) != (settings.weights, settings.num_layers):
@@ -137,7 +138,7 @@ class Workshop:
             losses=losses,
             spent={stage: Spent(**spent) for stage, spent in read_json(folder / SPENT).items()},
             environment={**environment(), "device": _device(self.backbone.device)},
-            source=_commit(),
+            source=self.source,
             references={name: tuple(rows) for name, rows in others.items()},
             prompts=tuple(map(PromptScore.of, own)),
         )
@@ -227,9 +228,15 @@ def _device(device: torch.device) -> str:
 
 
 def _commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None
+    """Of the code as it is now, which is what this process runs; "-dirty" where it was changed."""
+    root = Path(__file__).parents[2]
+    git = ["git", "-C", str(root)]
+    changed = [*git, "status", "--porcelain", "--", "src", "experiments/ablation/*.py"]
+    head, dirty = (
+        subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        for command in ([*git, "rev-parse", "--short=12", "HEAD"], changed)
+    )
+    return f"{head}-dirty" if head and dirty else head or None
 
 
 def commit(file: Path) -> None:
