@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,6 +152,39 @@ def test_adapter_scale_and_id_map(
     assert len(facts["adapter_sha256"]) == 64
     assert json.loads((tmp_path / "plain" / "generation.json").read_text())["id_map"] is False
     assert np.array_equal(base, made("again"))  # the adapter was taken off
+
+
+@pytest.mark.parametrize("file", ["pytorch_lora_weights.safetensors", "matrix_cond.safetensors"])
+def test_a_stopped_run_does_not_go_on_with_another_adapter(
+    prompts: Path,
+    tmp_path: Path,
+    backbone: Backbone,
+    adapter: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    file: str,
+) -> None:
+    own = shutil.copytree(adapter, tmp_path / "adapter")
+    config = _config(prompts, tmp_path / "run", adapter=own, batch=1)
+    written = run_module._write  # pyright: ignore[reportPrivateUsage]
+
+    def dying(*arguments: Any) -> None:
+        if arguments[0].has("p0"):
+            raise KeyboardInterrupt
+        written(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "_write", dying)
+        with pytest.raises(KeyboardInterrupt):
+            generate(config, backbone)
+    content = bytearray((own / file).read_bytes())
+    content[-1] ^= 1
+    (own / file).write_bytes(content)
+    told = r"generation\.json: (adapter|condition)_sha256: the run began with another.*Restore it"
+    with pytest.raises(MatrixError, match=told):
+        generate(config, backbone)
+    content[-1] ^= 1
+    (own / file).write_bytes(content)
+    assert len(_frames(generate(config, backbone))) == 4
 
 
 def test_another_size_and_length(prompts: Path, tmp_path: Path, backbone: Backbone) -> None:

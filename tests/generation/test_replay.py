@@ -55,11 +55,17 @@ def test_adapter_and_id_map_are_the_runs(
     assert np.abs(video.astype(int) - base.video(0).frames_THWC.astype(int)).max() <= 1
 
     weights = own / "pytorch_lora_weights.safetensors"
-    shutil.copy(own / "matrix_cond.safetensors", own / "other")
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
     match = r"pytorch_lora_weights\.safetensors: this adapter is not the one .* Restore it"
+    with pytest.raises(MatrixError, match=match), replay(tmp_path / "map", backbone, made.samples):
+        pass
+    shutil.copy(adapter / weights.name, weights)
+    content = bytearray((own / "matrix_cond.safetensors").read_bytes())
+    content[-1] ^= 1
+    (own / "matrix_cond.safetensors").write_bytes(content)
+    match = r"matrix_cond\.safetensors: this adapter is not the one .* Restore it"
     with pytest.raises(MatrixError, match=match), replay(tmp_path / "map", backbone, made.samples):
         pass
     assert not getattr(backbone.transformer, "peft_config", {})

@@ -35,6 +35,8 @@ class GenerationFacts(_Record):
     adapter: str | None
     adapter_sha256: str | None
     """Of the LoRA's weights."""
+    condition_sha256: str | None = None
+    """Of the id map's projection, if there is one; older records do not have it."""
     lora_scale: float
     id_map: bool
     """Whether the videos were made with id maps."""

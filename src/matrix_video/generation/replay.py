@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from matrix_video.backbones.adapter import LORA_FILE, load_adapter
+from matrix_video.backbones.adapter import CONDITION_NAME, LORA_FILE, load_adapter
 from matrix_video.backbones.base import Backbone
 from matrix_video.backbones.condition import Condition
 from matrix_video.backbones.fingerprint import fingerprint
@@ -135,12 +135,18 @@ def _check_model(folder: Path, facts: GenerationFacts, backbone: Backbone) -> No
 
 
 def _check_adapter(folder: Path | None, facts: GenerationFacts) -> None:
-    if folder is not None and sha256_file(folder / LORA_FILE) != facts.adapter_sha256:
-        raise MatrixError(
-            "this adapter is not the one that the videos were made with: it has changed since",
-            remedy="Restore it, or generate the videos again",
-            file=folder / LORA_FILE,
-        )
+    if folder is None:
+        return
+    made_with = {LORA_FILE: facts.adapter_sha256}
+    if facts.condition_sha256 is not None:
+        made_with[f"{CONDITION_NAME}.safetensors"] = facts.condition_sha256
+    for name, known in made_with.items():
+        if sha256_file(folder / name) != known:
+            raise MatrixError(
+                "this adapter is not the one that the videos were made with: it has changed since",
+                remedy="Restore it, or generate the videos again",
+                file=folder / name,
+            )
 
 
 def _check_samples(folder: Path, prompts: Dataset, samples: Sequence[Sample]) -> None:

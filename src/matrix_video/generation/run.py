@@ -25,7 +25,13 @@ from matrix_video.data.dataset import Dataset, DatasetWriter, open_clips
 from matrix_video.data.tracks import first_masks
 from matrix_video.data.transform import ClipTransform
 from matrix_video.generation.config import GenerateConfig
-from matrix_video.generation.facts import GenerationFacts, ModelFacts, write_facts
+from matrix_video.generation.facts import (
+    FACTS,
+    GenerationFacts,
+    ModelFacts,
+    read_facts,
+    write_facts,
+)
 from matrix_video.generation.find import ID_MAPS, find_masks
 from matrix_video.generation.idmaps import read_id_map
 from matrix_video.generation.sampler import Prompt, Sampling, sample
@@ -62,7 +68,7 @@ def generate(config: GenerateConfig, backbone: Backbone | None = None) -> Path:
         if config.adapter is not None:
             adapter = load_adapter(backbone.pipe, config.adapter, config.lora_scale)
         try:
-            write_facts(run.path, _facts(config, backbone, adapter, len(prompts)))
+            _settle_facts(run.path, _facts(config, backbone, adapter, len(prompts)))
             _generate_all(config, backbone, adapter, prompts, id_maps, folder)
         finally:
             if adapter is not None:
@@ -176,6 +182,29 @@ def _write(
     writer.add(made, video_THWC, config.fps or fps, {}, lossless=True)
 
 
+def _settle_facts(folder: Path, facts: GenerationFacts) -> None:
+    """Store them; `MatrixError` where a stopped run made its videos with something else."""
+    file = folder / FACTS
+    if file.exists():
+        known = read_facts(folder).model_dump()
+        ours = facts.model_dump()
+        for name in ("model", "adapter_sha256", "condition_sha256", "weights", "videos"):
+            if known[name] is not None and known[name] != ours[name]:
+                raise MatrixError(
+                    "the run began with another model, adapter or prompt set: its videos so far "
+                    "would not be those of the rest",
+                    remedy="Restore it, or give another output folder",
+                    file=file,
+                    field=name,
+                )
+    write_facts(folder, facts)
+
+
+def _condition_hash(adapter: Path | None) -> str | None:
+    file = None if adapter is None else adapter / f"{CONDITION_NAME}.safetensors"
+    return sha256_file(file) if file is not None and file.exists() else None
+
+
 def _facts(
     config: GenerateConfig, backbone: Backbone, adapter: Adapter | None, videos: int
 ) -> GenerationFacts:
@@ -187,6 +216,7 @@ def _facts(
         ),
         adapter=None if config.adapter is None else str(config.adapter),
         adapter_sha256=None if config.adapter is None else sha256_file(config.adapter / LORA_FILE),
+        condition_sha256=_condition_hash(config.adapter),
         lora_scale=config.lora_scale,
         id_map=adapter is not None and adapter.condition is not None and config.id_map,
         masks="pictures" if config.id_maps is not None else config.masks,
