@@ -100,7 +100,7 @@ def test_an_adapter_is_measured_with_its_id_map(
     lora = measure_clip(backbone, clip, probe)
     # As training gives it: painted from the first frame's masks, in colours drawn by the id.
     masks = torch.stack([torch.from_numpy(m) for m in first_masks(clip.tracks).values()])
-    painted = paint_ids(masks.numpy(), keyed_generator(0, "clip0", "colours"))
+    painted = paint_ids(masks.numpy(), keyed_generator(0, "clip0", "colours"), "clip0")
     latents = backbone.encode_image(torch.from_numpy(painted)[None], len(clip.video))
     with loaded.condition.given(latents):
         both = measure_clip(backbone, clip, probe)

@@ -166,8 +166,8 @@ def test_colours_are_drawn_for_each_sample() -> None:
     masks[0, :, :2], masks[1, :, 2:4], masks[2, 0, 5] = True, True, True
     seen: set[tuple[tuple[int, ...], ...]] = set()
     for seed in range(40):
-        image = paint_ids(masks, torch.Generator().manual_seed(seed))
-        again = paint_ids(masks, torch.Generator().manual_seed(seed))
+        image = paint_ids(masks, torch.Generator().manual_seed(seed), "a")
+        again = paint_ids(masks, torch.Generator().manual_seed(seed), "a")
         assert np.array_equal(image, again)
         colours = tuple(tuple(int(c) for c in image[np.nonzero(m)][0]) for m in masks)
         assert set(colours) <= set(ID_COLOURS)
@@ -184,7 +184,7 @@ def test_the_smaller_instance_lies_on_top() -> None:
     masks = np.zeros((2, 4, 4), bool)
     masks[0], masks[1, 1:3, 1:3] = True, True
     for order in ([0, 1], [1, 0]):
-        image = paint_ids(masks[order], torch.Generator().manual_seed(0))
+        image = paint_ids(masks[order], torch.Generator().manual_seed(0), "a")
         assert (image[1:3, 1:3] == image[1, 1]).all()
         assert not (image[0, 0] == image[1, 1]).all()
 
@@ -196,12 +196,14 @@ def test_a_crowd_has_colours_far_apart() -> None:
     gaps = np.abs(taken[:, None] - taken).max(axis=-1)[~np.eye(len(taken), dtype=bool)]
     assert gaps.min() >= 51
     masks = np.eye(13, dtype=bool).reshape(13, 1, 13)
-    image = paint_ids(masks, torch.Generator().manual_seed(0))
+    image = paint_ids(masks, torch.Generator().manual_seed(0), "a")
     assert len({tuple(pixel) for pixel in image[0].tolist()}) == 13
 
 
 def test_more_instances_than_colours() -> None:
     masks = np.zeros((MOST_IDS + 1, 2, 2), bool)
-    with pytest.raises(MatrixError, match=r"65 instances.*only 64 colours.*without id map"):
-        paint_ids(masks, torch.Generator())
-    assert paint_ids(masks[:0], torch.Generator()).max() == 0
+    with pytest.raises(
+        MatrixError, match=r"sample crowd has 65 instances.*room for 64.*--no-id-map"
+    ):
+        paint_ids(masks, torch.Generator(), "crowd")
+    assert paint_ids(masks[:0], torch.Generator(), "a").max() == 0

@@ -208,11 +208,13 @@ def test_mistakes_are_named(plain: Path, tmp_path: Path, adapter: Path) -> None:
         find_masks(config(nobody, tmp_path / "b", adapter), Dataset(nobody), tmp_path / "maps")
     many = sample.model_copy(
         update={
-            "instances": tuple(Instance(id=f"id{i}", noun="x", phrase="x") for i in range(1, 14))
+            "instances": tuple(Instance(id=f"id{i}", noun="x", phrase="x") for i in range(1, 66))
         }
     )
     crowd = tmp_path / "crowd"
     with DatasetWriter(crowd) as writer:
         writer.add(many, np.zeros((1, 8, 8, 3), dtype=np.uint8), 8.0, {}, lossless=True)
-    with pytest.raises(MatrixError, match=r"crowd: instances: .*13 instances.*room for 12"):
+    with pytest.raises(
+        MatrixError, match=r"crowd: instances: sample q has 65 instances.*room for 64"
+    ):
         find_masks(config(crowd, tmp_path / "c", adapter), Dataset(crowd), tmp_path / "maps")

@@ -61,7 +61,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         read_id_map(flat, (16, 12))
     smooth = np.arange(8 * 12 * 3, dtype=np.uint16).reshape(8, 12, 3).astype(np.uint8)
     Image.fromarray(smooth).save(tmp_path / "smooth.png")
-    with pytest.raises(MatrixError, match=r"has 96 colours, room is for 12.*smoothed edges"):
+    with pytest.raises(MatrixError, match=r"has 96 colours, room is for 64.*smoothed edges"):
         read_id_map(tmp_path / "smooth.png", (8, 12))
     with pytest.raises(MatrixError, match=r"id_maps: id maps are given, but nothing that takes"):
         GenerateConfig(prompts=tmp_path, out=tmp_path / "o", id_maps=tmp_path)

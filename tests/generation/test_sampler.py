@@ -161,6 +161,20 @@ def test_bfloat16_reaches_the_transformer_alone(prompts: Path, backbone: Backbon
     assert 0 < _differences(exact, rough) < 30
 
 
+def test_bfloat16_reaches_both_experts() -> None:
+    backbone = WanBackbone(WanBackbone.tiny("i2v-2.2"))
+    prompt = Prompt("a", "the red ball", np.zeros((32, 32, 3), np.uint8))
+    seen: dict[str, set[bool]] = {}
+    for name in ("transformer", "transformer_2"):
+        seen[name] = set()
+        block: Any = backbone.pipe.components[name].blocks[0]
+        block.register_forward_pre_hook(
+            lambda *_, known=seen[name]: known.add(torch.is_autocast_enabled("cpu"))
+        )
+    sample(backbone, [prompt], backbone.tiny_clip[0], Sampling(steps=4, precision="bf16"))
+    assert seen == {"transformer": {True}, "transformer_2": {True}}
+
+
 def test_an_error_in_the_forward_leaves_no_autocast(prompts: Path, backbone: Backbone) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("planted")

@@ -148,8 +148,9 @@ def _id_map(backbone: Backbone, clip: Clip, seed: int) -> Tensor:
     """Latents of the first frame's id map, its colours drawn by (seed, sample id)."""
     masks = [*first_masks(clip.tracks).values()]
     masks_IHW = np.stack(masks) if masks else np.zeros((0, *clip.video.size), dtype=bool)
-    painted = paint_ids(masks_IHW, keyed_generator(seed, clip.sample.id, "colours"))
-    return backbone.encode_image(torch.from_numpy(painted)[None], len(clip.video))
+    name = clip.sample.id
+    painted = paint_ids(masks_IHW, keyed_generator(seed, name, "colours"), name)
+    return backbone.encode_id_map(torch.from_numpy(painted)[None], len(clip.video))
 
 
 def _noise(latents: Tensor, seed: int, sample: str, level: int) -> Tensor:

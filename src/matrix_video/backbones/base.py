@@ -174,6 +174,14 @@ class Backbone(ABC):
         where no ``generator`` is given.
         """
 
+    def encode_id_map(self, images_BHWC: Tensor, num_frames: int) -> Tensor:
+        """Condition latents [B,F',C,H',W'] of first-frame id maps: in latent frame 0, without
+        sampling, before zeros (paper section 5).
+
+        As first frames, where those lie before zeros too.
+        """
+        return self.encode_image(images_BHWC, num_frames)
+
     def image_extra(self, frames_BHWC: Tensor) -> dict[str, Tensor]:
         """What the transformer takes of first frames beside their latents, batch first.
 

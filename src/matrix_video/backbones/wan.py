@@ -215,15 +215,22 @@ class WanBackbone(Backbone):
         """
         del generator
         _, height, width = clip_size(frames_BHWC[:, None])
-        frames, *_ = self.latent_shape(num_frames, height, width)
-        first = frames_BHWC[:, None]
+        self.latent_shape(num_frames, height, width)
         if self._per_token:
-            latents = self.encode_video(first)
-            rest = latents.new_zeros(latents.shape[0], frames - 1, *latents.shape[2:])
-            return torch.cat([latents, rest], dim=1)
+            return self.encode_id_map(frames_BHWC, num_frames)
+        first = frames_BHWC[:, None]
         unit = first.float() / 255 if first.dtype == torch.uint8 else first.float()
         grey = unit.new_full((1,), 0.5).expand(len(unit), num_frames - 1, height, width, 3)
         return self.encode_video(torch.cat([unit, grey], dim=1))
+
+    @torch.no_grad()
+    def encode_id_map(self, images_BHWC: Tensor, num_frames: int) -> Tensor:
+        """Before zeros in every variant; stock pipelines put grey frames behind a first frame."""
+        _, height, width = clip_size(images_BHWC[:, None])
+        frames, *_ = self.latent_shape(num_frames, height, width)
+        latents = self.encode_video(images_BHWC[:, None])
+        rest = latents.new_zeros(latents.shape[0], frames - 1, *latents.shape[2:])
+        return torch.cat([latents, rest], dim=1)
 
     @torch.no_grad()
     def image_extra(self, frames_BHWC: Tensor) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
-from matrix_video.backbones.condition import ID_COLOURS, paint
+from matrix_video.backbones.condition import check_ids, id_colours, paint
 from matrix_video.data.dataset import Dataset
 from matrix_video.generation.config import GenerateConfig
 from matrix_video.perception.appearance import AppearanceFinder
@@ -124,21 +124,15 @@ def _check(config: GenerateConfig, prompts: Dataset, index: int) -> None:
             file=config.prompts,
             field="instances",
         )
-    if len(sample.instances) > len(ID_COLOURS):
-        raise MatrixError(
-            f"prompt {sample.id} has {len(sample.instances)} instances, an id map has room for "
-            f"{len(ID_COLOURS)}",
-            remedy="keep the instances that take part in an interaction",
-            file=config.prompts,
-            field="instances",
-        )
+    check_ids(len(sample.instances), sample.id, config.prompts)
 
 
 def _instances(
     given: dict[str, Found], painted_HW3: NDArray[np.uint8]
 ) -> tuple[FoundInstance, ...]:
     instances: list[FoundInstance] = []
-    for colour, (key, one) in zip(ID_COLOURS, given.items(), strict=False):
+    colours = id_colours(len(given))
+    for colour, (key, one) in zip(colours, given.items(), strict=False):
         share = float((painted_HW3 == colour).all(axis=2).mean())
         hidden = one.proposal is not None and share == 0
         instances.append(
@@ -171,4 +165,4 @@ def _painted(given: dict[str, Found], size: tuple[int, ...]) -> NDArray[np.uint8
     """Picture uint8 [H,W,3], the k-th instance in the k-th colour."""
     nothing_HW = np.zeros(size, dtype=bool)
     masks = [nothing_HW if f.proposal is None else f.proposal.mask_HW for f in given.values()]
-    return paint(np.stack(masks), ID_COLOURS)
+    return paint(np.stack(masks), id_colours(len(masks)))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from matrix_video.backbones.condition import ID_COLOURS
+from matrix_video.backbones.condition import MOST_IDS
 from matrix_video.services.errors import MatrixError
 
 
@@ -43,9 +43,9 @@ def read_id_map(file: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
         )
     packed_HW = (picture_HWC.astype(np.uint32) << np.array([16, 8, 0], np.uint32)).sum(axis=2)
     colours, counts = np.unique(packed_HW[packed_HW != 0], return_counts=True)
-    if len(colours) > len(ID_COLOURS):
+    if len(colours) > MOST_IDS:
         raise MatrixError(
-            f"the id map has {len(colours)} colours, room is for {len(ID_COLOURS)} instances",
+            f"the id map has {len(colours)} colours, room is for {MOST_IDS} instances",
             remedy="use one flat colour an instance, without smoothed edges, on black",
             file=file,
             field="id_maps",

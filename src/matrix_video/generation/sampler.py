@@ -50,7 +50,8 @@ class Sampling:
     steps: int = 50
     guidance: float = 6.0
     precision: Precision = "no"
-    """Autocast of the transformer alone: text encoder, VAE and scheduler keep their dtype."""
+    """Autocast of the transformer alone (of both experts, where there are two): text encoder, VAE
+    and scheduler keep their dtype."""
 
 
 def initial_noise(
@@ -75,8 +76,8 @@ def id_map_latents(
         if prompt.masks_IHW is None:
             raise ValueError(f"prompt {prompt.id} has no masks for its id map")
         colours = keyed_generator(seed, prompt.id, "colours")
-        painted.append(torch.from_numpy(paint_ids(prompt.masks_IHW, colours)))
-    return backbone.encode_image(torch.stack(painted), num_frames)
+        painted.append(torch.from_numpy(paint_ids(prompt.masks_IHW, colours, prompt.id)))
+    return backbone.encode_id_map(torch.stack(painted), num_frames)
 
 
 @torch.no_grad()
@@ -125,7 +126,10 @@ def sample(
     pipe.set_progress_bar_config(disable=True)  # whoever calls counts videos, not steps
     with ExitStack() as stack:
         stack.enter_context(given)
-        stack.enter_context(_autocast_forward(transformer, sampling.precision))
+        # Wan 2.2 has two: an expert for each half of the schedule.
+        experts = [m for m in pipe.components.values() if isinstance(m, type(transformer))]
+        for expert in experts:
+            stack.enter_context(_autocast_forward(expert, sampling.precision))
         frames_BTHWC: NDArray[np.float32] = pipe(**arguments).frames
     return (frames_BTHWC * 255).round().astype(np.uint8)
 

@@ -203,10 +203,10 @@ def make_batch(
     id_map = None
     if draw.id_map:
         coloured = zip(samples, generators("colours"), strict=True)
-        painted = [torch.from_numpy(paint_ids(s.ids_IHW.numpy(), g)) for s, g in coloured]
+        painted = [torch.from_numpy(paint_ids(s.ids_IHW.numpy(), g, s.id)) for s, g in coloured]
         frames = samples[0].target_PTHW.shape[1]
         with torch.no_grad():
-            id_map = backbone.encode_image(torch.stack(painted), frames)
+            id_map = backbone.encode_id_map(torch.stack(painted), frames)
         hidden = torch.tensor(dropped("id map", draw.id_drop), device=id_map.device)
         id_map = id_map.masked_fill(hidden[:, None, None, None, None], 0)
     return Batch(
