@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable, Iterator
 from multiprocessing import get_context
@@ -22,7 +23,7 @@ from matrix_video.services.errors import MatrixError
 from matrix_video.training.config import TrainConfig
 from matrix_video.training.inputs import encoded_set
 from matrix_video.training.parallel import make_accelerator
-from matrix_video.training.run import train
+from matrix_video.training.run import TrainResult, train
 
 Make = Callable[..., TrainConfig]
 Pair = Callable[..., None]
@@ -34,6 +35,7 @@ import torch
 torch.set_num_threads(1)
 from torch.distributed.tensor import DTensor
 from matrix_video.backbones.loading import load_pipeline
+from matrix_video.services.errors import MatrixError
 from matrix_video.training import loop
 from matrix_video.training.config import TrainConfig
 from matrix_video.training.run import train
@@ -48,8 +50,25 @@ def checked(self, step, calls):
     return update(self, step, calls)
 
 loop.Trainer.update = checked
-train(config, load_pipeline(config.model, dtype=torch.{dtype}, device="cpu"))
+exec({also!r})
+try:
+    told = str(train(config, load_pipeline(config.model, dtype=torch.{dtype}, device="cpu")))
+except MatrixError as error:
+    told = str(error)
+(config.out.parent / ("told" + os.environ["RANK"])).write_text(told)
 torch.distributed.destroy_process_group()
+"""
+
+IN_RANK_1 = """
+make_batch = loop.make_batch
+
+def disturbed(*arguments):
+    batch = make_batch(*arguments)
+    {trouble}
+    return batch
+
+if os.environ["RANK"] == "1":
+    loop.make_batch = disturbed
 """
 
 
@@ -60,7 +79,7 @@ def pair() -> Iterator[Pair]:
     context.set_forkserver_preload(["matrix_video.training.run"])
     started: list[BaseProcess] = []
 
-    def run(settings: TrainConfig, dtype: str = "float32") -> None:
+    def run(settings: TrainConfig, dtype: str = "float32", also: str = "") -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
@@ -75,7 +94,7 @@ def pair() -> Iterator[Pair]:
                 "ACCELERATE_USE_CPU": "true",
             }
             told = settings.model_dump_json()
-            code = RUN.format(environment=environment, settings=told, dtype=dtype)
+            code = RUN.format(environment=environment, settings=told, dtype=dtype, also=also)
             processes.append(context.Process(target=exec, args=(code, {})))
         started.extend(processes)
         for process in processes:
@@ -136,6 +155,32 @@ def test_gradients_of_the_first_update_equal_those_of_one_process(
     train(one)
     pair(two)
     assert_near(two.out, one.out, 1e-5, "exp_avg/")
+
+
+def test_a_loss_that_is_no_number_in_one_process_stops_both(
+    config: Make, tmp_path: Path, model_path: str, pair: Pair
+) -> None:
+    settings = config(model=model_path, batch=4, out=tmp_path / "run")
+    pair(settings, also=IN_RANK_1.format(trouble="batch.latents_BFCHW.fill_(float('nan'))"))
+    first, second = ((tmp_path / f"told{rank}").read_text() for rank in range(2))
+    assert first == second
+    assert re.match(r"step 1: the diffusion loss of sample 000\d is nan", first), first
+    assert [f.name for f in (settings.out / "checkpoints").iterdir()] == [
+        "step-00000000.safetensors"
+    ]
+
+
+def test_a_signal_to_one_process_stops_both_with_a_checkpoint(
+    config: Make, tmp_path: Path, model_path: str, pair: Pair
+) -> None:
+    settings = config(model=model_path, batch=4, steps=8, out=tmp_path / "run")
+    trouble = "import signal; os.kill(os.getpid(), signal.SIGTERM)"
+    pair(settings, also=IN_RANK_1.format(trouble=trouble))
+    for rank in range(2):
+        assert (tmp_path / f"told{rank}").read_text() == str(TrainResult(None, 1, None))
+    assert [f.name for f in (settings.out / "checkpoints").iterdir()] == [
+        "step-00000001.safetensors"
+    ]
 
 
 def test_split_parameters_in_one_process_and_their_adapter(
