@@ -35,14 +35,14 @@ def test_every_name_has_its_recipe() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_command_trains_with_the_recipes_values(name: RecipeName) -> None:
     found = dict(_train("--recipe", name))
-    assert found.pop("recipe") == name
+    assert (found.pop("recipe"), found.pop("resume")) == (name, False)
     assert found == dict(RECIPES[name](**HERE))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_options_change_a_recipe(name: RecipeName) -> None:
     changed = _train(f"--recipe={name}", "--lr", "0.5", "--v2t", "3", "1", "--no-id-map")
-    updates = {"lr": 0.5, "v2t": (3, 1), "id_map": False, "recipe": name}
+    updates = {"lr": 0.5, "v2t": (3, 1), "id_map": False, "recipe": name, "resume": False}
     assert dict(changed) == dict(RECIPES[name](**HERE)) | updates
 
 
@@ -80,10 +80,12 @@ def test_a_recipe_does_not_stand_in_for_data(capsys: pytest.CaptureFixture[str])
 
 
 def test_a_run_folder_stores_what_a_recipe_came_to(tmp_path: Path) -> None:
-    config = _train("--recipe", "cogvideox-5b-i2v", "--lr", "0.5")
+    config = _train("--recipe", "cogvideox-5b-i2v", "--lr", "0.5", "--resume")
+    assert config.resume
     with RunFolder.open(tmp_path / "run", config, command="train"):
         stored = read_config(tmp_path / "run")
-    assert "recipe" not in stored  # a run goes on whichever way its settings were given
+    # A run goes on whichever way its settings were given.
+    assert not {"recipe", "resume"} & {*stored}
     assert (stored["lr"], stored["lora_rank"], stored["v2t"]) == (0.5, 128, [7, 11])
 
 
