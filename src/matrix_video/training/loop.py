@@ -10,17 +10,17 @@ nothing but rounding. Source: paper section 5; the loop's form is our choice.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from matrix_video.alignment.objectives import Term
-from matrix_video.attention.tap import Captures, tap
+from matrix_video.attention.tap import Captures
 from matrix_video.backbones.base import Backbone
 from matrix_video.backbones.condition import Condition
 from matrix_video.backbones.precision import autocast
@@ -36,10 +36,11 @@ from matrix_video.training.config import TrainConfig
 from matrix_video.training.encode import Encoded, with_masks_of
 from matrix_video.training.guards import Proof, Stillness
 from matrix_video.training.parallel import Parallel, clip_gradients, whole
-from matrix_video.training.schedule import Order, rate_factor
+from matrix_video.training.schedule import Order, donors, rate_factor
 from matrix_video.training.step import compute_losses, gradient_norms, not_finite
 from matrix_video.training.student import Student, View
 from matrix_video.training.tally import Tally, count_losses, means
+from matrix_video.training.taps import Taps
 
 Calls = Callable[[View], Captures]
 """The captures of a tap on a view's sites."""
@@ -91,7 +92,7 @@ class Trainer:
         clips = [data.clip(i) for i in range(len(data))]
         self.views = {clip: self.student.view(clip) for clip in dict.fromkeys(clips)}
         self.order = Order(clips, batch=config.batch, seed=config.seed)
-        self.donors = _donors(clips) if config.shuffle_masks else None
+        self.donors = donors(clips) if config.shuffle_masks else None
         self.draw = Draw(
             config.seed, config.id_map, config.id_drop, config.caption_dropout, config.roles
         )
@@ -120,7 +121,7 @@ class Trainer:
         """
         config = self.config
         start = self._resume()
-        calls = _Taps(self.student.backbone.transformer)
+        calls = Taps(self.student.backbone.transformer)
         with (
             ExitStack() as stack,
             stop_on_sigterm() as stop,
@@ -271,7 +272,7 @@ class Trainer:
         """The weights within are those that the adapter would be saved from."""
         return nullcontext() if self.average is None else self.average.lent(self.student.parameters)
 
-    def _watched(self, step: int, calls: _Taps) -> Mapping[str, float]:
+    def _watched(self, step: int, calls: Taps) -> Mapping[str, float]:
         """What `watch` says of the student after ``step`` updates, if it is due."""
         every = self.config.sample_every
         due = every and (step % every == 0 or step == self.config.steps)
@@ -312,46 +313,6 @@ class Trainer:
         if self.run is not None and (values or step):
             self.run.log(step=step, **values)
         self.parallel.accelerator.log(dict(values), step=step)
-
-
-class _Taps:
-    """Captures of any view's sites: one tap at a time is open, and changed when the view is."""
-
-    def __init__(self, transformer: nn.Module) -> None:
-        self._transformer = transformer
-        self._stack = ExitStack()
-        self._current: tuple[View, Captures] | None = None
-
-    def __call__(self, view: View) -> Captures:
-        if self._current is None or self._current[0].sites != view.sites:
-            self.release()
-            captures = self._stack.enter_context(tap(self._transformer, view.sites))
-            self._current = view, captures
-        return self._current[1]
-
-    def release(self) -> None:
-        """Leave the transformer untapped until it is asked for again."""
-        self._stack.close()
-        self._current = None
-
-
-def _donors(clips: Sequence[tuple[int, int, int]]) -> list[list[int]]:
-    """Whose masks each sample gets, epoch by epoch: all others of its shape in turn."""
-    members: dict[tuple[int, int, int], list[int]] = {}
-    for index, clip in enumerate(clips):
-        members.setdefault(clip, []).append(index)
-    found: list[list[int]] = []
-    for index, clip in enumerate(clips):
-        same = members[clip]
-        if len(same) < 2:
-            raise MatrixError(
-                f"only one clip is of shape {clip}, so none can lend it masks",
-                remedy="give more clips, or train without --shuffle-masks",
-                field="shuffle_masks",
-            )
-        place = same.index(index)
-        found.append(same[place + 1 :] + same[:place])
-    return found
 
 
 def _note(values: Mapping[str, float]) -> str:

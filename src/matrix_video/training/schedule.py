@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 from matrix_video.backbones.seeds import keyed_generator
+from matrix_video.services.errors import MatrixError
 
 Decay = Literal["constant", "cosine"]
 
@@ -73,3 +74,22 @@ def rate_factor(step: int, *, warmup: int, steps: int, decay: Decay = "constant"
     if decay == "constant" or steps <= warmup:
         return 1.0
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+
+
+def donors(clips: Sequence[tuple[int, int, int]]) -> list[list[int]]:
+    """Whose masks each sample gets, epoch by epoch: all others of its shape in turn."""
+    members: dict[tuple[int, int, int], list[int]] = {}
+    for index, clip in enumerate(clips):
+        members.setdefault(clip, []).append(index)
+    found: list[list[int]] = []
+    for index, clip in enumerate(clips):
+        same = members[clip]
+        if len(same) < 2:
+            raise MatrixError(
+                f"only one clip is of shape {clip}, so none can lend it masks",
+                remedy="give more clips, or train without --shuffle-masks",
+                field="shuffle_masks",
+            )
+        place = same.index(index)
+        found.append(same[place + 1 :] + same[:place])
+    return found
