@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,9 +68,14 @@ def test_the_cache_serves_the_next_run(pipe: Any, config: Make, tmp_path: Path) 
     train(first, pipe)
     files = {file.name: file.stat().st_mtime_ns for file in cache.iterdir()}
     assert len(files) == 5
-    (cache / ".partial-4194305-x").mkdir()  # of a process that cannot be, and so was killed
+    for name, age in (("old", 90_000), ("new", 0)):  # of a process that is not, at least not here
+        (cache / f".partial-4194305-{name}").mkdir()
+        when = time.time() - age
+        os.utime(cache / f".partial-4194305-{name}", (when, when))
+    files[".partial-4194305-new"] = (cache / ".partial-4194305-new").stat().st_mtime_ns
     train(config(steps=2, cache=cache, out=tmp_path / "c"), pipe)
     assert {file.name: file.stat().st_mtime_ns for file in cache.iterdir()} == files
+    (cache / ".partial-4194305-new").rmdir()
     train(plain, pipe)
     one, other = (
         load_file(run.out / "adapter" / "pytorch_lora_weights.safetensors")

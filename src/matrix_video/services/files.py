@@ -11,8 +11,9 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -116,9 +117,17 @@ def atomic_dir(path: Path) -> Generator[Path]:
             raise
 
 
-def clear_temporary(folder: Path) -> None:
-    """Remove what killed processes left under temporary names, in ``folder`` and below."""
+def clear_temporary(folder: Path, *, age: float = 0) -> None:
+    """Remove what killed processes left under temporary names, in ``folder`` and below.
+
+    ``age``: only what is so many seconds old, for folders that other machines write to, whose
+    processes are not known here.
+    """
+    now = time.time()
     for path in list(folder.rglob(f"{TEMPORARY}*")):
+        with suppress(FileNotFoundError):
+            if age and now - path.stat().st_mtime < age:
+                continue
         owner = path.name.removeprefix(TEMPORARY).partition("-")[0]
         if owner.isdigit() and int(owner) != os.getpid() and _is_alive(int(owner)):
             continue

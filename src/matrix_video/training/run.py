@@ -31,6 +31,7 @@ from matrix_video.training.student import Student, make_student
 
 ADAPTER = "adapter"
 STAGE = "train"
+_DAY = 86400.0
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def _train(
             stacklevel=2,
         )
     if run is not None and config.cache is not None and config.cache.is_dir():
-        clear_temporary(config.cache)
+        clear_temporary(config.cache, age=_DAY)
     share = {"process": parallel.index, "processes": parallel.processes}
     encoded = encoded_set(backbone, data, config, "encode", **share)
     heldout = encoded_set(backbone, held, config, "encode held-out", **share)
