@@ -407,8 +407,6 @@ def test_reentrant_checkpointing_is_refused(case: Case) -> None:
 
 
 def test_an_id_map_lies_in_latent_frame_0_before_zeros(case: Case) -> None:
-    if not case.backbone.takes_image:
-        return
     frames, height, width = case.backbone.tiny_clip
     pictures = torch.zeros(2, height, width, 3, dtype=torch.uint8)
     pictures[0, : height // 2, :, 0] = 255
@@ -417,9 +415,6 @@ def test_an_id_map_lies_in_latent_frame_0_before_zeros(case: Case) -> None:
     assert latents[:, 0].any()
     assert not torch.equal(latents[0, 0], latents[1, 0])
     assert not latents[:, 1:].any()
-    # What the clip's length is does not matter, nor what is beside it in the batch.
-    alone = case.backbone.encode_id_map(pictures[:1], frames)
-    torch.testing.assert_close(alone, latents[:1], rtol=1e-3, atol=1e-4)
 
 
 def test_layers_blocks_and_lora_targets(case: Case) -> None:

@@ -265,8 +265,8 @@ def test_notes_are_no_problems(dataset_path: Path) -> None:
     assert notes_of(report, dataset_path) == [
         "tracks/0001.json: instances.id1: instance 'id1' is annotated in no frame. It is never "
         "supervised and never scored; track it to change that.",
-        "metadata.jsonl: line 2: interactions: sample '0002' has no interaction. Commands that "
-        "need one will refuse this sample.",
+        "metadata.jsonl: line 2: interactions: sample '0002' has no interaction. matrix "
+        "analyze refuses it, matrix train uses it for the model's own loss alone.",
         "tracks/0002.json: instances.id2: instance 'id2' of sample '0002' has no track. It is "
         "neither mentioned nor acting, so only its mask is missed.",
         "videos/other.mp4: no sample uses this video. Remove it, or add its line.",

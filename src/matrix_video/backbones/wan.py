@@ -216,7 +216,7 @@ class WanBackbone(Backbone):
         del generator
         _, height, width = clip_size(frames_BHWC[:, None])
         self.latent_shape(num_frames, height, width)
-        if self._per_token:
+        if self._per_token:  # alone before zeros, as an id map
             return self.encode_id_map(frames_BHWC, num_frames)
         first = frames_BHWC[:, None]
         unit = first.float() / 255 if first.dtype == torch.uint8 else first.float()

@@ -16,7 +16,8 @@ from matrix_video.services.errors import MatrixError
 class GenerateConfig(ClipOptions):
     """One run of ``matrix generate``; stored in the run folder as ``config.yaml``.
 
-    Defaults are those of the stock pipeline's call where it has one.
+    Defaults are those of CogVideoX's stock call where it has one; other families' may differ (Wan's
+    guidance is 5).
     """
 
     model: str = "tiny"

@@ -85,7 +85,7 @@ def _check_clip(path: Path, line: Line, found: Findings) -> None:
             path / FILE_NAME,
             line.at("interactions"),
             f"sample {line.id!r} has no interaction",
-            "Commands that need one will refuse this sample",
+            "matrix analyze refuses it, matrix train uses it for the model's own loss alone",
         )
     if line.id is not None:
         _check_tracks(line, track_path(path, line.id), video, found)
