@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from safetensors.torch import load_file
 
 from matrix_video.backbones.adapter import LORA_FILE, load_adapter
@@ -22,7 +25,7 @@ from matrix_video.data.dataset import Dataset
 from matrix_video.services.errors import MatrixError
 from matrix_video.training.config import TrainConfig
 from matrix_video.training.inputs import encoded_set
-from matrix_video.training.parallel import make_accelerator
+from matrix_video.training.parallel import Parallel, make_accelerator
 from matrix_video.training.run import TrainResult, train
 
 Make = Callable[..., TrainConfig]
@@ -45,7 +48,8 @@ update = loop.Trainer.update
 
 def checked(self, step, calls):
     held = [*self.student.backbone.transformer.parameters(), *self.student.parameters.values()]
-    assert all(isinstance(p, DTensor) for p in held) == config.shard
+    assert all(isinstance(p, DTensor) for p in held) == self.parallel.shard
+    assert self.parallel.shard == {split!r}
     assert self.parallel.processes == 2
     return update(self, step, calls)
 
@@ -71,6 +75,24 @@ if os.environ["RANK"] == "1":
     loop.make_batch = disturbed
 """
 
+FSDP_ON_CPUS = """
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from matrix_video.training import run
+
+os.environ.update(ACCELERATE_USE_FSDP="true", FSDP_VERSION="2")
+os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "true"
+make_accelerator = run.make_accelerator
+
+def as_on_gpus(config):
+    made = make_accelerator(config)
+    made.state.distributed_type = DistributedType.FSDP
+    made.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+    return made
+
+run.make_accelerator = as_on_gpus
+"""
+"""accelerate's own FSDP2, which it starts on GPUs alone."""
+
 
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Pair]:
@@ -79,7 +101,9 @@ def pair() -> Iterator[Pair]:
     context.set_forkserver_preload(["matrix_video.training.run"])
     started: list[BaseProcess] = []
 
-    def run(settings: TrainConfig, dtype: str = "float32", also: str = "") -> None:
+    def run(
+        settings: TrainConfig, dtype: str = "float32", also: str = "", split: bool | None = None
+    ) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
@@ -94,7 +118,10 @@ def pair() -> Iterator[Pair]:
                 "ACCELERATE_USE_CPU": "true",
             }
             told = settings.model_dump_json()
-            code = RUN.format(environment=environment, settings=told, dtype=dtype, also=also)
+            expected = settings.shard if split is None else split
+            code = RUN.format(
+                environment=environment, settings=told, dtype=dtype, also=also, split=expected
+            )
             processes.append(context.Process(target=exec, args=(code, {})))
         started.extend(processes)
         for process in processes:
@@ -125,15 +152,17 @@ def assert_near(left: Path, right: Path, relative: float, prefix: str) -> None:
         assert (ours[name] - theirs[name]).abs().max() <= relative * largest, name
 
 
-@pytest.mark.parametrize("shard", [False, True], ids=["data parallel", "split parameters"])
+@pytest.mark.parametrize("way", ["data parallel", "split parameters", "accelerate's FSDP"])
 def test_float64_weights_equal_those_of_one_process(
-    config: Make, tmp_path: Path, model_path: str, pair: Pair, shard: bool
+    config: Make, tmp_path: Path, model_path: str, pair: Pair, way: str
 ) -> None:
     common = {"model": model_path, "batch": 4, "steps": 10, "heldout_every": 10, "ema": 0.9}
     one, two = config(**common, out=tmp_path / "1"), config(**common, out=tmp_path / "2")
     train(one, load_pipeline(model_path, dtype=torch.float64, device="cpu"))
     # Each of them in two parts, whose gradients are averaged once.
-    pair(two.model_copy(update={"shard": shard, "micro_batch": 1}), "float64")
+    shared = two.model_copy(update={"shard": way == "split parameters", "micro_batch": 1})
+    fsdp = way == "accelerate's FSDP"
+    pair(shared, "float64", FSDP_ON_CPUS if fsdp else "", split=fsdp or shared.shard)
     for prefix in ("parameter/", "average/"):
         assert_near(two.out, one.out, 1e-6, prefix)
     stored = {n: t.dtype for n, t in state_of(two.out).items() if n.startswith("parameter/")}
@@ -207,6 +236,28 @@ def test_fsdp_that_would_not_be_is_refused(
         train(config(), pipe)
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"FSDP_VERSION": "1"}, r"version 1 of FSDP.*--fsdp_version 2"),
+        ({"FSDP_OFFLOAD_PARAMS": "true"}, r"offloads to the CPU.*--fsdp_offload_params false"),
+        ({"FSDP_ACTIVATION_CHECKPOINTING": "true"}, r"recomputes.*train with --gradient-checkp"),
+    ],
+)
+def test_fsdp_that_a_run_cannot_do_with_is_refused(
+    config: Make, monkeypatch: pytest.MonkeyPatch, asked: dict[str, str], told: str
+) -> None:
+    for name, value in {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", **asked}.items():
+        monkeypatch.setenv(name, value)
+    accelerator = make_accelerator(config())
+    monkeypatch.setattr(accelerator.state, "distributed_type", DistributedType.FSDP)
+    monkeypatch.setattr(
+        accelerator.state, "fsdp_plugin", FullyShardedDataParallelPlugin(), raising=False
+    )
+    with pytest.raises(MatrixError, match=told):
+        Parallel(accelerator, shard=False)
+
+
 @pytest.mark.parametrize(("asked", "precision"), [("bf16", "no"), ("fp16", "bf16")])
 def test_a_launchers_other_precision_is_refused(
     pipe: Any, config: Make, monkeypatch: pytest.MonkeyPatch, asked: str, precision: Any
@@ -244,3 +295,31 @@ def test_processes_share_the_encoding(pipe: Any, config: Make, tmp_path: Path) -
         begun.clear()
         encoded_set(backbone, data, settings, "encode", process=1 - process, processes=2)
         assert begun == []  # the other finds it all done
+
+
+@pytest.mark.gpu
+def test_accelerates_fsdp_as_its_launcher_starts_it(
+    config: Make, tmp_path: Path, model_path: str
+) -> None:
+    """On all GPUs; one is enough."""
+    common = {"model": model_path, "batch": 4, "steps": 3, "heldout_samples": 0}
+    one, all_of_them = config(**common, out=tmp_path / "1"), config(**common, out=tmp_path / "n")
+    train(one)
+    script = tmp_path / "run.py"
+    script.write_text(
+        "from matrix_video.training import loop\n"
+        "from matrix_video.training.config import TrainConfig\n"
+        "from matrix_video.training.run import train\n"
+        "place = loop.Parallel.place\n"
+        "def placed(self, trainee, blocks):\n"
+        "    assert self.shard\n"
+        "    place(self, trainee, blocks)\n"
+        "    assert all(type(p).__name__ == 'DTensor' for p in trainee.parameters())\n"
+        "loop.Parallel.place = placed\n"
+        f"train(TrainConfig.model_validate_json({all_of_them.model_dump_json()!r}))\n"
+    )
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--use_fsdp"]
+    launch += ["--fsdp_version", "2", "--num_processes", str(torch.cuda.device_count())]
+    subprocess.run([*launch, str(script)], check=True, timeout=600)
+    assert_near(all_of_them.out, one.out, 1e-3, "parameter/")
+    assert load_adapter(tiny_pipeline(0), all_of_them.out / "adapter").condition is not None
