@@ -48,8 +48,16 @@ def replayed_maps(
 ) -> Iterator[LevelMaps]:
     """Maps at ``levels`` steps, one sampling for each group of layers.
 
-    Raises `MatrixError` where the repeated video is not the clip's.
+    Raises `MatrixError` where the repeated video is not the clip's, and for pipelines whose videos
+    are shorter than what was sampled: their tracks do not reach the first token frames.
     """
+    if dropped := reader.backbone.dropped_frames:
+        raise MatrixError(
+            f"{type(reader.backbone.pipe).__name__} leaves the first {dropped} frames out of the "
+            "videos that it samples, so their masks do not cover its maps",
+            remedy="Leave out --trajectory: the videos are then noised, and measured whole",
+            field="trajectory",
+        )
     transformer = reader.backbone.transformer
     for layers in groups:
         places = reader.places(layers, _LAST)

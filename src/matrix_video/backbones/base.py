@@ -69,6 +69,11 @@ class Backbone(ABC):
         """Layers whose attention can be read."""
 
     @property
+    def dropped_frames(self) -> int:
+        """Pixel frames at its start that the stock call leaves out of a video that it sampled."""
+        return 0
+
+    @property
     @abstractmethod
     def num_text_tokens(self) -> int:
         """Text tokens L of a site: those of every caption, with padding and whatever else the

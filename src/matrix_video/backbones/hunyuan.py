@@ -172,6 +172,10 @@ class HunyuanVideoBackbone(Backbone):
 
     # -- clips -------------------------------------------------------------------------------
 
+    @property
+    def dropped_frames(self) -> int:
+        return 4 if self._config.image_condition_type == "latent_concat" else 0
+
     def grid(self, num_frames: int, height: int, width: int) -> TokenGrid:
         frames, _, rows, columns = self.latent_shape(num_frames, height, width)
         patch = self._config.patch_size
@@ -209,10 +213,7 @@ class HunyuanVideoBackbone(Backbone):
 
     @torch.no_grad()
     def decode(self, latents_BFCHW: Tensor) -> Tensor:
-        """As in the interface, every frame.
-
-        Of ``latent_concat`` models the stock call returns a video without its first four frames.
-        """
+        """As in the interface, every frame, `dropped_frames` too."""
         vae = self._hunyuan.vae
         latents = latents_BFCHW.transpose(1, 2).to(self.device, vae.dtype)
         return to_bytes(vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0])
@@ -222,8 +223,7 @@ class HunyuanVideoBackbone(Backbone):
     ) -> dict[str, Any]:
         """As in the interface.
 
-        Image-to-video calls add a thousandth of the first frame's latent to the noise themselves,
-        and ``latent_concat`` ones return four frames less than the clip has.
+        Image-to-video calls add a thousandth of the first frame's latent to the noise themselves.
         """
         frames, height, width = clip
         arguments: dict[str, Any] = {

@@ -204,7 +204,8 @@ class LTXBackbone(Backbone):
             "width": width,
             "num_frames": frames,
             "frame_rate": _FRAME_RATE,
-            "latents": _packed(latents),
+            # There already: the stock call makes its mask of the first frame where these are.
+            "latents": _packed(latents).to(self.device),
             "max_sequence_length": self.num_text_tokens,
             "output_type": "np",
         }
