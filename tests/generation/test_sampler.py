@@ -19,7 +19,7 @@ from torch import Tensor
 from matrix_video.backbones.adapter import load_adapter
 from matrix_video.backbones.base import Backbone
 from matrix_video.backbones.condition import ID_COLOURS
-from matrix_video.backbones.loading import backbone_for
+from matrix_video.backbones.loading import backbone_for, families
 from matrix_video.backbones.tiny import tiny_pipeline
 from matrix_video.backbones.wan import WanBackbone
 from matrix_video.data.dataset import Dataset
@@ -256,3 +256,14 @@ def test_first_frames_that_a_pipeline_cannot_batch() -> None:
     for video, prompt in zip(videos, two, strict=True):
         assert np.array_equal(video, sample(backbone, [prompt], 5, quick)[0])
     assert _differences(videos[0], videos[1]) > 1
+
+
+@pytest.mark.parametrize("family", list(families()))
+def test_fewest_steps_are_those_that_the_stock_call_makes(family: str) -> None:
+    point = families()[family].load()
+    backbone: Backbone = backbone_for(point.tiny(point.variants[0]))
+    frames, *size = backbone.tiny_clip
+    prompt = Prompt("a", "a red ball", np.zeros((*size, 3), np.uint8))
+    assert len(sample(backbone, [prompt], frames, Sampling(0, backbone.least_steps))[0])
+    with pytest.raises(MatrixError, match=rf"steps: .* makes {backbone.least_steps} at least"):
+        sample(backbone, [prompt], frames, Sampling(0, backbone.least_steps - 1))

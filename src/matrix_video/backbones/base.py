@@ -52,6 +52,8 @@ class Backbone(ABC):
     """How the stock pipeline calls the transformer under classifier-free guidance."""
     one_image_a_call: ClassVar[bool] = False
     """Whether the stock image-to-video call takes a single first frame for all its prompts."""
+    least_steps: ClassVar[int] = 1
+    """Fewest denoising steps that the stock call can make."""
     pipe: DiffusionPipeline
     transformer: nn.Module
 

@@ -52,6 +52,7 @@ class LTXBackbone(Backbone):
     variants: ClassVar[tuple[str, ...]] = ("t2v", "i2v")
     tiny_clip: ClassVar[tuple[int, int, int]] = (17, 64, 96)
     guidance: ClassVar[Guidance] = "batched"
+    least_steps: ClassVar[int] = 2  # one is stretched to no number at all
 
     def __init__(self, pipe: DiffusionPipeline) -> None:
         if not isinstance(pipe, LTXPipeline | LTXImageToVideoPipeline):

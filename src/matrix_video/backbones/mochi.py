@@ -48,6 +48,7 @@ class MochiBackbone(Backbone):
     tiny_clip: ClassVar[tuple[int, int, int]] = (13, 32, 48)
     dispatches: ClassVar[bool] = False
     guidance: ClassVar[Guidance] = "batched"
+    least_steps: ClassVar[int] = 2  # the stock schedule's first half must have one
 
     def __init__(self, pipe: DiffusionPipeline) -> None:
         if not isinstance(pipe, MochiPipeline):

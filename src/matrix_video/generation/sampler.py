@@ -25,6 +25,7 @@ from matrix_video.backbones.base import Backbone
 from matrix_video.backbones.condition import Condition, paint_ids
 from matrix_video.backbones.precision import Precision, autocast
 from matrix_video.backbones.seeds import keyed_generator
+from matrix_video.services.errors import MatrixError
 
 OnStep = Callable[[int, float], None]
 """Takes a denoising step's index, from 0, and its timestep."""
@@ -94,9 +95,16 @@ def sample(
     With ``condition`` (attached to the backbone's transformer) each video gets its prompt's id
     map. ``on_step`` is called at the end of every denoising step. In float32 a video is the same in
     any batch up to rounding; with ``precision="bf16"`` rounding itself depends a little on the
-    batch. Raises `MatrixError` for a size or length that the model cannot take, `ValueError` for
-    prompts of different sizes.
+    batch. Raises `MatrixError` for a size, length or number of steps that the model cannot take,
+    `ValueError` for prompts of different sizes.
     """
+    if sampling.steps < backbone.least_steps:
+        raise MatrixError(
+            f"a sampling of {sampling.steps} steps, {type(backbone.pipe).__name__} makes "
+            f"{backbone.least_steps} at least",
+            remedy=f"Choose {backbone.least_steps} steps or more",
+            field="steps",
+        )
     height, width = _size(prompts)
     if backbone.takes_image and backbone.one_image_a_call and len(prompts) > 1:
         alone = [
