@@ -109,12 +109,15 @@ def _called(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
                 dtype = given
             elif isinstance(given, str | torch.device):
                 device = given
+            elif isinstance(given, int) and not isinstance(given, bool):
+                device = GPU
             elif isinstance(given, Tensor):
                 device, dtype = given.device, given.dtype
         mine = isinstance(first, GpuTensor)
         if device is not None and is_gpu(device) != mine:
             return _Move.apply(first, dtype)
-        return first if dtype is None else func(first, dtype)
+        copy = bool(kwargs.get("copy"))
+        return first if dtype is None and not copy else func(first, dtype or first.dtype, copy=copy)
     if isinstance(first, GpuTensor):
         if func is Tensor.cpu:
             return _Move.apply(first, None)
@@ -140,7 +143,7 @@ def _computed(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     told = {**kwargs, "device": CPU} if is_gpu(kwargs.get("device")) else kwargs
     plain_args, plain_kwargs = tree_map(_inner, (args, told))
     found = func(*plain_args, **plain_kwargs)
-    written = [a for a in func._schema.arguments if a.alias_info and a.alias_info.is_write]
+    written = [a for a in func._schema.arguments if _written(a)]
     if written and isinstance(found, Tensor):  # in place: what was given is returned
         name = written[0].name
         names = [argument.name for argument in func._schema.arguments]
@@ -148,15 +151,27 @@ def _computed(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     return tree_map(lambda x: GpuTensor(x) if type(x) is Tensor else x, found) if gpu else found
 
 
+def _written(argument: Any) -> bool:
+    """Whether an operation writes to this argument."""
+    return argument.alias_info is not None and argument.alias_info.is_write
+
+
 def _check_places(func: Any, args: Sequence[Any], tensors: Sequence[Tensor]) -> None:
-    """What a GPU says of tensors that are elsewhere; numbers are allowed there."""
+    """What a GPU says of tensors that are elsewhere. A CPU's number may be read elementwise."""
     if func is aten.copy_.default:
         return
+    numbers = torch.Tag.pointwise in func.tags or func is aten.fill_.Tensor
     if func in READS_INDICES:  # indices may be anywhere, but for a CPU's tensor
         tensors = args[:1]
     elif func in WRITES_AT_INDICES:
-        tensors = [args[0], args[2]]
-    others = [tuple(t.shape) for t in tensors if t.dim() and not isinstance(t, GpuTensor)]
+        tensors, numbers = [args[0], args[2]], True
+    written = [a for a, told in zip(args, func._schema.arguments, strict=False) if _written(told)]
+    others = [
+        tuple(t.shape)
+        for t in tensors
+        if not isinstance(t, GpuTensor)
+        and not (numbers and t.dim() == 0 and not any(t is w for w in written))
+    ]
     if others:
         raise RuntimeError(f"{func}: some tensors are on cuda:0, and of shape {others} on the cpu")
 

@@ -161,6 +161,10 @@ def test_what_a_gpu_refuses() -> None:
             torch.ones(3)[torch.zeros(1, dtype=torch.long, device="cuda")]
         with pytest.raises(RuntimeError, match="on cuda:0, and of shape"):
             torch.nn.functional.linear(there, torch.nn.Linear(3, 2).weight)
+        with pytest.raises(RuntimeError, match="on cuda:0, and of shape"):
+            torch.zeros(()).add_(there.sum())
+        with pytest.raises(RuntimeError, match="on cuda:0, and of shape"):
+            torch.stack([there.sum(), torch.zeros(())])
         with pytest.raises(RuntimeError, match="'cuda' device type for generator"):
             torch.randn(3, device="cuda", generator=torch.Generator())
         with pytest.raises(TypeError, match="to numpy"):

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import ParallelismConfig
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from safetensors.torch import load_file
 
@@ -77,19 +78,24 @@ if os.environ["RANK"] == "1":
 
 FSDP_ON_CPUS = """
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from torch.distributed.fsdp import FSDPModule
 from matrix_video.training import run
 
-os.environ.update(ACCELERATE_USE_FSDP="true", FSDP_VERSION="2")
-os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "true"
-make_accelerator = run.make_accelerator
+make_accelerator, place = run.make_accelerator, run.Parallel.place
 
 def as_on_gpus(config):
     made = make_accelerator(config)
+    os.environ.update(ACCELERATE_USE_FSDP="true", FSDP_VERSION="2")
+    os.environ.update(FSDP_CPU_RAM_EFFICIENT_LOADING="true", FSDP_RESHARD_AFTER_FORWARD="false")
     made.state.distributed_type = DistributedType.FSDP
     made.state.fsdp_plugin = FullyShardedDataParallelPlugin()
     return made
 
-run.make_accelerator = as_on_gpus
+def placed(self, trainee, blocks):
+    place(self, trainee, blocks)
+    assert blocks and all(isinstance(block, FSDPModule) for block in blocks)
+
+run.make_accelerator, run.Parallel.place = as_on_gpus, placed
 """
 """accelerate's own FSDP2, which it starts on GPUs alone."""
 
@@ -156,7 +162,8 @@ def assert_near(left: Path, right: Path, relative: float, prefix: str) -> None:
 def test_float64_weights_equal_those_of_one_process(
     config: Make, tmp_path: Path, model_path: str, pair: Pair, way: str
 ) -> None:
-    common = {"model": model_path, "batch": 4, "steps": 10, "heldout_every": 10, "ema": 0.9}
+    # Updates follow scores, which are the averaged weights'.
+    common = {"model": model_path, "batch": 4, "steps": 10, "heldout_every": 4, "ema": 0.9}
     one, two = config(**common, out=tmp_path / "1"), config(**common, out=tmp_path / "2")
     train(one, load_pipeline(model_path, dtype=torch.float64, device="cpu"))
     # Each of them in two parts, whose gradients are averaged once.
@@ -228,32 +235,47 @@ def test_split_parameters_in_one_process_and_their_adapter(
     assert torch.equal(adapter.condition.projection.conv.weight, stored)
 
 
+@pytest.mark.parametrize("version", ["1", "2"])
 def test_fsdp_that_would_not_be_is_refused(
+    pipe: Any, config: Make, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    for name in ("ACCELERATE_USE_FSDP", "FSDP_SYNC_MODULE_STATES", "ACCELERATE_USE_CPU"):
+        monkeypatch.setenv(name, "true")
+    monkeypatch.setenv("FSDP_VERSION", version)
+    with pytest.raises(MatrixError, match=r"asked for FSDP, .* on GPUs; elsewhere .*--shard"):
+        train(config(), pipe)
+
+
+def test_version_1_of_fsdp_is_refused(
     pipe: Any, config: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(MatrixError, match=r"asked for FSDP, which without a GPU.*--shard"):
+    """As the launcher asks for it where it is not told otherwise."""
+    for name in ("ACCELERATE_USE_FSDP", "FSDP_SYNC_MODULE_STATES"):
+        monkeypatch.setenv(name, "true")
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    with pytest.raises(MatrixError, match=r"version 1 of FSDP.*--fsdp_version 2"):
         train(config(), pipe)
 
 
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        ({"FSDP_VERSION": "1"}, r"version 1 of FSDP.*--fsdp_version 2"),
         ({"FSDP_OFFLOAD_PARAMS": "true"}, r"offloads to the CPU.*--fsdp_offload_params false"),
         ({"FSDP_ACTIVATION_CHECKPOINTING": "true"}, r"recomputes.*train with --gradient-checkp"),
+        ({"FSDP_IGNORED_MODULES": "proj.*"}, r"leaves modules out.*no fsdp_ignored_modules"),
+        ({}, r"another parallelism beside FSDP.*no --use_parallelism_config"),
     ],
 )
 def test_fsdp_that_a_run_cannot_do_with_is_refused(
     config: Make, monkeypatch: pytest.MonkeyPatch, asked: dict[str, str], told: str
 ) -> None:
+    accelerator = make_accelerator(config())
     for name, value in {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", **asked}.items():
         monkeypatch.setenv(name, value)
-    accelerator = make_accelerator(config())
-    monkeypatch.setattr(accelerator.state, "distributed_type", DistributedType.FSDP)
-    monkeypatch.setattr(
-        accelerator.state, "fsdp_plugin", FullyShardedDataParallelPlugin(), raising=False
-    )
+    state = accelerator.state
+    monkeypatch.setattr(state, "distributed_type", DistributedType.FSDP)
+    monkeypatch.setattr(state, "fsdp_plugin", FullyShardedDataParallelPlugin(), raising=False)
+    monkeypatch.setattr(state, "parallelism_config", None if asked else ParallelismConfig())
     with pytest.raises(MatrixError, match=told):
         Parallel(accelerator, shard=False)
 
@@ -301,9 +323,9 @@ def test_processes_share_the_encoding(pipe: Any, config: Make, tmp_path: Path) -
 def test_accelerates_fsdp_as_its_launcher_starts_it(
     config: Make, tmp_path: Path, model_path: str
 ) -> None:
-    """On all GPUs; one is enough."""
-    common = {"model": model_path, "batch": 4, "steps": 3, "heldout_samples": 0}
-    one, all_of_them = config(**common, out=tmp_path / "1"), config(**common, out=tmp_path / "n")
+    """On two GPUs, or one. AdamW's first moment after one update is a tenth of the gradient."""
+    common = {"model": model_path, "batch": 4, "steps": 1, "clip_grad": 1e9, "heldout_samples": 0}
+    one, shared = config(**common, out=tmp_path / "1"), config(**common, out=tmp_path / "n")
     train(one)
     script = tmp_path / "run.py"
     script.write_text(
@@ -316,10 +338,10 @@ def test_accelerates_fsdp_as_its_launcher_starts_it(
         "    place(self, trainee, blocks)\n"
         "    assert all(type(p).__name__ == 'DTensor' for p in trainee.parameters())\n"
         "loop.Parallel.place = placed\n"
-        f"train(TrainConfig.model_validate_json({all_of_them.model_dump_json()!r}))\n"
+        f"train(TrainConfig.model_validate_json({shared.model_dump_json()!r}))\n"
     )
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--use_fsdp"]
-    launch += ["--fsdp_version", "2", "--num_processes", str(torch.cuda.device_count())]
+    launch += ["--fsdp_version", "2", "--num_processes", str(min(2, torch.cuda.device_count()))]
     subprocess.run([*launch, str(script)], check=True, timeout=600)
-    assert_near(all_of_them.out, one.out, 1e-3, "parameter/")
-    assert load_adapter(tiny_pipeline(0), all_of_them.out / "adapter").condition is not None
+    assert_near(shared.out, one.out, 1e-2, "exp_avg/")  # convolutions are in TF32
+    assert load_adapter(tiny_pipeline(0), shared.out / "adapter").condition is not None

@@ -52,8 +52,6 @@ class Backbone(ABC):
     """How the stock pipeline calls the transformer under classifier-free guidance."""
     one_image_a_call: ClassVar[bool] = False
     """Whether the stock image-to-video call takes a single first frame for all its prompts."""
-    least_steps: ClassVar[int] = 1
-    """Fewest denoising steps that the stock call can make."""
     pipe: DiffusionPipeline
     transformer: nn.Module
 
@@ -69,6 +67,11 @@ class Backbone(ABC):
     @abstractmethod
     def num_layers(self) -> int:
         """Layers whose attention can be read."""
+
+    @property
+    def least_steps(self) -> int:
+        """Fewest denoising steps that the stock call can make."""
+        return 1
 
     @property
     def dropped_frames(self) -> int:

@@ -52,7 +52,6 @@ class LTXBackbone(Backbone):
     variants: ClassVar[tuple[str, ...]] = ("t2v", "i2v")
     tiny_clip: ClassVar[tuple[int, int, int]] = (17, 64, 96)
     guidance: ClassVar[Guidance] = "batched"
-    least_steps: ClassVar[int] = 2  # one is stretched to no number at all
 
     def __init__(self, pipe: DiffusionPipeline) -> None:
         if not isinstance(pipe, LTXPipeline | LTXImageToVideoPipeline):
@@ -101,6 +100,11 @@ class LTXBackbone(Backbone):
     @property
     def tokenizer(self) -> FastTokenizer:
         return self._ltx.tokenizer
+
+    @property
+    def least_steps(self) -> int:
+        """To stretch a schedule to its last sigma divides by zero where that is the only one."""
+        return 2 if self._ltx.scheduler.config.get("shift_terminal") else 1
 
     @property
     def takes_image(self) -> bool:

@@ -48,7 +48,6 @@ class MochiBackbone(Backbone):
     tiny_clip: ClassVar[tuple[int, int, int]] = (13, 32, 48)
     dispatches: ClassVar[bool] = False
     guidance: ClassVar[Guidance] = "batched"
-    least_steps: ClassVar[int] = 2  # the stock schedule's first half must have one
 
     def __init__(self, pipe: DiffusionPipeline) -> None:
         if not isinstance(pipe, MochiPipeline):
@@ -89,6 +88,10 @@ class MochiBackbone(Backbone):
     @property
     def tokenizer(self) -> FastTokenizer:
         return self._mochi.tokenizer
+
+    @property
+    def least_steps(self) -> int:
+        return 2  # the first half of the stock schedule must have one
 
     @property
     def takes_image(self) -> bool:

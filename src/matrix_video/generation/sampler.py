@@ -100,8 +100,8 @@ def sample(
     """
     if sampling.steps < backbone.least_steps:
         raise MatrixError(
-            f"a sampling of {sampling.steps} steps, {type(backbone.pipe).__name__} makes "
-            f"{backbone.least_steps} at least",
+            f"{type(backbone.pipe).__name__} cannot sample in {sampling.steps}, but in "
+            f"{backbone.least_steps} steps at the least",
             remedy=f"Choose {backbone.least_steps} steps or more",
             field="steps",
         )

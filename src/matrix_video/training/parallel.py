@@ -14,21 +14,16 @@ from typing import Any, cast
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import (
-    DistributedType,
-    FullyShardedDataParallelPlugin,
-    InitProcessGroupKwargs,
-    gather_object,
-)
+from accelerate.utils import InitProcessGroupKwargs, gather_object
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, fully_shard
-from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from matrix_video.backbones.processes import PATIENCE
 from matrix_video.services.errors import MatrixError
 from matrix_video.training.config import TrainConfig
+from matrix_video.training.fsdp import check_fsdp_environment, fsdp_plugin, sharded_by_accelerate
 
 
 class Trainee(nn.Module):
@@ -56,7 +51,7 @@ class Parallel:
         Raises `MatrixError` where that would not be FSDP, or not one that a run can do with.
         """
         self.accelerator = accelerator
-        self._plugin = _fsdp_plugin(accelerator)
+        self._plugin = fsdp_plugin(accelerator)
         self.shard = shard or self._plugin is not None
         self._wrapped: nn.Module | None = None
         self._alone = False
@@ -74,7 +69,8 @@ class Parallel:
         """Wrap ``trainee``; its parameters are replaced where they are split. ``blocks`` are the
         parts of it that are gathered one at a time."""
         if self._plugin is not None:
-            self._wrapped = _sharded_by_accelerate(self.accelerator, self._plugin, trainee, blocks)
+            wrapped = sharded_by_accelerate(self.accelerator, self._plugin, trainee, blocks)
+            self._wrapped = cast("nn.Module", wrapped)
         elif self.shard:
             device = self.accelerator.device
             self._alone = not torch.distributed.is_initialized()
@@ -132,11 +128,13 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     """What accelerate finds in the environment, with the tracker that is asked for.
 
     Parameters that an update leaves out (a decoder whose terms have no map there) are allowed for.
-    Raises `MatrixError` where the launcher was asked for another precision than the run.
+    Raises `MatrixError` where the launcher was asked for another precision than the run, or for
+    FSDP that would not be.
     """
     unused = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
     tracked = None if config.tracker == "none" else config.tracker
     _check_precision(config)
+    check_fsdp_environment()
     accelerator = Accelerator(
         mixed_precision="no",  # ours is around the transformer alone: maps and losses are float32
         kwargs_handlers=[unused, InitProcessGroupKwargs(timeout=PATIENCE)],
@@ -153,64 +151,6 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
         told = {k: v for k, v in config.model_dump(mode="json").items() if _simple(v)}
         accelerator.init_trackers("matrix", config=told)
     return accelerator
-
-
-def _fsdp_plugin(accelerator: Accelerator) -> FullyShardedDataParallelPlugin | None:
-    """What the launcher told of FSDP, if it asked for it."""
-    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() not in ("1", "true"):
-        return None
-    state = accelerator.state
-    if state.distributed_type != DistributedType.FSDP:
-        raise MatrixError(
-            "accelerate was asked for FSDP, which without a GPU silently is data parallelism",
-            remedy="launch without --use_fsdp and train with --shard: PyTorch's fully_shard "
-            "on GPUs and CPUs",
-            field="shard",
-        )
-    plugin = cast("FullyShardedDataParallelPlugin", state.fsdp_plugin)
-    refused = {
-        "version 1 of FSDP, which keeps no parameter by its name": (
-            plugin.fsdp_version != 2,
-            "--fsdp_version 2",
-        ),
-        "FSDP that offloads to the CPU": (
-            isinstance(plugin.cpu_offload, CPUOffloadPolicy),
-            "--fsdp_offload_params false",
-        ),
-        "FSDP that recomputes blocks": (
-            bool(plugin.activation_checkpointing),
-            "--fsdp_activation_checkpointing false, and train with --gradient-checkpointing",
-        ),
-    }
-    for what, (asked, remedy) in refused.items():
-        if asked:
-            raise MatrixError(
-                f"accelerate was asked for {what}",
-                remedy=f"launch with {remedy}",
-                field="shard",
-            )
-    return plugin
-
-
-def _sharded_by_accelerate(
-    accelerator: Accelerator,
-    plugin: FullyShardedDataParallelPlugin,
-    trainee: Trainee,
-    blocks: Sequence[nn.Module],
-) -> nn.Module:
-    """``trainee`` split as the launcher asks, a unit to each of ``blocks`` whatever it says of
-    those."""
-    plugin.auto_wrap_policy = transformer_auto_wrap_policy
-    plugin.transformer_cls_names_to_wrap = sorted({type(block).__name__ for block in blocks})
-    # Every process has loaded the base and attached the same LoRA: none waits for another's.
-    plugin.cpu_ram_efficient_loading = False
-    # accelerate takes a model with its optimizer alone. Ours is made of the new parameters.
-    unused = torch.optim.SGD([p for p in trainee.parameters() if p.requires_grad])
-    wrapped = accelerator.prepare(trainee, unused)[0]
-    assert isinstance(wrapped, FSDPModule)
-    # As below: the root would stay whole after a forward without backward.
-    wrapped.set_reshard_after_forward(True, recurse=False)
-    return cast("nn.Module", wrapped)
 
 
 def _check_precision(config: TrainConfig) -> None:

@@ -51,8 +51,8 @@ def train(
 ) -> TrainResult:
     """Fine-tune ``config.model`` (or ``pipe``) and save the adapter.
 
-    ``pipe`` is left frozen, with nothing on it; where ``config.shard`` asks for that, its
-    transformer stays split over the processes.
+    ``pipe`` is left frozen, with nothing on it; where ``config.shard`` or accelerate's launcher
+    asks for that, its transformer stays split over the processes.
 
     ``watch`` is called every ``config.sample_every`` updates, by the main process alone.
     A finished run returns at once; a stopped or killed one goes on from its last checkpoint.
@@ -79,7 +79,7 @@ def _train(
     if config.sample_every and parallel.shard:
         raise MatrixError(
             "videos of a student whose parameters are split cannot be made while it trains",
-            remedy="leave out --sample-every, or --shard",
+            remedy="leave out --sample-every, or --shard (of the launcher: --use_fsdp)",
             field="sample_every",
         )
     data, held = read_clips(config)
