@@ -28,14 +28,14 @@ $matrix evaluate --videos "$out/base-analysis" --prompts "$out/data/analysis" \
 $matrix analyze --data "$out/labels/tracked" --labels "$out/labels/scores.json" \
     --out "$out/analysis" --precision auto
 
-# Four adapters on the same layers, data and steps; their settings are recipes/tiny.py's.
+# Four adapters on the same layers, data and steps.
 train() {
-    .venv/bin/python -m matrix_video.recipes.tiny --data "$out/data/train" \
+    $matrix train --recipe tiny --data "$out/data/train" \
         --layers "$out/analysis/layers.json" --out "$out/train-$1" \
         --cache "$out/cache" --steps "$steps" "${@:2}"
 }
-train lora --no-aligned --no-id-map
-train lora-idmap --no-aligned
+train lora --sga 0 --spa 0 --no-id-map
+train lora-idmap --sga 0 --spa 0
 train matrix-noid --no-id-map
 train matrix
 

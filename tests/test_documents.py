@@ -27,10 +27,11 @@ INTO_A_FOLDER = [script for script in SCRIPTS if script.name != "ablation-tiny.s
 """Those whose first argument is where they write; the ablation's place is always the same."""
 MODULES = {
     "matrix_video.recipes.pretrain_tiny": ("matrix_video.recipes.pretrain_tiny", "PretrainTiny"),
-    "matrix_video.recipes.tiny": ("matrix_video.recipes.tiny", "tiny_training"),
     "ablation": ("ablation.__main__", "COMMANDS"),
 }
 """What scripts start by `python -m`, each with what its command line is parsed into."""
+ROW = {"out", "sga", "spa", "id_map"}
+"""Options of a training in which the rows of the comparison differ."""
 READS = (
     "data val_data base val prompts videos layers labels adapter against path others source runs"
 )
@@ -259,16 +260,18 @@ def test_the_comparison_is_at_equal_terms(tmp_path: Path) -> None:
     splits = ("test-iid", "test-composition")
     parsed = _follow(_calls(script, tmp_path, "o", *splits))
     trained = {
-        config.out.name: (config.aligned, config.id_map)
+        config.out.name: (config.sga, config.spa, config.id_map)
         for name, config in parsed
-        if name == "matrix_video.recipes.tiny"
+        if name == "train"
     }
     assert trained == {
-        "train-lora": (False, False),
-        "train-lora-idmap": (False, True),
-        "train-matrix-noid": (True, False),
-        "train-matrix": (True, True),
+        "train-lora": (0, 0, False),
+        "train-lora-idmap": (0, 0, True),
+        "train-matrix-noid": (0.02, 0.01, False),
+        "train-matrix": (0.02, 0.01, True),
     }
+    terms = [c.model_dump(exclude=ROW) for name, c in parsed if name == "train"]
+    assert terms == terms[:1] * 4
     for split in splits:
         scores = [c for name, c in parsed if name == "evaluate" and c.out.parent.name == split]
         # Null rows and ceiling are the prompts' own: once a split.

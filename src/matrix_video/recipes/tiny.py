@@ -1,15 +1,12 @@
 """Training settings for the shipped tiny pipeline, stated here once.
 
-The demo and ``runs/compare-tiny.sh`` fine-tune with them, the latter by
-``python -m matrix_video.recipes.tiny``. Every value is our choice, made for a transformer of 3.6 M
-parameters on tiny world; what is not named here is `TrainConfig`'s default.
+They are `matrix train --recipe tiny`, and the demo's. Every value is our choice, made for a
+transformer of 3.6 M parameters on tiny world; what is not named here is `TrainConfig`'s default.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-
-import tyro
 
 from matrix_video.training.config import TrainConfig
 
@@ -60,14 +57,3 @@ def tiny_training(
         checkpoint_every=often,
         precision="auto",
     )
-
-
-if __name__ == "__main__":
-    from matrix_video.recipes.train import run
-    from matrix_video.services.errors import MatrixError
-
-    try:
-        code = run(tyro.cli(tiny_training))
-    except MatrixError as error:
-        raise SystemExit(f"recipes.tiny: {error}") from None
-    raise SystemExit(code)
