@@ -9,20 +9,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import nn
 
-from matrix_video.analysis.config import AnalyzeConfig
-from matrix_video.analysis.run import TABLE, analyze
+from matrix_video.analysis.collect import measure_clip
+from matrix_video.analysis.probe import Probe
 from matrix_video.backbones.base import Backbone
 from matrix_video.backbones.loading import backbone_for, families
+from matrix_video.data.clip import Clip
 from matrix_video.data.dataset import Dataset, DatasetWriter
 from matrix_video.data.tracks import MaskTrack
 from matrix_video.generation.config import GenerateConfig
@@ -89,7 +88,7 @@ def test_train_generate_and_analyze(family: str, variant: str, tmp_path: Path) -
         out=tmp_path / "train",
         v2t=(0,),
         v2v=(1,),
-        steps=2,
+        steps=1,
         batch=2,
         sga=0.1,
         spa=0.1,
@@ -103,7 +102,7 @@ def test_train_generate_and_analyze(family: str, variant: str, tmp_path: Path) -
         object_weight=0.5,
         align_noise=(0, 1, 2, 3, 4),
         gradient_checkpointing=True,
-        sample_every=2,
+        sample_every=1,
         sample_steps=2,
     )
 
@@ -114,35 +113,32 @@ def test_train_generate_and_analyze(family: str, variant: str, tmp_path: Path) -
         generate(GenerateConfig(prompts=data, out=out, **told), backbone)
         return Dataset(out / "dataset").video(0).frames_THWC
 
-    def measured(where: str, backbone: Backbone, **changes: Any) -> list[float]:
-        told = {"levels": 2, "batch": 2, "draws": 100, "overlays": 1, "limit": 1, **changes}
-        config = AnalyzeConfig(**{"data": data, "out": tmp_path / where, **told})
-        again = partial(replay, tmp_path / "gpu") if "trajectory" in changes else None
-        analyze(config, backbone, again)
-        return pq.read_table(tmp_path / where / TABLE)["aas"].to_pylist()
+    def measured(backbone: Backbone) -> list[float]:
+        found = measure_clip(backbone, Dataset(data)[0], Probe(levels=2, batch=2))
+        return [row.aas for row in found.rows]
 
     with pretended_gpu():
         on_gpu(pipe)
         run.train(training, pipe, StudentVideos(training))
-        found = sampled("gpu", backbone), measured("maps", backbone)
-        made, known = Dataset(tmp_path / "gpu" / "dataset"), Dataset(data)
-        with DatasetWriter(tmp_path / "tracked") as writer:
-            for i, sample in enumerate(made.samples):
-                video = made.video(i)
-                # Some families' stock calls return fewer frames than they are asked for.
-                tracks = {
-                    name: MaskTrack.from_masks(track.masks()[: len(video)])
-                    for name, track in known.tracks(i).items()
-                }
-                writer.add(sample, video.frames_THWC, video.fps, tracks, lossless=True)
-        given = {"data": tmp_path / "tracked", "trajectory": tmp_path / "gpu"}
+        found = sampled("gpu", backbone), measured(backbone)
+        made, clip = Dataset(tmp_path / "gpu" / "dataset"), Dataset(data)[0]
+        video = made.video(0)
+        # Some families' stock calls return fewer frames than they are asked for.
+        tracks = {
+            name: MaskTrack.from_masks(track.masks()[: len(video)])
+            for name, track in clip.tracks.items()
+        }
         # Tracks of a video that lacks frames do not fit the maps of its sampling.
         short = pytest.raises(MatrixError, match=r"leaves the first .* frames out.*--trajectory")
-        with short if backbone.dropped_frames else nullcontext():
-            measured("along", backbone, levels=1, **given)
+        with (
+            replay(tmp_path / "gpu", backbone, made.samples) as again,
+            short if backbone.dropped_frames else nullcontext(),
+        ):
+            one = Clip(made.sample(0), video, tracks)
+            assert measure_clip(backbone, one, Probe(levels=1, replay=again)).rows
     rows = [json.loads(row) for row in (training.out / "metrics.jsonl").read_text().splitlines()]
     assert {"loss", "sga", "spa"} <= rows[-1].keys()
-    wanted = sampled("cpu", on_cpu), measured("cpu-maps", on_cpu)
+    wanted = sampled("cpu", on_cpu), measured(on_cpu)
     assert len(found[0]) == size[0] - backbone.dropped_frames
     for here, there, apart in zip(found, wanted, (1, 1e-5), strict=True):  # rounding
         np.testing.assert_allclose(np.array(here, float), np.array(there, float), atol=apart)
