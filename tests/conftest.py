@@ -6,7 +6,7 @@ Shapes: B batch, A heads, Nq queries, Nk keys, N video tokens, R rows of weights
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 # Before torch is imported: with other work on the cores, two threads are far slower than one.
@@ -27,6 +27,11 @@ torch.set_num_threads(1)
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("default"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+def image_variant(variants: Sequence[str]) -> str:
+    """Of a family's, one that takes a first frame, and so an id map, where there is any."""
+    return next((name for name in variants if "i2v" in name), variants[0])
 
 
 def dense_p(call: Call) -> Tensor:

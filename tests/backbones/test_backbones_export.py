@@ -25,6 +25,8 @@ from matrix_video.plan.clips import stand_in
 from matrix_video.training.config import TrainConfig
 from matrix_video.training.run import train
 
+from ..conftest import image_variant
+
 CAPTION = "a small red ball pushes the blue box"
 RANK, ALPHA = 2, 16  # unequal: an alpha that is lost would show
 
@@ -118,7 +120,7 @@ def export(name: str, root: Path, data: Path) -> Tensor:
     The variant is one that takes an image, so that there is an id map to be absent, if any does.
     """
     cls: Any = families()[name].load()
-    pipe: Any = cls.tiny(next((v for v in cls.variants if "i2v" in v), cls.variants[0]))
+    pipe: Any = cls.tiny(image_variant(cls.variants))
     backbone = backbone_for(pipe)
     folder = root / name
     pipe.save_pretrained(folder / "base")

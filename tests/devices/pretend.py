@@ -24,7 +24,6 @@ from torch.utils._pytree import tree_leaves, tree_map
 GPU = torch.device("cuda:0")
 CPU = torch.device("cpu")
 aten = torch.ops.aten
-READS_INDICES = (aten.index.Tensor,)
 WRITES_AT_INDICES = (aten.index_put_.default, aten.index_put.default, aten._index_put_impl_.default)
 
 
@@ -161,7 +160,7 @@ def _check_places(func: Any, args: Sequence[Any], tensors: Sequence[Tensor]) -> 
     if func is aten.copy_.default:
         return
     numbers = torch.Tag.pointwise in func.tags or func is aten.fill_.Tensor
-    if func in READS_INDICES:  # indices may be anywhere, but for a CPU's tensor
+    if func is aten.index.Tensor:  # indices may be anywhere, but for a CPU's tensor
         tensors = args[:1]
     elif func in WRITES_AT_INDICES:
         tensors, numbers = [args[0], args[2]], True

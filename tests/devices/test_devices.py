@@ -33,6 +33,7 @@ from matrix_video.services.errors import MatrixError
 from matrix_video.training import run
 from matrix_video.training.config import TrainConfig
 
+from ..conftest import image_variant
 from .pretend import GPU, GpuTensor, pretended_gpu
 
 
@@ -40,9 +41,9 @@ def cases() -> Iterator[Any]:
     """All variants; by default one of each family, with an image where it takes one."""
     for name, point in families().items():
         variants: Sequence[str] = point.load().variants
-        image = next((one for one in variants if "i2v" in one), variants[0])
+        often = image_variant(variants)
         for one in variants:
-            yield pytest.param(name, one, marks=[] if one == image else [pytest.mark.slow])
+            yield pytest.param(name, one, marks=[] if one == often else [pytest.mark.slow])
 
 
 def write_clips(folder: Path, size: tuple[int, int, int]) -> None:

@@ -12,10 +12,8 @@ HERE = {"data": Path("d"), "out": Path("o"), "layers": Path("l.json")}
 def test_rows_of_a_comparison_differ_in_what_they_compare_alone() -> None:
     full = tiny_training(**HERE).model_dump()
     plain = tiny_training(**HERE, aligned=False).model_dump()
-    without = tiny_training(**HERE, id_map=False).model_dump()
     assert {key for key in full if full[key] != plain[key]} == {"sga", "spa"}
     assert (plain["sga"], plain["spa"]) == (0, 0)
-    assert {key for key in full if full[key] != without[key]} == {"id_map"}
 
 
 @pytest.mark.parametrize(("steps", "every"), [(1, 1), (3, 1), (120, 30), (800, 200), (2000, 200)])

@@ -38,14 +38,11 @@ from matrix_video.training.run import train
 from matrix_video.training.step import compute_losses
 from matrix_video.training.student import Layers, Student, View, make_student
 
+from ..conftest import image_variant
+
 WEIGHTS: dict[Term, float] = {"sga": 1.0, "spa": 1.0}
 TERMS: tuple[Term, ...] = ("sga", "spa")
 GOLDEN = Path(__file__).with_name("golden_families.json")
-
-
-def image_variant(variants: Sequence[str]) -> str:
-    """One that takes a first frame, and so an id map, where there is any."""
-    return next((name for name in variants if "i2v" in name), variants[0])
 
 
 def cases() -> Iterator[Any]:

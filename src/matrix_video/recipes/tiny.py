@@ -21,7 +21,6 @@ def tiny_training(
     seed: int = 0,
     cache: Path | None = None,
     aligned: bool = True,
-    id_map: bool = True,
 ) -> TrainConfig:
     """LoRA on the chosen layers, with and without what MATRIX adds to it.
 
@@ -37,7 +36,6 @@ def tiny_training(
         seed: Seed of everything.
         cache: Folder for encoded clips, shared by runs on the same data.
         aligned: Add SGA and SPA.
-        id_map: Condition on the id map of the first frame.
     """
     often = min(200, max(1, steps // 4))
     return TrainConfig(
@@ -49,7 +47,6 @@ def tiny_training(
         lr=1e-3,
         sga=0.02 if aligned else 0.0,
         spa=0.01 if aligned else 0.0,
-        id_map=id_map,
         seed=seed,
         cache=cache,
         heldout_samples=8,
