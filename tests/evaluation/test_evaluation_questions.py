@@ -3,6 +3,7 @@ import re
 import pytest
 
 from matrix_video.data.sample import Instance, Interaction, Sample
+from matrix_video.evaluation.oracle.verbs import RULES
 from matrix_video.evaluation.questions import (
     BOX_COLOURS,
     KISA_QUESTIONS,
@@ -13,7 +14,6 @@ from matrix_video.evaluation.questions import (
     key_interaction,
     questions,
 )
-from matrix_video.evaluation.verbs import RULES
 from matrix_video.world.scene import VERBS as WORLD_VERBS
 
 

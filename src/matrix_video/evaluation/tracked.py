@@ -10,7 +10,7 @@ import numpy as np
 
 from matrix_video.data.tracks import MaskTrack
 from matrix_video.evaluation.oracle import Verdict
-from matrix_video.evaluation.tracker import Presence, Track
+from matrix_video.evaluation.oracle.tracker import Presence, Track
 
 
 def tracks_of(verdict: Verdict) -> dict[str, MaskTrack]:

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from matrix_video.evaluation.geometry import (
+from matrix_video.evaluation.oracle.geometry import (
     ACTS,
     CHANGES,
     SETS_IN,

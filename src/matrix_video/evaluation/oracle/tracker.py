@@ -23,9 +23,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from matrix_video.evaluation.claims import EMERGED, SPECK, Expectation, claim, has_blob
-from matrix_video.evaluation.segment import BACKGROUND, Appearance, Labels, label_frames, learn
-from matrix_video.evaluation.template import Box, Masks, Point, Template, centroid
+from matrix_video.evaluation.oracle.claims import EMERGED, SPECK, Expectation, claim, has_blob
+from matrix_video.evaluation.oracle.segment import (
+    BACKGROUND,
+    Appearance,
+    Labels,
+    label_frames,
+    learn,
+)
+from matrix_video.evaluation.oracle.template import Box, Masks, Point, Template, centroid
 
 _SOLID: Final = 0.45  # of what should be visible: below, the instance melts
 _REMAINS: Final = 0.25  # of what should be visible: below, it is gone

@@ -9,14 +9,14 @@ from typing import Final
 
 import numpy as np
 
-from matrix_video.evaluation.course import (
+from matrix_video.evaluation.oracle.course import (
     Course,
     Judged,
     Rule,
     axis,
     touching,
 )
-from matrix_video.evaluation.geometry import (
+from matrix_video.evaluation.oracle.geometry import (
     ACTS,
     CHANGES,
     SETS_IN,

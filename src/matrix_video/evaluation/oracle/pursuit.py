@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from matrix_video.evaluation.course import (
+from matrix_video.evaluation.oracle.course import (
     ALIGNED,
     FLIGHT,
     SLACK,
@@ -17,7 +17,7 @@ from matrix_video.evaluation.course import (
     Judged,
     Rule,
 )
-from matrix_video.evaluation.geometry import (
+from matrix_video.evaluation.oracle.geometry import (
     ACTS,
     SETS_IN,
     Flags,
@@ -30,7 +30,7 @@ from matrix_video.evaluation.geometry import (
     shift_T,
     unit,
 )
-from matrix_video.evaluation.tracker import Track
+from matrix_video.evaluation.oracle.tracker import Track
 
 _GAINED: Final = 2.0  # pixels by which a pursuer comes closer
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from matrix_video.evaluation.course import (
+from matrix_video.evaluation.oracle.course import (
     ALIGNED,
     FLIGHT,
     SLACK,
@@ -18,7 +18,7 @@ from matrix_video.evaluation.course import (
     moves_off,
     touching,
 )
-from matrix_video.evaluation.geometry import (
+from matrix_video.evaluation.oracle.geometry import (
     CHANGES,
     Floats,
     cosine,

@@ -27,11 +27,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from matrix_video.evaluation.bodies import CARRY, SQUASH
-from matrix_video.evaluation.course import Rule
-from matrix_video.evaluation.forces import HIT, PULL, PUSH
-from matrix_video.evaluation.meetings import BUMP, HUG
-from matrix_video.evaluation.pursuit import CHASE
+from matrix_video.evaluation.oracle.bodies import CARRY, SQUASH
+from matrix_video.evaluation.oracle.course import Rule
+from matrix_video.evaluation.oracle.forces import HIT, PULL, PUSH
+from matrix_video.evaluation.oracle.meetings import BUMP, HUG
+from matrix_video.evaluation.oracle.pursuit import CHASE
 
 RULES: Final[dict[str, Rule]] = {
     "push": PUSH,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from matrix_video.evaluation.segment import BACKGROUND, STUFF, label_frames, learn
+from matrix_video.evaluation.oracle.segment import BACKGROUND, STUFF, label_frames, learn
 from matrix_video.world.clips import make_clip
 from matrix_video.world.palette import COLOURS
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from matrix_video.evaluation.geometry import (
+from matrix_video.evaluation.oracle.geometry import (
     Cast,
     Pair,
     approach,
@@ -16,8 +16,8 @@ from matrix_video.evaluation.geometry import (
     settles,
     unit,
 )
-from matrix_video.evaluation.template import Template
-from matrix_video.evaluation.tracker import Presence, Track
+from matrix_video.evaluation.oracle.template import Template
+from matrix_video.evaluation.oracle.tracker import Presence, Track
 
 
 def _disc(x, y, radius=8.0):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from matrix_video.evaluation.course import EARLY, NEXT, Course, Rule
-from matrix_video.evaluation.geometry import (
+from matrix_video.evaluation.oracle.course import EARLY, NEXT, Course, Rule
+from matrix_video.evaluation.oracle.geometry import (
     ACTS,
     CHANGES,
     SETS_IN,
@@ -21,7 +21,7 @@ from matrix_video.evaluation.geometry import (
     settles,
     shift_T,
 )
-from matrix_video.evaluation.pursuit import follows, gain, sets_out
+from matrix_video.evaluation.oracle.pursuit import follows, gain, sets_out
 
 
 def acts(cast: Cast, course: Course, rule: Rule) -> Fact:

@@ -53,13 +53,13 @@ from numpy.typing import NDArray
 
 from matrix_video.data.sample import Interaction, Sample
 from matrix_video.data.tracks import MaskTrack, first_masks
-from matrix_video.evaluation.course import EARLY, Course, Rule
-from matrix_video.evaluation.geometry import ACTS, Cast, Fact, approach, is_there
-from matrix_video.evaluation.grounding import acted_upon, acts, agent, recipient
-from matrix_video.evaluation.pursuit import follows, sets_out
+from matrix_video.evaluation.oracle.course import EARLY, Course, Rule
+from matrix_video.evaluation.oracle.geometry import ACTS, Cast, Fact, approach, is_there
+from matrix_video.evaluation.oracle.grounding import acted_upon, acts, agent, recipient
+from matrix_video.evaluation.oracle.pursuit import follows, sets_out
+from matrix_video.evaluation.oracle.tracker import Track, Tracking, track
+from matrix_video.evaluation.oracle.verbs import RULES
 from matrix_video.evaluation.questions import NUM_QUESTIONS, key_interaction, questions
-from matrix_video.evaluation.tracker import Track, Tracking, track
-from matrix_video.evaluation.verbs import RULES
 
 Reply = Literal["yes", "no", "no (visually implausible)", "unscored"]
 

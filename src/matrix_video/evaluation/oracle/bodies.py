@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from matrix_video.evaluation.course import (
+from matrix_video.evaluation.oracle.course import (
     Course,
     Judged,
     Rule,
@@ -17,7 +17,7 @@ from matrix_video.evaluation.course import (
     moves_off,
     touching,
 )
-from matrix_video.evaluation.geometry import (
+from matrix_video.evaluation.oracle.geometry import (
     ACTS,
     CHANGES,
     SETS_IN,
@@ -28,7 +28,7 @@ from matrix_video.evaluation.geometry import (
     moved,
     sets_in,
 )
-from matrix_video.evaluation.template import Masks, centroid
+from matrix_video.evaluation.oracle.template import Masks, centroid
 
 _SEATED: Final = 0.85  # of R: one that sits on another is closer than one beside it
 _RIDING: Final = 0.95  # of R: one that rides may shift a little on its seat

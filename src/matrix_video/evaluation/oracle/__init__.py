@@ -1,0 +1,11 @@
+"""The oracle judge of tiny worlds: the ten answers of InterGenEval by geometry, no model asked."""
+
+from matrix_video.evaluation.oracle.answers import (
+    Answer,
+    InteractionVerdict,
+    Reply,
+    Verdict,
+    judge,
+)
+
+__all__ = ["Answer", "InteractionVerdict", "Reply", "Verdict", "judge"]
