@@ -6,10 +6,11 @@ All spans are half-open character ranges ``[start, end)`` of ``Sample.caption``.
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from matrix_video.data.paths import VideoPath
 
 Category = Literal["contact", "force", "transport", "manipulation", "social"]
 Role = Literal["subject", "object", "verb"]
@@ -68,24 +69,16 @@ class Interaction(Record):
 class Sample(Record):
     """One line of ``metadata.jsonl``. Pixels and masks are loaded by ``data.dataset``."""
 
-    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    file_name: str = Field(description="video path relative to the data set, POSIX separators")
+    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)
+    file_name: VideoPath = Field(
+        description="video path relative to the data set, POSIX separators"
+    )
     caption: str
     instances: tuple[Instance, ...] = ()
     interactions: tuple[Interaction, ...] = ()
     source: str | None = None
     scene: str | None = Field(default=None, description="scene key; equal keys share pixels")
     scores: dict[str, float] = Field(default_factory=dict)
-
-    @field_validator("file_name")
-    @classmethod
-    def _inside(cls, value: str) -> str:
-        path = PurePosixPath(value)
-        if path.is_absolute() or ".." in path.parts or not path.parts:
-            raise ValueError(
-                f"{value!r} is no path inside the data set; expected one such as 'videos/0001.mp4'"
-            )
-        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matrix_video.data.metadata import FILE_NAME, JOURNAL, dump_line, scan_metadata
+from matrix_video.data.paths import inside
 from matrix_video.data.sample import Sample
 from matrix_video.data.trackfile import track_path, write_tracks
 from matrix_video.data.tracks import MaskTrack
@@ -173,8 +174,8 @@ class DatasetWriter:
         journal = self.path / JOURNAL
         if not self._entered:
             raise ValueError("DatasetWriter must be entered with 'with' before clips are added")
-        video(self.path / sample.file_name)
-        write_tracks(track_path(self.path, sample.id), tracks, size, count)
+        video(inside(self.path, sample.file_name))
+        write_tracks(inside(self.path, f"tracks/{sample.id}.json"), tracks, size, count)
         _append(journal, dump_line(sample))
         self._know(sample)
         self._changed = True

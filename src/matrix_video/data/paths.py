@@ -1,0 +1,80 @@
+"""Paths that stand in files of other people: the one type for them, and the check before writing.
+
+A stored path is relative to the folder of the file that holds it, has POSIX separators and one
+spelling. The rules are our choice; they hold on every file system that we know of.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Final
+from unicodedata import category
+
+from pydantic import AfterValidator
+
+from matrix_video.services.errors import MatrixError
+from matrix_video.services.files import TEMPORARY
+
+_MOST_BYTES: Final = 240
+"""Of one name; file systems take 255, and temporary names are a little longer."""
+_OWN_FOLDERS: Final = frozenset({"tracks", "authors"})
+_OWN_SUFFIXES: Final = (".json", ".jsonl", ".csv", ".lock", ".sqlite", ".sqlite-wal", ".sqlite-shm")
+
+
+def check_stored(value: str) -> str:
+    """The path itself; ``ValueError`` where it could lead anywhere but to one place below."""
+    parts = value.split("/")
+    drive = len(value) > 1 and value[1] == ":" and value[0].isalpha()
+    odd = any(letter == "\\" or category(letter) in ("Cc", "Cs") for letter in value)
+    if drive or odd or any(part in ("", ".", "..") for part in parts):
+        raise ValueError(
+            f"{value!r} is no path inside the data set; expected one such as 'videos/0001.mp4': "
+            "relative, with '/' between names, without '.', '..', '\\' and control characters"
+        )
+    for part in parts:
+        if len(part.encode()) > _MOST_BYTES:
+            raise ValueError(
+                f"the name {part[:20]!r}... has {len(part.encode())} bytes; at most {_MOST_BYTES}"
+            )
+        if part.startswith(TEMPORARY):
+            raise ValueError(
+                f"{value!r} is a temporary name; expected one without {TEMPORARY!r} at its start"
+            )
+    return value
+
+
+def _check_video(value: str) -> str:
+    folded = PurePosixPath(check_stored(value).casefold())
+    if folded.name.endswith(_OWN_SUFFIXES) or folded.parts[0] in _OWN_FOLDERS:
+        raise ValueError(
+            f"{value!r} is the name of a file of the data set's own; expected a video, such as "
+            "'videos/0001.mp4'"
+        )
+    return value
+
+
+StoredPath = Annotated[str, AfterValidator(check_stored)]
+"""A file or folder below the folder that holds this record."""
+
+VideoPath = Annotated[str, AfterValidator(_check_video)]
+"""A ``StoredPath`` of a video: none of the names that a data set keeps for its own files."""
+
+
+def inside(root: Path, stored: str) -> Path:
+    """``root / stored`` where that lies below ``root``, through all links; else ``MatrixError``.
+
+    The last check before a file is copied from a strange folder or written into an output.
+    """
+    path = root / stored
+    try:
+        check_stored(stored)
+        below = path.resolve().is_relative_to(root.resolve())
+    except (ValueError, OSError, RuntimeError) as error:
+        raise MatrixError(str(error), remedy="Correct the path", file=root, field="path") from error
+    if not below:
+        raise MatrixError(
+            f"this is a link out of {root}",
+            remedy="Put the file itself in its place (cp -L), or remove the link",
+            file=path,
+        )
+    return path
