@@ -218,6 +218,12 @@ def test_a_term_without_gradient_is_an_error() -> None:
     require_gradient(good, calls)
     good.total().backward()  # the graph was kept
     assert observed.q.grad is not None
+    observed.k.register_hook(lambda grad: grad / torch.zeros_like(grad))
+    problem = r"gradient of the SGA loss in layer 4/v2t is not a number\. train in float32"
+    with pytest.raises(MatrixError, match=problem):
+        require_gradient(
+            sga(calls, {"4/v2t": SITE}, phrase_weights(), targets(50, 2), ALIGNER), calls
+        )
 
 
 def test_a_term_without_a_map_is_zero() -> None:

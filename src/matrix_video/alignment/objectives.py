@@ -199,6 +199,13 @@ def require_gradient(alignment: Alignment, calls: Mapping[str, Captured]) -> Non
             if wanted and loss.total_B.requires_grad
             else ()
         )
+        if not all(bool(grad.isfinite().all()) for grad in grads):
+            raise MatrixError(
+                f"the gradient of the {term.upper()} loss in layer {name} is not a number",
+                remedy="train in float32 (--precision no, --weights float32); if it stays, the "
+                "base itself gives no numbers for these clips",
+                field=term,
+            )
         if not any(bool(grad.any()) for grad in grads):
             raise MatrixError(
                 f"the {term.upper()} loss has no gradient in layer {name}",

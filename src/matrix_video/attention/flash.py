@@ -42,6 +42,8 @@ from matrix_video.attention.pool import (
 _EPSILON: Final = 2.0**-80
 """ε relative to dlse; its square does not occur, and both ε and 1/ε are ordinary numbers in float32
 and bfloat16."""
+_LEAST: Final = 2.0**-126
+"""Least ε: the smallest normal number of both. Below, dlse/ε would be infinite."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +203,7 @@ def _shifted(dout: Tensor, out: Tensor, dlse: Tensor) -> tuple[Tensor, Tensor]:
     wide = torch.promote_types(out.dtype, torch.float32)
     dlse_BgN1 = dlse.to(wide)[..., None]
     top = dout.abs().amax(dim=-1, keepdim=True).to(wide)
-    least = dlse_BgN1.abs() * _EPSILON
+    least = (dlse_BgN1.abs() * _EPSILON).clamp_min(_LEAST)
     empty = (top <= least) & (dlse_BgN1 != 0)
     # Divided by the row's largest entry first: squares of small gradients would vanish.
     safe = torch.where(top > 0, top, 1.0)
@@ -211,7 +213,6 @@ def _shifted(dout: Tensor, out: Tensor, dlse: Tensor) -> tuple[Tensor, Tensor]:
     if bool(empty.any()):
         unit = torch.zeros(out.shape[-1], dtype=wide)
         unit[0] = 1
-        epsilon = torch.where(dlse_BgN1 != 0, least, 1.0)
-        dout = torch.where(empty, (unit * epsilon).to(dout.dtype), dout)
-        moved = torch.where(empty, (unit * (-dlse_BgN1 / epsilon)).to(out.dtype), moved)
+        dout = torch.where(empty, (unit * least).to(dout.dtype), dout)
+        moved = torch.where(empty, (unit * (-dlse_BgN1 / least)).to(out.dtype), moved)
     return dout, moved

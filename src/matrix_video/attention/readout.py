@@ -39,8 +39,8 @@ def v2t_maps(
     ``weights_BRL`` weighs text tokens; each row sums to 1 over its phrase's tokens, a row of zeros
     (padding) gives a map of zeros. The result is float32 (float64 for float64 queries) and
     differentiable in q and k. Exact: the weights stand in as the values of an ordinary attention
-    call, P·M, so memory is O(N·D). ``mode="logits"`` averages q·k·scale instead, without softmax
-    and mask (what the authors' code for Wan trains on).
+    call in that dtype, P·M, so memory is O(N·D). ``mode="logits"`` averages q·k·scale instead,
+    without softmax and mask (what the authors' code for Wan trains on).
     """
     _check(captured, site, weights_BRL, site.num_text, "text")
     if not isinstance(captured, Call):
@@ -58,12 +58,7 @@ def v2t_maps(
             return _v2t_logits(call, site, weights_BRL, per_head)
         if call.flash is not None:
             return _pool(call, weights_BRL, site.text, site.video, per_head, chosen="keys")
-        # Scaled so that a row's largest weight is 1: uniform weights are then exact in bfloat16.
-        weights_BRL = weights_BRL.to(call.q.device, _work_dtype(call.q))
-        top_BR1 = weights_BRL.abs().amax(dim=-1, keepdim=True)
-        top_BR1 = torch.where(top_BR1 > 0, top_BR1, 1)
-        found = _columns(call, site, weights_BRL / top_BR1, per_head)
-        return found * (top_BR1[:, None] if per_head else top_BR1)
+        return _columns(call, site, weights_BRL, per_head)
 
 
 def v2v_maps(
@@ -144,23 +139,29 @@ def _pool(
 
 
 def _columns(call: Call, site: Site, weights_BRL: Tensor, per_head: bool) -> Tensor:
-    """P·M by attention itself, with the columns of M in place of the values."""
+    """P·M by attention itself, with the columns of M in place of the values.
+
+    In float32 also for half-precision queries: their kernels round P, and the sum once more.
+    """
     batch, heads, _, size = call.q.shape
-    k_BAND = expand_heads(call.k, heads)
+    dtype = _work_dtype(call.q)
+    k_BAND = expand_heads(call.k.to(dtype), heads)
+    mask = call.mask
+    if mask is not None and mask.dtype != torch.bool:
+        mask = mask.to(dtype)
     if call.is_causal:  # rows cannot be cut out: their position decides what they see
-        q_BAND, mask, rows = call.q, call.mask, site.video
+        q_BAND, rows = call.q.to(dtype), site.video
     else:
-        q_BAND, rows = call.q[:, :, site.video], slice(None)
-        mask = call.mask
+        q_BAND, rows = call.q[:, :, site.video].to(dtype), slice(None)
         if mask is not None and mask.ndim >= 2 and mask.shape[-2] > 1:
             mask = mask[..., site.video, :]
     maps: list[Tensor] = []
     # Values as wide as the heads: narrower ones make some kernels fall back to a dense P, for
     # which padding is a small price.
-    for columns_BrL in weights_BRL.split(size, dim=1):
+    for columns_BrL in weights_BRL.to(q_BAND).split(size, dim=1):
         width = columns_BrL.shape[1]
-        m_BNkD = call.q.new_zeros(batch, k_BAND.shape[-2], size)
-        m_BNkD[:, site.text, :width] = columns_BrL.transpose(1, 2).to(call.q.dtype)
+        m_BNkD = q_BAND.new_zeros(batch, k_BAND.shape[-2], size)
+        m_BNkD[:, site.text, :width] = columns_BrL.transpose(1, 2)
         out_BAND = F.scaled_dot_product_attention(
             q_BAND,
             k_BAND,
@@ -169,7 +170,7 @@ def _columns(call: Call, site: Site, weights_BRL: Tensor, per_head: bool) -> Ten
             is_causal=call.is_causal,
             scale=call.scale,
         )
-        found_BANr = out_BAND[:, :, rows, :width].to(_work_dtype(call.q))
+        found_BANr = out_BAND[:, :, rows, :width]
         maps.append(found_BANr if per_head else found_BANr.mean(dim=1))
     return torch.cat(maps, dim=-1).transpose(-1, -2)
 
