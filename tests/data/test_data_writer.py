@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,62 @@ def test_finished_data_set_is_left_alone_or_appended_to(
     assert [sample.id for sample in Dataset(dataset_path).samples] == IDS
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_writer_that_added_nothing_leaves_the_folder_as_it_was(
+    tmp_path: Path, dataset_path: Path, finished: bool
+) -> None:
+    path = dataset_path if finished else tmp_path / "new"
+    before = files(path) if finished else {}
+    with pytest.raises(KeyError), DatasetWriter(path):
+        raise KeyError
+    assert files(path) == before
+
+
+def test_threads_add_at_once_and_the_order_is_the_same(
+    tmp_path: Path, make_sample: Maker, frames_THWC: np.ndarray, tracks: Tracks
+) -> None:
+    ids = [f"c{i}" for i in range(24)]
+    for name, added, threads in (("a", ids, 1), ("b", ids[::-1], 8), ("c", ids[12:] + ids, 8)):
+        with DatasetWriter(tmp_path / name) as writer, ThreadPoolExecutor(threads) as pool:
+
+            def add(id: str, writer: DatasetWriter = writer) -> bool:
+                try:
+                    writer.add(make_sample(id), frames_THWC, 8.0, tracks, lossless=True)
+                except MatrixError as error:
+                    return error.problem != f"the data set has a clip {id!r} already"
+                return True
+
+            assert sum(pool.map(add, added)) == 24
+    assert [sample.id for sample in Dataset(tmp_path / "a").samples] == ids  # c2 before c10
+    assert files(tmp_path / "a") == files(tmp_path / "b") == files(tmp_path / "c")
+
+
+def test_a_given_order_comes_first_and_finished_samples_stay(
+    tmp_path: Path, make_sample: Maker, frames_THWC: np.ndarray, tracks: Tracks
+) -> None:
+    for new in (["0004", "0001"], ["0003", "0002", "0005"]):
+        with DatasetWriter(tmp_path / "a", order=["0005", "0003"]) as writer:
+            for name in new:
+                writer.add(make_sample(name), frames_THWC, 8.0, tracks, lossless=True)
+    samples = Dataset(tmp_path / "a").samples
+    assert [sample.id for sample in samples] == ["0001", "0004", "0005", "0003", "0002"]
+
+
+def test_a_second_writer_is_refused(
+    tmp_path: Path, sample: Sample, frames_THWC: np.ndarray, tracks: Tracks
+) -> None:
+    path = tmp_path / "a"
+    with DatasetWriter(path) as writer:
+        with (
+            pytest.raises(MatrixError, match=r"process \d+ is using this folder"),
+            DatasetWriter(path),
+        ):
+            raise AssertionError
+        writer.add(sample, frames_THWC, 8.0, tracks, lossless=True)
+    assert len(Dataset(path)) == 1
+    assert not (path / ".lock").exists()
+
+
 def test_finished_data_set_with_missing_files_is_refused(dataset_path: Path) -> None:
     (dataset_path / "videos" / "0002.mp4").unlink()
     with (
@@ -212,6 +269,7 @@ def test_journal_that_cannot_be_written(
         writer.add(make_sample("0002"), frames_THWC, 8.0, tracks, lossless=True)
     journal.rmdir()
     (path / "kept").rename(journal)
+    writer.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
     assert write(path, make_sample, frames_THWC, tracks) == IDS[1:]
 
 

@@ -1,14 +1,22 @@
 """Atomic files: whole or not there."""
 
 import errno
+import itertools
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from matrix_video.services import files
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import (
     atomic_dir,
     atomic_path,
+    clear_temporary,
+    make_folder,
     read_json,
     sha256_file,
     sha256_text,
@@ -77,12 +85,28 @@ def test_json_goes_round(tmp_path: Path) -> None:
     assert (tmp_path / "x.json").read_text().endswith("}\n")
 
 
-def test_broken_and_missing_json_name_the_file(tmp_path: Path) -> None:
-    (tmp_path / "x.json").write_text("{")
+@pytest.mark.parametrize(
+    "content",
+    ["{", "\xff", "[" * 100_000, '{"a":' * 100_000, "9" * 400, "-" + "9" * 5000, '["' + "9" * 400],
+)
+def test_broken_json_is_one_error_that_names_the_file(tmp_path: Path, content: str) -> None:
+    (tmp_path / "x.json").write_text(content, encoding="latin-1")
     with pytest.raises(MatrixError, match=r"x\.json: this is not valid JSON.*restore the file"):
         read_json(tmp_path / "x.json")
+
+
+def test_json_that_cannot_be_read_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(MatrixError, match=r"y\.json: the file does not exist\. check the path"):
         read_json(tmp_path / "y.json")
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(MatrixError, match=r"folder\.json: this is not valid JSON .*Is a directory"):
+        read_json(tmp_path / "folder.json")
+    (tmp_path / "x.json").write_text("[1, 2, 3]")
+    monkeypatch.setattr(files, "_LARGEST_JSON", 8)
+    with pytest.raises(MatrixError, match=r"x\.json: .*9 bytes, at most 8 are read"):
+        read_json(tmp_path / "x.json")
 
 
 def test_hashes_see_boundaries(tmp_path: Path) -> None:
@@ -118,3 +142,98 @@ def test_what_goes_wrong_with_other_files_is_not_ours(tmp_path: Path) -> None:
     ):
         raise OSError(errno.EACCES, "Permission denied", "/somewhere/else")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["file/deep", "x" * 300, "loop/deep", "nul\0", "dangling"])
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    for make in (make_folder, lambda path: write_json(path / "x", 1)):
+        with pytest.raises(MatrixError, match="another output folder"):
+            make(tmp_path / name)
+
+
+def test_long_names_are_written(tmp_path: Path) -> None:
+    target = tmp_path / ("x" * 250 + ".json")
+    write_json(target, 1)
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_threads_write_one_file_at_once(tmp_path: Path) -> None:
+    target = tmp_path / "a.json"
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(lambda i: write_json(target, [i] * 100), range(1200)))
+    assert len(set(read_json(target))) == 1
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def _written(path: Path, text: str) -> None:
+    with atomic_dir(path) as folder:
+        (folder / "a").write_text(text)
+        (folder / "b").write_text(text)
+
+
+def test_a_reader_always_finds_the_old_or_the_new_folder(tmp_path: Path) -> None:
+    target, stop, missed = tmp_path / "out", threading.Event(), 0
+    _written(target, "0")
+
+    def read() -> None:
+        nonlocal missed
+        while not stop.is_set():
+            missed += not target.is_dir()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for i in range(300):
+        _written(target, str(i))
+    stop.set()
+    reader.join()
+    assert missed == 0
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def _dying(step: int) -> Callable[[Callable[..., object]], Callable[..., object]]:
+    """Wraps functions so that the process dies in front of their step-th call."""
+    calls = itertools.count(1)
+
+    def wrap(change: Callable[..., object]) -> Callable[..., object]:
+        def call(*args: object, **kwargs: object) -> object:
+            if next(calls) == step:
+                os._exit(9)
+            return change(*args, **kwargs)
+
+        return call
+
+    return wrap
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("swaps", [True, False])
+def test_a_kill_between_any_two_steps_keeps_a_whole_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swaps: bool, again: bool
+) -> None:
+    if not swaps:
+        monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+    died, step = 9, 0
+    while died:
+        step += 1
+        target = tmp_path / str(step) / "out"
+        _written(target, "old")
+        child = os.fork()
+        if child == 0:
+            dying = _dying(step)
+            for module, name in ((os, "replace"), (os, "unlink"), (os, "rmdir"), (os, "mkdir")):
+                monkeypatch.setattr(module, name, dying(getattr(module, name)))
+            monkeypatch.setattr(files, "_exchange", dying(files._exchange))
+            _written(target, "new")
+            os._exit(0)
+        died = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert target.is_dir() or not swaps
+        if again:
+            _written(target, "new")
+        clear_temporary(target.parent)
+        assert list(target.parent.iterdir()) == [target]
+        assert sorted(path.name for path in target.iterdir()) == ["a", "b"]
+        assert len({path.read_text() for path in target.iterdir()}) == 1
+    assert step > 4

@@ -7,9 +7,11 @@ journal when all is done, so a folder with it is complete. Shapes: T frames, H r
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,48 +26,59 @@ from matrix_video.data.trackfile import track_path, write_tracks
 from matrix_video.data.tracks import MaskTrack
 from matrix_video.data.video import probe_video, write_video
 from matrix_video.services.errors import MatrixError
-from matrix_video.services.files import atomic_path, write_atomic
+from matrix_video.services.files import atomic_path, clear_temporary, write_atomic
+from matrix_video.services.lock import FolderLock
 
 
 class DatasetWriter:
     """Adds clips to a folder; ``metadata.jsonl`` appears when the ``with`` block ends well.
 
     Opened on a folder that an interrupted writer left, it knows the clips that were complete
-    (``has``), which the caller skips; opened on a finished data set it appends. Samples keep the
-    order in which they were first added. Raises ``MatrixError`` where the folder's own metadata
-    is broken.
+    (``has``), which the caller skips; opened on a finished data set it appends. Threads may add
+    clips at once; a second writer of the folder is refused. New samples are stored in the order of
+    ``order``, others after them by id (numbers by value), whatever order they were added in.
+    Raises ``MatrixError`` where the folder's own metadata is broken.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, order: Iterable[str] = ()) -> None:
         self.path = path
-        self._samples: dict[str, Sample] = {}
-        self._owners: dict[str, str] = {}  # clip id by video file name
-        self._changed = False
-        self._entered = False
+        self._rank = {name: rank for rank, name in enumerate(order)}
+        self._finished: dict[str, Sample] = {}
+        self._added: dict[str, Sample] = {}
+        self._owners: dict[str, str] = {}  # clip id by video file name, also of clips in the making
+        self._guard = threading.Lock()
+        self._lock: FolderLock | None = None
 
     def __enter__(self) -> Self:
-        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = FolderLock(self.path)
+        try:
+            clear_temporary(self.path)
+            self._read_folder()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def _read_folder(self) -> None:
         final, journal = self.path / FILE_NAME, self.path / JOURNAL
-        if final.is_file():
-            for sample in _read(final):
-                if not self._on_disk(sample):
-                    raise MatrixError(
-                        f"the video or track file of {sample.id!r} is missing",
-                        remedy="Restore the files, or remove the sample's line, before adding to "
-                        "this data set",
-                        file=final,
-                    )
-                self._know(sample)
-        self._changed = not final.is_file()
+        for sample in _read(final) if final.is_file() else []:
+            if not self._on_disk(sample):
+                raise MatrixError(
+                    f"the video or track file of {sample.id!r} is missing",
+                    remedy="Restore the files, or remove the sample's line, before adding to "
+                    "this data set",
+                    file=final,
+                )
+            self._finished[sample.id] = sample
         if journal.is_file():
             _drop_torn_line(journal)
             for sample in _read(journal):
                 if not self.has(sample.id) and self._on_disk(sample):
-                    self._know(sample)
-                    self._changed = True
-        write_atomic(journal, "".join(map(dump_line, self._samples.values())))
-        self._entered = True
-        return self
+                    self._added[sample.id] = sample
+            write_atomic(journal, "".join(map(dump_line, self._added.values())))
+        self._owners = {
+            s.file_name: s.id for s in (*self._finished.values(), *self._added.values())
+        }
 
     def __exit__(
         self,
@@ -73,20 +86,30 @@ class DatasetWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._entered = False
-        if error is not None:
-            return  # the journal stays, for the next run
-        if self._changed:
-            text = "".join(map(dump_line, self._samples.values()))
-            write_atomic(self.path / FILE_NAME, text)
-        (self.path / JOURNAL).unlink()
+        assert self._lock is not None
+        try:
+            if error is None:  # else the journal stays, for the next run
+                final = self.path / FILE_NAME
+                if self._added or not final.is_file():
+                    new = sorted(self._added.values(), key=self._place)
+                    write_atomic(final, "".join(map(dump_line, (*self._finished.values(), *new))))
+                (self.path / JOURNAL).unlink(missing_ok=True)
+        finally:
+            self._lock.release()
+            self._lock = None
+
+    def _place(self, sample: Sample) -> tuple[int, list[str | int], str]:
+        """Where a sample stands among the new ones; every second part of a split id is a number."""
+        parts = re.split(r"(\d+)", sample.id)
+        numbered = [int(part) if i % 2 else part for i, part in enumerate(parts)]
+        return self._rank.get(sample.id, len(self._rank)), numbered, sample.id
 
     def __len__(self) -> int:
-        return len(self._samples)
+        return len(self._finished) + len(self._added)
 
     def has(self, id: str) -> bool:
         """Whether this clip is complete on disk."""
-        return id in self._samples
+        return id in self._finished or id in self._added
 
     def add(
         self,
@@ -104,7 +127,6 @@ class DatasetWriter:
         left under a final name then.
         """
         count, height, width, _ = frames_THWC.shape
-        self._check(sample, tracks, (height, width), count)
         self._store(
             sample,
             tracks,
@@ -117,7 +139,6 @@ class DatasetWriter:
         """Copy one clip's video byte by byte; otherwise as ``add``."""
         info = probe_video(video)
         size, count = (info.height, info.width), len(info.times)
-        self._check(sample, tracks, size, count)
 
         def copy(path: Path) -> None:
             with atomic_path(path) as temporary:
@@ -125,25 +146,57 @@ class DatasetWriter:
 
         self._store(sample, tracks, size, count, copy)
 
-    def _check(
+    def _store(
+        self,
+        sample: Sample,
+        tracks: Mapping[str, MaskTrack],
+        size: tuple[int, int],
+        count: int,
+        video: Callable[[Path], None],
+    ) -> None:
+        if self._lock is None:
+            raise ValueError("DatasetWriter must be entered with 'with' before clips are added")
+        self._check_tracks(sample, tracks, size, count)
+        with self._claimed(sample):
+            target = inside(self.path, f"tracks/{sample.id}.json")
+            video(inside(self.path, sample.file_name))
+            write_tracks(target, tracks, size, count)
+            with self._guard:
+                _append(self.path / JOURNAL, dump_line(sample))
+                self._added[sample.id] = sample
+
+    @contextmanager
+    def _claimed(self, sample: Sample) -> Generator[None]:
+        """Keep the sample's id and file name from others, for good if all goes well within."""
+        place = self.path / FILE_NAME
+        with self._guard:
+            if self.has(sample.id) or sample.id in self._owners.values():
+                raise MatrixError(
+                    f"the data set has a clip {sample.id!r} already",
+                    remedy="Give every clip an id of its own",
+                    file=place,
+                    field="id",
+                )
+            owner = self._owners.get(sample.file_name)
+            if owner is not None:
+                raise MatrixError(
+                    f"clips {owner!r} and {sample.id!r} share the video file {sample.file_name!r}",
+                    remedy="Give every clip a video file of its own",
+                    file=place,
+                    field="file_name",
+                )
+            self._owners[sample.file_name] = sample.id
+        try:
+            yield
+        except BaseException:
+            with self._guard:
+                del self._owners[sample.file_name]
+            raise
+
+    def _check_tracks(
         self, sample: Sample, tracks: Mapping[str, MaskTrack], size: tuple[int, int], count: int
     ) -> None:
         place = self.path / FILE_NAME
-        if sample.id in self._samples:
-            raise MatrixError(
-                f"the data set has a clip {sample.id!r} already",
-                remedy="Give every clip an id of its own",
-                file=place,
-                field="id",
-            )
-        owner = self._owners.get(sample.file_name)
-        if owner is not None:
-            raise MatrixError(
-                f"clips {owner!r} and {sample.id!r} share the video file {sample.file_name!r}",
-                remedy="Give every clip a video file of its own",
-                file=place,
-                field="file_name",
-            )
         known = [instance.id for instance in sample.instances]
         for name, track in tracks.items():
             where = f"{sample.id}: {name}"
@@ -163,27 +216,6 @@ class DatasetWriter:
                     field=where,
                 )
 
-    def _store(
-        self,
-        sample: Sample,
-        tracks: Mapping[str, MaskTrack],
-        size: tuple[int, int],
-        count: int,
-        video: Callable[[Path], None],
-    ) -> None:
-        journal = self.path / JOURNAL
-        if not self._entered:
-            raise ValueError("DatasetWriter must be entered with 'with' before clips are added")
-        video(inside(self.path, sample.file_name))
-        write_tracks(inside(self.path, f"tracks/{sample.id}.json"), tracks, size, count)
-        _append(journal, dump_line(sample))
-        self._know(sample)
-        self._changed = True
-
-    def _know(self, sample: Sample) -> None:
-        self._samples[sample.id] = sample
-        self._owners[sample.file_name] = sample.id
-
     def _on_disk(self, sample: Sample) -> bool:
         video = self.path / sample.file_name
         return video.is_file() and track_path(self.path, sample.id).is_file()
@@ -197,7 +229,7 @@ def _read(path: Path) -> list[Sample]:
 
 
 def _append(journal: Path, line: str) -> None:
-    whole = journal.stat().st_size
+    whole = journal.stat().st_size if journal.exists() else 0
     try:
         with journal.open("ab") as lines:
             lines.write(line.encode())

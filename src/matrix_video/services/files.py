@@ -6,6 +6,7 @@ killed or full-disk run leaves no partial file under a final name.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import json
@@ -15,31 +16,37 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Final
 
 from matrix_video.services.errors import MatrixError
 
 TEMPORARY: Final = ".partial-"
 """Prefix of temporary names; anything that starts so may be deleted."""
-
+LOCK: Final = ".lock"
+"""Stands in a folder while a process writes to it, and after that process was killed."""
+_REPLACED: Final = ".replaced-"
+"""Prefix of a folder while another takes its name, where the two cannot be swapped in one step."""
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 _OCCUPIED: Final = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
+_HERE: Final = -100
+"""AT_FDCWD of Linux: relative names start in the working directory."""
+_SWAP: Final = 2
+"""RENAME_EXCHANGE of Linux."""
+_MOST_DIGITS: Final = 300
+"""A float holds up to 308."""
+_LARGEST_JSON: Final = 256 * 2**20
+"""Bytes; scores.json of 11,000 videos is a fifth of that."""
 
 
-def _unwritable(error: OSError, path: Path) -> MatrixError | None:
-    """What to tell the user about a failed write to ``path``; None if it is no such failure."""
+def _unwritable(error: OSError, path: Path) -> MatrixError:
+    """What to tell the user about a failed write to ``path``."""
     if error.errno in _FULL:
         return MatrixError(
             f"no space is left on the device ({error.strerror})",
             remedy="free some space or choose another output folder, then run the same command "
             "again: it goes on where it stopped",
-            file=path,
-        )
-    if error.errno in _FORBIDDEN:
-        return MatrixError(
-            f"it cannot be written ({error.strerror})",
-            remedy="choose another output folder, or change the permissions of this one",
             file=path,
         )
     if error.errno in _OCCUPIED:
@@ -49,12 +56,18 @@ def _unwritable(error: OSError, path: Path) -> MatrixError | None:
             remedy="move it away, or choose another output folder",
             file=path,
         )
-    return None
+    more = ", or change the permissions of this one" if error.errno in _FORBIDDEN else ""
+    return MatrixError(
+        f"it cannot be written ({error.strerror})",
+        remedy=f"choose another output folder{more}",
+        file=path,
+    )
 
 
 def _temporary(path: Path) -> Path:
-    # The suffix is kept: encoders and savers choose their format by it.
-    return path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    """A name that no other thread, process or machine takes. The suffix is kept, since encoders
+    choose their format by it, and a name that is long already becomes no longer than allowed."""
+    return path.with_name(f"{TEMPORARY}{os.getpid()}-{token_hex(4)}-{path.name[-64:]}")
 
 
 @contextmanager
@@ -64,19 +77,23 @@ def writing(path: Path, temporary: Path | None = None) -> Generator[None]:
     With ``temporary``, the name under which it is written, the body may read other files too: of
     their errors only a full disk is told as one of ours.
     """
+    if "\0" in str(path):
+        raise _unwritable(OSError(errno.EINVAL, "its name holds a NUL character"), path)
     try:
         yield
     except OSError as error:
-        if temporary is None or error.errno in _FULL:
-            ours = True
-        else:
+        if temporary is not None and error.errno not in _FULL:
             named = isinstance(error.filename, str | os.PathLike)
             place = Path(error.filename) if named else None
-            ours = place is not None and (place == temporary or path.is_relative_to(place))
-        problem = _unwritable(error, path) if ours else None
-        if problem is None:
-            raise
-        raise problem from error
+            if place is None or not (place == temporary or path.is_relative_to(place)):
+                raise
+        raise _unwritable(error, path) from error
+
+
+def make_folder(path: Path) -> None:
+    """Make an output folder with its parents; `MatrixError` where that cannot be."""
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
@@ -101,20 +118,61 @@ def atomic_path(path: Path) -> Generator[Path]:
 
 @contextmanager
 def atomic_dir(path: Path) -> Generator[Path]:
-    """The same for a whole folder; an existing folder of that name is replaced on success."""
+    """The same for a whole folder; an existing folder of that name is replaced on success.
+
+    Its name leads to the old or to the new one at every moment; where the system cannot swap
+    folders, a kill can part the two renames, and `clear_temporary` or the next call mends that.
+    """
+    path = path.resolve() if path.is_symlink() else path
     temporary = _temporary(path)
     with writing(path, temporary):
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
+        _restore(_aside(path))
         temporary.mkdir()
         try:
             yield temporary
-            if path.exists():
-                shutil.rmtree(path)
-            os.replace(temporary, path)
-        except BaseException:
+            _replace_folder(temporary, path)
+        finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace_folder(new: Path, path: Path) -> None:
+    """Afterwards ``new`` is gone, or holds what was at ``path``."""
+    try:
+        os.replace(new, path)  # nothing, or an empty folder, stands there
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
+        if not _exchange(new, path):
+            aside = _aside(path)
+            try:
+                os.replace(path, aside)
+                os.replace(new, path)
+            finally:
+                _restore(aside)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two names in one step; False where the system or the file system cannot."""
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError, TypeError):
+        return False
+    return rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _SWAP) == 0
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f"{_REPLACED}{path.name}")
+
+
+def _restore(aside: Path) -> None:
+    """Put a folder back whose replacement did not come, or remove it."""
+    path = aside.with_name(aside.name.removeprefix(_REPLACED))
+    with suppress(FileNotFoundError):
+        if path.exists():
+            shutil.rmtree(aside)
+        else:
+            os.replace(aside, path)
 
 
 def clear_temporary(folder: Path, *, age: float = 0) -> None:
@@ -124,6 +182,8 @@ def clear_temporary(folder: Path, *, age: float = 0) -> None:
     processes are not known here.
     """
     now = time.time()
+    for aside in list(folder.rglob(f"{_REPLACED}*")):
+        _restore(aside)
     for path in list(folder.rglob(f"{TEMPORARY}*")):
         with suppress(FileNotFoundError):
             if age and now - path.stat().st_mtime < age:
@@ -135,6 +195,11 @@ def clear_temporary(folder: Path, *, age: float = 0) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a path is, or lies in, what this package's writers leave when they are killed."""
+    return any(p == LOCK or p.startswith((TEMPORARY, _REPLACED)) for p in path.parts)
 
 
 def _is_alive(process: int) -> bool:
@@ -154,19 +219,37 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Parsed JSON; a missing or broken file is a ``MatrixError`` that names it."""
+    """Parsed JSON; a file that is missing, broken, too large or too deep is a `MatrixError` that
+    names it."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > _LARGEST_JSON:
+            raise ValueError(f"{path.stat().st_size} bytes, at most {_LARGEST_JSON} are read")
+        return parse_json(path.read_bytes())
     except FileNotFoundError:
         raise MatrixError(
             "the file does not exist", remedy="check the path, or make it first", file=path
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise MatrixError(
             f"this is not valid JSON ({error})",
             remedy="restore the file, or delete it and run the command that wrote it",
             file=path,
         ) from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """As `json.loads`, with ``ValueError`` for whatever is wrong: also nesting that is too deep and
+    whole numbers that no float holds."""
+    try:
+        return json.loads(text, parse_int=_whole)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
 
 
 def write_json(path: Path, value: Any) -> None:

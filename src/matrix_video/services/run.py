@@ -6,7 +6,6 @@ metrics.jsonl      one line a measurement       done/<stage>.json  facts of fini
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
@@ -29,8 +28,8 @@ from matrix_video.services.files import (
     write_json,
     writing,
 )
+from matrix_video.services.lock import FolderLock
 
-LOCK: Final = ".lock"
 CONFIG: Final = "config.yaml"
 _PACKAGES: Final = (
     "matrix-video",
@@ -69,7 +68,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock: int | None = None
+        self._lock: FolderLock | None = None
         self._opened: float | None = None
 
     @classmethod
@@ -88,11 +87,8 @@ class RunFolder:
         Raises ``MatrixError`` when the stored settings differ (names the first one), when another
         process has the folder open, and when it cannot be written.
         """
-        with writing(path):
-            path.mkdir(parents=True, exist_ok=True)
-            folder = cls(path)
-            folder._take_lock()
-            folder._opened = time.monotonic()
+        folder = cls(path)
+        folder._lock, folder._opened = FolderLock(path), time.monotonic()
         try:
             settings = {"command": command, **config.model_dump(mode="json")}
             folder._settle(settings, _defaults(config), may_change)
@@ -136,33 +132,10 @@ class RunFolder:
                     field=key,
                 )
 
-    def _take_lock(self) -> None:
-        """An advisory lock on ``.lock``: the system drops it when its holder dies, however."""
-        lock = self.path / LOCK
-        while True:
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                owner = os.read(descriptor, 32).decode(errors="replace").strip()
-                os.close(descriptor)
-                raise MatrixError(
-                    f"{f'process {owner}' if owner else 'another process'} is using this folder",
-                    remedy="wait for it to end, or choose another output folder",
-                    file=self.path,
-                ) from None
-            if _is_file(descriptor, lock):
-                break
-            os.close(descriptor)  # its last holder removed it between our open and our lock
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, str(os.getpid()).encode())
-        self._lock = descriptor
-
     def close(self) -> None:
         """Give the folder free; safe to call twice."""
         if self._lock is not None:
-            (self.path / LOCK).unlink(missing_ok=True)
-            os.close(self._lock)
+            self._lock.release()
             self._lock = None
 
     def __enter__(self) -> RunFolder:
@@ -233,14 +206,6 @@ class RunFolder:
 def _defaults(config: BaseModel) -> dict[str, Any]:
     """Of the options that have one, as they are stored."""
     return type(config).model_construct().model_dump(mode="json")
-
-
-def _is_file(descriptor: int, path: Path) -> bool:
-    """Whether the open file is still the one that has this name."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def read_config(folder: Path) -> dict[str, Any]:

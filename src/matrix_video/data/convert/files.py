@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from matrix_video.services.files import TEMPORARY
+from matrix_video.services.files import is_temporary
 
 
 @dataclass
@@ -23,8 +23,8 @@ class Kept:
 def others(root: Path, claimed: set[Path]) -> Iterator[Path]:
     """Files below ``root`` that are not claimed, sorted; temporary ones are left out."""
     for file in sorted(root.rglob("*")):
-        temporary = any(part.startswith(TEMPORARY) for part in file.relative_to(root).parts)
-        if file.is_file() and file not in claimed and not temporary:
+        left = is_temporary(file.relative_to(root))
+        if file.is_file() and file not in claimed and not left:
             yield file
 
 
