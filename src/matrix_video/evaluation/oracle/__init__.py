@@ -7,5 +7,6 @@ from matrix_video.evaluation.oracle.answers import (
     Verdict,
     judge,
 )
+from matrix_video.evaluation.oracle.judge import OracleJudge
 
-__all__ = ["Answer", "InteractionVerdict", "Reply", "Verdict", "judge"]
+__all__ = ["Answer", "InteractionVerdict", "OracleJudge", "Reply", "Verdict", "judge"]

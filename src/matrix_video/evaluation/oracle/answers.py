@@ -152,18 +152,18 @@ def _interaction(
     facts = ask(RULES[interaction.verb], s, o, others)
     texts = questions(sample, interaction)
     answers = tuple(
-        Answer(number, text, _reply(fact, s, o), fact.frame, _finite(fact.evidence))
+        Answer(number, text, reply(fact, s, o), fact.frame, finite(fact.evidence))
         for number, (text, fact) in enumerate(zip(texts, facts, strict=True), start=1)
     )
     return InteractionVerdict(words, interaction.verb, answers)
 
 
-def _finite(evidence: Mapping[str, float]) -> dict[str, float]:
+def finite(evidence: Mapping[str, float]) -> dict[str, float]:
     """What JSON can hold: the distance to one that is away becomes ``AWAY``."""
     return {name: min(value, AWAY) for name, value in evidence.items()}
 
 
-def _reply(fact: Fact, s: Track, o: Track) -> Reply:
+def reply(fact: Fact, s: Track, o: Track) -> Reply:
     if not fact.holds:
         return "no"
     for role, (start, stop) in fact.needs.items():

@@ -1,0 +1,99 @@
+"""What the judge accepts, and the form of its verdicts."""
+
+import numpy as np
+import pytest
+
+from matrix_video.data.sample import Interaction
+from matrix_video.data.tracks import first_masks
+from matrix_video.data.video import Video
+from matrix_video.evaluation.oracle import OracleJudge
+from matrix_video.evaluation.verdict import Judge
+from matrix_video.services.errors import MatrixError
+from matrix_video.world.clips import make_clip
+
+JUDGE: Judge = OracleJudge()
+
+
+def _video(frames_THWC):
+    return Video(frames_THWC, np.arange(len(frames_THWC)) / 8, 8.0)
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return make_clip(0, "val", 1)
+
+
+def test_a_verdict_answers_every_interaction_and_every_frame(clip):
+    (asked,) = clip.sample.interactions
+    foil = asked.model_copy(update={"subject": asked.object, "object": asked.subject})
+    unknown = Interaction(subject=asked.subject, verb="admire", object=asked.object)
+    sample = clip.sample.model_copy(update={"interactions": (asked, foil, unknown)})
+    masks = first_masks(clip.tracks())
+    verdict = JUDGE.judge(_video(clip.frames_THWC), sample, masks)
+    alone = JUDGE.judge(_video(clip.frames_THWC), clip.sample, masks)
+    assert verdict.answers[0] == alone.answers[0]
+    assert [one.reply for one in verdict.answers[0]] == ["yes"] * 10
+    assert "no" in {one.reply for one in verdict.answers[1]}
+    assert {one.reason for one in verdict.answers[2]} == {
+        "no geometry is known for the verb 'admire'"
+    }
+    assert [one.frame for one in verdict.propagation] == list(range(1, 17))
+    assert list(verdict.tracks) == list(masks)
+    for name, mask_HW in masks.items():
+        assert len(verdict.tracks[name]) == 17
+        np.testing.assert_array_equal(verdict.tracks[name].mask(0), mask_HW)
+
+
+def test_without_first_masks_nothing_is_scored(clip):
+    verdict = JUDGE.judge(_video(clip.frames_THWC), clip.sample, {})
+    assert {one.reply for one in verdict.answers[0]} == {"unscored"}
+    assert verdict.propagation == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"source": "youtube"}, "has the source 'youtube'"),
+        ({"source": None, "instances": ()}, "has neither a source nor instances"),
+        ({"source": None, "phrase": "red car", "noun": "car"}, "an instance 'red car'"),
+        ({"source": None, "phrase": "shiny ball", "noun": "ball"}, "an instance 'shiny ball'"),
+    ],
+)
+def test_a_sample_that_is_no_tiny_world_is_refused(clip, change, reason):
+    change = dict(change)
+    if "phrase" in change:
+        look = {"phrase": change.pop("phrase"), "noun": change.pop("noun")}
+        first, *others = clip.sample.instances
+        change["instances"] = (first.model_copy(update=look), *others)
+    if change.get("instances") == ():
+        change["interactions"] = ()
+    sample = clip.sample.model_copy(update=change)
+    with pytest.raises(MatrixError, match="judges tiny world's videos alone") as refused:
+        JUDGE.judge(_video(clip.frames_THWC), sample, first_masks(clip.tracks()))
+    assert reason in str(refused.value)
+    assert clip.sample.id in str(refused.value)
+
+
+def test_a_sample_without_a_source_that_looks_like_tiny_world_is_judged(clip):
+    sample = clip.sample.model_copy(update={"source": None})
+    verdict = JUDGE.judge(_video(clip.frames_THWC), sample, first_masks(clip.tracks()))
+    assert [one.reply for one in verdict.answers[0]] == ["yes"] * 10
+
+
+@pytest.mark.parametrize("repeat", [(1, 1, 2), (1, 2, 1), (1, 2, 2)])
+def test_frame_sizes_that_the_thresholds_are_not_made_for_are_refused(clip, repeat):
+    frames_THWC = np.kron(clip.frames_THWC, np.ones((*repeat, 1), dtype=np.uint8))
+    big = {
+        name: np.kron(mask_HW, np.ones(repeat[1:], dtype=bool))
+        for name, mask_HW in first_masks(clip.tracks()).items()
+    }
+    for masks in (big, first_masks(clip.tracks())):
+        with pytest.raises(MatrixError, match=r"made for frames of \(64, 64\) pixels"):
+            JUDGE.judge(_video(frames_THWC), clip.sample, masks)
+    with pytest.raises(MatrixError, match="masks"):
+        JUDGE.judge(_video(clip.frames_THWC), clip.sample, big)
+
+
+def test_one_frame_shows_no_interaction(clip):
+    with pytest.raises(MatrixError, match="1 frames shows no interaction"):
+        JUDGE.judge(_video(clip.frames_THWC[:1]), clip.sample, first_masks(clip.tracks()))
