@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypedDict, cast
+from typing import Any, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
+
+_LONGEST = 60
+"""Bits of a run length, far more than any frame needs."""
 
 
 class State(StrEnum):
@@ -97,7 +100,7 @@ class MaskTrack:
                 rles.append(None)
             else:
                 states.append(State.VISIBLE)
-                rles.append(_encode(mask_HW))
+                rles.append(encode_rle(mask_HW))
         return cls(height, width, tuple(states), tuple(rles))
 
     def mask(self, t: int) -> NDArray[np.bool_]:
@@ -159,6 +162,8 @@ def run_lengths(counts: str, t: int = 0) -> list[int]:
         digit = ord(letter) - 48
         if not 0 <= digit < 64:
             raise ValueError(f"frame {t}: RLE holds the character {letter!r}")
+        if shift > _LONGEST:
+            raise ValueError(f"frame {t}: RLE holds a number without end")
         value |= (digit & 31) << shift
         shift += 5
         more = bool(digit & 32)
@@ -177,9 +182,53 @@ def run_lengths(counts: str, t: int = 0) -> list[int]:
     return runs
 
 
-def _encode(mask_HW: NDArray[np.bool_]) -> str:
-    encoded = coco.encode(np.asfortranarray(mask_HW.astype(np.uint8)))
+def encode_rle(mask_HW: NDArray[np.bool_]) -> str:
+    """COCO RLE counts string of a mask."""
+    encoded = coco.encode(np.asfortranarray(mask_HW.view(np.uint8)))
     return cast(bytes, encoded["counts"]).decode("ascii")  # typed str, is bytes
+
+
+def rle_mask(size: tuple[int, int], counts: str) -> NDArray[np.bool_]:
+    """The mask [H,W] of counts that fit ``size``, as `rle_counts` gives them."""
+    return coco.decode(cast("Any", {"size": list(size), "counts": counts})).astype(bool)
+
+
+def rle_counts(value: object, size: tuple[int, int] | None = None) -> tuple[tuple[int, int], str]:
+    """Size (H, W) and counts string of COCO run lengths in any of their forms.
+
+    A dict with ``size`` and ``counts``, or the counts alone, which need ``size``; counts as a
+    string or as a list of runs that starts with background. Raises ``ValueError`` for another
+    form or size, and for runs that do not cover the size.
+    """
+    if isinstance(value, dict):
+        fields = cast("dict[str, object]", value)
+        stated, value = fields.get("size"), fields.get("counts")
+        match stated:
+            case [int(height), int(width)] if height > 0 and width > 0:
+                if size is not None and size != (height, width):
+                    raise ValueError(f"RLE of {height}x{width}, not {size[0]}x{size[1]}")
+                size = height, width
+            case None if size is not None:
+                pass
+            case _:
+                raise ValueError(f"RLE whose size is {stated!r}, not [rows, columns]")
+    if size is None:
+        raise ValueError("RLE without its size")
+    area = size[0] * size[1]
+    if isinstance(value, str):
+        runs = run_lengths(value)
+    elif isinstance(value, list):
+        runs = cast("list[int]", value)
+        if not all(type(run) is int and 0 <= run <= area for run in runs):
+            raise ValueError("RLE runs must be whole numbers from 0 to the pixels of a frame")
+    else:
+        raise ValueError(f"RLE counts must be a string or a list, not {type(value).__name__}")
+    if sum(runs) != area:
+        raise ValueError(f"RLE covers {sum(runs)} pixels, not {size[0]}x{size[1]} = {area}")
+    if isinstance(value, str):
+        return size, value
+    encoded = coco.frPyObjects(cast("Any", {"size": list(size), "counts": runs}), *size)
+    return size, cast(bytes, encoded["counts"]).decode("ascii")
 
 
 def _rle(track: MaskTrack, counts: str) -> Rle:

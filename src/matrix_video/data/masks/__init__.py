@@ -1,0 +1,12 @@
+"""Masks as others store them → one boolean mask an object and frame: `read_masks`.
+
+pictures.py  one picture: ids as numbers, palettes or colours, or white on black
+numbering.py file and array names → frame and object; mask numbers → frames of the video
+sources.py   folders of pictures, and what lies in arrays.py (npz, npy) and runlengths.py (JSON)
+reading.py   a clip's masks, fitted to its video, as mask tracks
+"""
+
+from matrix_video.data.masks.pictures import Picture, read_picture
+from matrix_video.data.masks.reading import MaskSet, read_masks
+
+__all__ = ["MaskSet", "Picture", "read_masks", "read_picture"]

@@ -1,0 +1,109 @@
+"""Masks as COCO run lengths in JSON: by object, by frame, as SA-V's masklets or VIS annotations.
+
+Shapes: H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from matrix_video.data.masks.numbering import object_name, places
+from matrix_video.data.masks.pictures import Frame, Mask, Picture
+from matrix_video.data.tracks import rle_counts, rle_mask
+from matrix_video.services.errors import MatrixError
+
+
+def rle_frames(path: Path) -> dict[int, Frame]:
+    """COCO run lengths as JSON: by object, by frame, as SA-V's masklets or as VIS annotations."""
+    try:
+        value: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise MatrixError(
+            f"the masks are no JSON ({error})", remedy="Restore the file", file=path
+        ) from error
+    frames: dict[int, dict[str, object]] = defaultdict(dict)
+    try:
+        for frame, name, rle in _entries(value, path):
+            frames[frame][object_name(name)] = rle
+    except (AttributeError, KeyError, TypeError) as error:
+        raise _arrangement(f"an entry of another kind ({error})", path) from error
+
+    def reader(number: int, group: Mapping[str, object]) -> Frame:
+        def read() -> Picture:
+            masks: dict[str, Mask] = {}
+            size: tuple[int, int] = (0, 0)
+            for name, rle in group.items():
+                if rle is None:
+                    continue
+                try:
+                    size, counts = rle_counts(rle)
+                except ValueError as error:
+                    raise MatrixError(
+                        f"{error}",
+                        remedy="Store COCO run lengths: {'size': [rows, columns], 'counts': ...}",
+                        file=path,
+                        field=f"frame {number}: {name}",
+                    ) from error
+                masks[name] = rle_mask(size, counts)
+            return Picture(size, masks)
+
+        return read
+
+    return {number: reader(number, group) for number, group in sorted(frames.items())}
+
+
+def _entries(value: Any, path: Path) -> Iterator[tuple[int, str, object]]:
+    """(frame, object, run lengths or null) of every known arrangement."""
+    if isinstance(value, dict):
+        fields = cast("dict[str, Any]", value)
+        if isinstance(fields.get("masklet"), list):  # SA-V
+            for frame, row in enumerate(fields["masklet"]):
+                ids = fields.get("masklet_id") or range(len(row))
+                yield from ((frame, str(i), rle) for i, rle in zip(ids, row, strict=False))
+            return
+        if isinstance(fields.get("annotations"), list):  # VIS
+            if len({a.get("video_id") for a in fields["annotations"]}) > 1:
+                raise _arrangement("annotations of several videos", path)
+            for one in fields["annotations"]:
+                for frame, rle in enumerate(one["segmentations"]):
+                    yield frame, str(one.get("id", 1)), rle
+            return
+        rows = {k: v for k, v in fields.items() if isinstance(v, list | dict)}
+        if rows and all(isinstance(v, list) for v in rows.values()):  # by object
+            for name, row in rows.items():
+                yield from ((frame, name, rle) for frame, rle in enumerate(row))
+            return
+        if rows and all("counts" in v for v in rows.values()):  # run lengths by name
+            for name, place in places(rows, path).items():
+                yield place.frame, place.object or "1", rows[name]
+            return
+        by_frame = {k: cast("dict[str, Any]", v) for k, v in rows.items() if isinstance(v, dict)}
+        if rows and len(by_frame) == len(rows):
+            for name, place in places(by_frame, path).items():
+                yield from ((place.frame, key, rle) for key, rle in by_frame[name].items())
+            return
+    elif isinstance(value, list) and value:
+        for frame, row in enumerate(cast("list[Any]", value)):
+            if isinstance(row, dict) and "counts" in row:
+                yield frame, "1", row
+            elif isinstance(row, dict):
+                yield from ((frame, key, rle) for key, rle in row.items())
+            elif isinstance(row, list):
+                yield from ((frame, str(i + 1), rle) for i, rle in enumerate(row))
+            elif row is not None:
+                raise _arrangement(f"a {type(row).__name__} for frame {frame}", path)
+        return
+    raise _arrangement("no run lengths that we know", path)
+
+
+def _arrangement(found: str, path: Path) -> MatrixError:
+    return MatrixError(
+        f"the file holds {found}",
+        remedy='Give {"1": [run lengths of frame 0, of frame 1, ...], "2": ...}, with null where '
+        "the object is not seen",
+        file=path,
+    )
