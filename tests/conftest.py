@@ -1,12 +1,14 @@
-"""Settings of every test: one thread, no network, hypothesis that repeats itself in CI; and the
-dense float64 reference that attention maps are compared with.
+"""Settings of every test: one thread, no network, hypothesis that repeats itself in CI, and with
+``MATRIX_PRECISION=bf16`` or ``fp32`` a CPU that computes in bfloat16 by itself, or does not, which
+decides what ``--precision auto`` is; and the dense float64 reference that attention maps are
+compared with.
 
 Shapes: B batch, A heads, Nq queries, Nk keys, N video tokens, R rows of weights, D head size.
 """
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 # Before torch is imported: with other work on the cores, two threads are far slower than one.
@@ -27,6 +29,19 @@ torch.set_num_threads(1)
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("default"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+_CAPABILITIES = {"bf16": {"avx512_bf16": True}, "fp32": dict[str, bool]()}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _precision() -> Generator[None]:
+    asked = os.environ.get("MATRIX_PRECISION")
+    if asked is not None and asked not in _CAPABILITIES:
+        pytest.exit(f"MATRIX_PRECISION is {asked!r}, not one of {', '.join(_CAPABILITIES)}", 2)
+    with pytest.MonkeyPatch.context() as patch:
+        if asked is not None:
+            patch.setattr(torch.cpu, "get_capabilities", lambda: _CAPABILITIES[asked])
+        yield
 
 
 def image_variant(variants: Sequence[str]) -> str:

@@ -23,12 +23,11 @@ from diffusers.loaders.peft import PeftAdapterMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from peft import PeftConfig, get_peft_model_state_dict
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from matrix_video.backbones.condition import Condition
 from matrix_video.backbones.fingerprint import Fingerprint, fingerprint
+from matrix_video.backbones.lora_file import Lora, arrived, read_lora, read_tensors, under
 from matrix_video.backbones.tensors import save_tensors
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import atomic_dir, read_json, write_json
@@ -81,17 +80,20 @@ class ModuleFiles:
 class Adapter:
     """An adapter in use. ``condition`` None: trained without id map."""
 
-    transformer: nn.Module
+    transformers: tuple[nn.Module, ...]
+    """Those that carry LoRA: of Wan 2.2 both experts, where the file has some for both."""
     condition: Condition | None
 
     def detach(self) -> None:
         """Take LoRA and projection off the pipeline again."""
         if self.condition is not None:
             self.condition.detach()
-        model = _peft(self.transformer)
-        model.delete_adapters(ADAPTER_NAME)
-        if not _configs(self.transformer):
-            model.unload_lora()  # what is left are wrappers without an adapter
+        for transformer in self.transformers:
+            model = _peft(transformer)
+            if ADAPTER_NAME in _configs(transformer):
+                model.delete_adapters(ADAPTER_NAME)
+            if not _configs(transformer):
+                model.unload_lora()  # what is left are wrappers without an adapter
 
 
 def save_adapter(
@@ -134,45 +136,69 @@ def save_adapter(
             _write_module(temporary, DECODER_NAME, decoder)
 
 
-def under(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those whose names begin so, by the rest of their names."""
-    return {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
-
-
 def load_adapter(pipe: DiffusionPipeline, directory: Path, lora_scale: float = 1.0) -> Adapter:
     """Attach the LoRA, scaled by ``lora_scale``, and the id map's projection, if there is one.
 
-    Raises `MatrixError` when a file is missing or broken, when the adapter was trained on another
-    architecture, or when the pipeline already carries a MATRIX adapter. Another base of the same
-    architecture is only warned about.
+    LoRA of other trainers is taken too, where its names can be converted. An adapter of ours that
+    was trained on the low-noise expert of Wan 2.2 goes onto that one.
+
+    Raises `MatrixError` when a file is missing or broken, when a tensor of it did not arrive on the
+    model, when the adapter was trained on another architecture, or when the pipeline already
+    carries a MATRIX adapter. Another base of the same architecture is only warned about.
     """
-    transformer = cast("object", getattr(pipe, "transformer", None))
-    if not isinstance(transformer, nn.Module) or not isinstance(transformer, PeftAdapterMixin):
+    experts = _experts(pipe)
+    if not experts:
         raise MatrixError(
             f"{type(pipe).__name__} has no transformer that takes LoRA",
             remedy="use a pipeline of a family that diffusers can load LoRA into",
             file=directory,
         )
-    if ADAPTER_NAME in _configs(transformer):
+    if any(ADAPTER_NAME in _configs(expert) for expert in experts.values()):
         raise MatrixError(
             "the pipeline already carries a MATRIX adapter",
             remedy="detach it, or load the pipeline anew",
             file=directory,
         )
-    lora_file = directory / LORA_FILE
-    state, metadata = _read_lora(lora_file)
-    _check_fits(transformer, state, read_info(directory), directory)
-    condition = _read_condition(transformer, directory)
+    file = directory / LORA_FILE
+    loras = read_lora(file, pipe, tuple(experts))
+    own = _trained_on(experts, loras, read_info(directory), directory)
+    if own is not None:
+        loras = {own: loras[next(iter(loras))]}
+    adapter = Adapter(
+        tuple(experts[name] for name in loras),
+        _read_condition(experts[own or next(iter(loras))], directory),
+    )
     try:
-        transformer.load_lora_adapter(
-            dict(state), prefix="transformer", metadata=metadata, adapter_name=ADAPTER_NAME
-        )
+        for name, lora in loras.items():
+            _attach(experts[name], lora, file)
+            _peft(experts[name]).set_adapters([ADAPTER_NAME], [lora_scale])
     except BaseException:
-        if condition is not None:
-            condition.detach()
+        adapter.detach()
         raise
-    _peft(transformer).set_adapters([ADAPTER_NAME], [lora_scale])
-    return Adapter(transformer, condition)
+    return adapter
+
+
+def _experts(pipe: DiffusionPipeline) -> dict[str, nn.Module]:
+    """The pipeline's transformers that take LoRA, by name: of Wan 2.2 two."""
+    found: dict[str, nn.Module] = {}
+    for name in ("transformer", "transformer_2"):
+        part = cast("object", pipe.components.get(name))
+        if isinstance(part, nn.Module) and isinstance(part, PeftAdapterMixin):
+            found[name] = part
+    return found
+
+
+def _attach(transformer: nn.Module, lora: Lora, file: Path) -> None:
+    config = None if lora.config is None else dict(lora.config)
+    model: Any = transformer  # its `prefix` may be None, which its types do not say
+    try:
+        model.load_lora_adapter(
+            dict(lora.state), prefix=None, metadata=config, adapter_name=ADAPTER_NAME
+        )
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise _other_base(transformer, file, f"peft does not take it ({reason})") from error
+    arrived(file, lora, transformer, ADAPTER_NAME)
 
 
 def read_module(directory: Path, name: str) -> ModuleFiles | None:
@@ -180,39 +206,13 @@ def read_module(directory: Path, name: str) -> ModuleFiles | None:
     facts_file, weights_file = directory / f"{name}.json", directory / f"{name}.safetensors"
     if not facts_file.exists() and not weights_file.exists():
         return None
-    return ModuleFiles(cast("dict[str, Any]", read_json(facts_file)), _tensors(weights_file))
+    facts = cast("dict[str, Any]", read_json(facts_file))
+    return ModuleFiles(facts, read_tensors(weights_file)[0])
 
 
 def _write_module(directory: Path, name: str, files: ModuleFiles) -> None:
     write_json(directory / f"{name}.json", dict(files.facts))
     save_tensors(files.state, directory / f"{name}.safetensors", {"format": "pt"})
-
-
-def _read_lora(file: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    from safetensors import safe_open
-
-    state = _tensors(file)
-    with safe_open(file, framework="pt") as opened:
-        stored = cast("dict[str, str] | None", opened.metadata()) or {}
-    packed = stored.get(LORA_ADAPTER_METADATA_KEY)
-    return state, None if packed is None else json.loads(packed)
-
-
-def _tensors(file: Path) -> dict[str, Tensor]:
-    if not file.is_file():
-        raise MatrixError(
-            "the file is missing",
-            remedy="give the adapter folder of a finished training run, usually <run>/adapter",
-            file=file,
-        )
-    try:
-        return load_file(file)
-    except SafetensorError as error:
-        raise MatrixError(
-            f"not a readable safetensors file ({error})",
-            remedy=_AGAIN,
-            file=file,
-        ) from error
 
 
 def read_info(directory: Path) -> AdapterInfo | None:
@@ -245,32 +245,27 @@ def _read_condition(transformer: nn.Module, directory: Path) -> Condition | None
     return condition
 
 
-def _check_fits(
-    transformer: nn.Module, state: Mapping[str, Tensor], info: AdapterInfo | None, directory: Path
-) -> None:
-    """Every LoRA pair must find its layer with its sizes, before anything is changed."""
-    file = directory / LORA_FILE
-    modules = dict(transformer.named_modules())
-    for key, value in state.items():
-        name, _, rest = key.removeprefix(_PREFIX).partition(".lora_")
-        weight = getattr(modules.get(name), "weight", None)
-        if not isinstance(weight, Tensor):
-            raise _other_base(transformer, file, f"it has no layer {name}")
-        axis = 1 if rest.startswith("A") else 0
-        if weight.shape[axis] != value.shape[axis]:
-            problem = f"layer {name} is {tuple(weight.shape)}, which {key} does not fit"
-            raise _other_base(transformer, file, problem)
+def _trained_on(
+    experts: Mapping[str, nn.Module],
+    loras: Mapping[str, Lora],
+    info: AdapterInfo | None,
+    directory: Path,
+) -> str | None:
+    """Of an adapter of ours the transformer that it was trained on; None: of another origin."""
     if info is None:
-        return
-    here = fingerprint(transformer)
-    if here.architecture != info.base.architecture:
+        return None
+    here = {name: fingerprint(expert) for name, expert in experts.items()}
+    exact = [name for name, known in here.items() if known == info.base]
+    name = exact[0] if exact else next(iter(loras))
+    if here[name].architecture != info.base.architecture:
         problem = f"the adapter was trained on another architecture ({info.base.name})"
-        raise _other_base(transformer, directory / INFO_FILE, problem)
-    if here.other_weights(info.base):
+        raise _other_base(experts[name], directory / INFO_FILE, problem)
+    if here[name].other_weights(info.base):
         warnings.warn(
             f"{directory}: trained on other weights of the same architecture; results may differ",
             stacklevel=3,
         )
+    return name
 
 
 def _other_base(transformer: nn.Module, file: Path, problem: str) -> MatrixError:
