@@ -20,13 +20,12 @@ from matrix_video.attention.readout import v2t_maps, v2v_maps
 from matrix_video.attention.tap import tap
 from matrix_video.backbones.loading import load_pipeline
 from matrix_video.backbones.wan import WanBackbone
-from matrix_video.data.sample import Span
-from matrix_video.data.spans import token_indices
+from matrix_video.data.spans import find_phrases
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
 parser.add_argument("--model", help="folder in diffusers' format, or hub id")
 parser.add_argument("--prompt", default="a small red ball pushes the box")
-parser.add_argument("--phrase", default="red ball", help="a part of the prompt")
+parser.add_argument("--phrase", default="red ball", help="words of the prompt")
 parser.add_argument("--box", type=float, nargs=4, default=(0.0, 0.0, 0.5, 0.5))
 parser.add_argument("--clip", type=int, nargs=3, default=(9, 64, 96), help="frames height width")
 parser.add_argument("--layer", type=int, default=1)
@@ -35,8 +34,9 @@ parser.add_argument("--out", default="overlay.png")
 args = parser.parse_args()
 backbone = WanBackbone(load_pipeline(args.model) if args.model else WanBackbone.tiny("t2v"))
 grid, length = backbone.grid(*args.clip), backbone.num_text_tokens
-span = Span(start=(at := args.prompt.index(args.phrase)), end=at + len(args.phrase))
-(words,) = token_indices(backbone.tokenizer, args.prompt, [span], max_length=length)
+(said,) = find_phrases(args.prompt, [args.phrase])
+print(f"{args.phrase!r} is said {len(said)} times; the map is of all of them")
+(words,) = backbone.phrase_tokens(args.prompt, [said])
 phrase = one_hot(torch.tensor(words), length).float().mean(0).view(1, 1, -1)  # sums to 1
 region = torch.zeros(grid.shape)
 top, left, bottom, right = (round(x * n) for x, n in zip(args.box, 2 * grid.shape[1:], strict=True))
@@ -51,7 +51,7 @@ def read(calls) -> None:
 
 
 noise = torch.randn(1, *backbone.latent_shape(*args.clip), generator=torch.manual_seed(0))
-call = backbone.call_arguments(noise, args.clip, None)
+call = backbone.call_arguments(noise, args.clip, None)  # with max_sequence_length = length
 with tap(backbone.transformer, sites, after=read):
     video = backbone.pipe(prompt=args.prompt, num_inference_steps=args.steps, **call).frames[0]
 maps = maps[::2]  # guidance: each step runs the conditional branch, then the other

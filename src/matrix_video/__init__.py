@@ -7,6 +7,7 @@ The names that most programs need, each imported when it is first asked for, so 
     tap, v2t_maps, v2v_maps        attention of chosen layers, exact maps     attention
     Dataset, DatasetWriter         clips with captions and mask tracks        data
     Sample, Instance, Interaction  who is in a clip and does what to whom     data
+    find_phrases                   where a caption says a phrase              data
     Span, MaskTrack                where the caption says it, where they are  data
     analyze, AnalyzeConfig         which layers follow the masks              analysis
     train, TrainConfig             LoRA with SGA and SPA                      training
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from matrix_video.backbones.loading import backbone_for, load_pipeline
     from matrix_video.data.dataset import Dataset
     from matrix_video.data.sample import Instance, Interaction, Sample, Span
+    from matrix_video.data.spans import find_phrases
     from matrix_video.data.tracks import MaskTrack
     from matrix_video.data.writer import DatasetWriter
     from matrix_video.evaluation.config import EvaluateConfig
@@ -58,6 +60,7 @@ __all__ = [
     "analyze",
     "backbone_for",
     "evaluate",
+    "find_phrases",
     "generate",
     "load_adapter",
     "load_pipeline",
@@ -83,6 +86,7 @@ _HOME: Final = {
     "analyze": "analysis.run",
     "backbone_for": "backbones.loading",
     "evaluate": "evaluation.run",
+    "find_phrases": "data.spans",
     "generate": "generation.run",
     "load_adapter": "backbones.adapter",
     "load_pipeline": "backbones.loading",

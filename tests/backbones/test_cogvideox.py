@@ -24,7 +24,6 @@ from matrix_video.backbones.loading import backbone_for
 from matrix_video.backbones.text import Text
 from matrix_video.backbones.tiny import tiny_pipeline
 from matrix_video.data.sample import Span
-from matrix_video.data.spans import token_indices
 from matrix_video.services.errors import MatrixError
 
 CAPTION = "a small red ball pushes the box."
@@ -196,8 +195,8 @@ def test_encode_text_is_the_stock_pipelines(backbone: Backbone) -> None:
 
 
 def test_tokenizer_gives_offsets(backbone: Backbone) -> None:
-    spans = [Span(start=2, end=16), Span(start=17, end=23)]
-    indices = token_indices(backbone.tokenizer, CAPTION, spans, max_length=32)
+    spans = [[Span(start=2, end=16)], [Span(start=17, end=23)]]
+    indices = backbone.phrase_tokens(CAPTION, spans)
     assert indices == ((1, 2, 3), (4,))
 
 

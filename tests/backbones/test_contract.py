@@ -469,7 +469,9 @@ def test_phrases_are_words_of_the_text_tokens(case: Case) -> None:
     assert len(kinds) == case.backbone.num_text_tokens
     words = [i for i, kind in enumerate(kinds) if kind is TokenKind.WORD]
     assert len(words) == len(caption.split())  # the tiny tokenizers know these words whole
-    ball, box, pushes = case.backbone.phrase_tokens(sample, phrases(sample))
+    ball, box, pushes = case.backbone.phrase_tokens(
+        caption, [phrase.spans for phrase in phrases(sample)]
+    )
     assert ball == tuple(words[2:4])
     assert pushes == (words[4],)
     assert box == (words[6],)

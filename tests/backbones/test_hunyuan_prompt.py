@@ -18,7 +18,6 @@ from matrix_video.backbones.hunyuan import HunyuanVideoBackbone
 from matrix_video.backbones.hunyuan_prompt import Template
 from matrix_video.backbones.text import TokenKind
 from matrix_video.data.sample import Span
-from matrix_video.data.spans import token_indices
 from matrix_video.services.errors import MatrixError
 
 CAPTION = "a small red ball pushes the 2 boxes."
@@ -48,9 +47,7 @@ def tokens(
 ) -> tuple[int, ...]:
     at = caption.index(word, start)
     spans = [Span(start=at, end=at + len(word))]
-    (found,) = token_indices(
-        backbone.tokenizer, caption, spans, max_length=backbone.num_text_tokens
-    )
+    (found,) = backbone.phrase_tokens(caption, [spans])
     return found
 
 

@@ -23,8 +23,7 @@ from matrix_video.backbones.cogvideox import CogVideoXBackbone
 from matrix_video.backbones.fingerprint import fingerprint
 from matrix_video.backbones.loading import backbone_for, families, load_pipeline
 from matrix_video.backbones.tiny import tiny_pipeline
-from matrix_video.data.sample import Span
-from matrix_video.data.spans import token_indices
+from matrix_video.data.spans import find_phrases
 from matrix_video.services.errors import MatrixError
 
 
@@ -83,9 +82,9 @@ def test_a_tokenizer_as_models_are_published(tmp_path: Path) -> None:
     index["tokenizer"] = ["transformers", "T5Tokenizer"]
     (path / "model_index.json").write_text(json.dumps(index))
     backbone = backbone_for(load_pipeline(str(path)))
-    spans = [Span(start=4, end=12), Span(start=22, end=30)]
     caption = "the red ball hits the blue box"
-    assert token_indices(backbone.tokenizer, caption, spans, max_length=32) == ((1, 2), (5, 6))
+    found = find_phrases(caption, ["red ball", "blue box"])
+    assert backbone.phrase_tokens(caption, found) == ((1, 2), (5, 6))
     assert backbone.num_text_tokens == 32
 
 

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, T5Tokenizer
 
 from matrix_video.data.sample import Instance, Interaction, Sample, Span
-from matrix_video.data.spans import FastTokenizer, Phrase, phrase_tokens, phrases, token_indices
+from matrix_video.data.spans import FastTokenizer, find_phrases, phrases, token_indices
 from matrix_video.services.errors import MatrixError
 
 WORDS = ["the", "small", "red", "blue", "ball", "box", "pushes", "man", "re", "-"]
@@ -41,8 +41,10 @@ def unigram() -> FastTokenizer:
     return T5Tokenizer(vocab=vocabulary + [(piece, -1.0) for piece in pieces], extra_ids=0)
 
 
-def spans_of(caption: str, *words: str) -> list[Span]:
-    return [Span(start=caption.index(word), end=caption.index(word) + len(word)) for word in words]
+def spans_of(caption: str, *words: str) -> list[list[Span]]:
+    return [
+        [Span(start=caption.index(word), end=caption.index(word) + len(word))] for word in words
+    ]
 
 
 @pytest.mark.parametrize(
@@ -87,13 +89,15 @@ def test_tokens_of_white_space_alone_belong_to_no_phrase() -> None:
         tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]"
     )
     # the, space, red, space, ball: the second space lies inside the phrase
-    assert token_indices(spaced, "the red ball", [Span(start=3, end=12)], max_length=9) == ((2, 4),)
+    assert token_indices(spaced, "the red ball", [[Span(start=3, end=12)]], max_length=9) == (
+        (2, 4),
+    )
 
 
 def test_repeated_words_are_told_apart_by_place() -> None:
     caption = "red ball pushes red ball"
     found = token_indices(
-        word_level(), caption, [Span(start=0, end=8), Span(start=16, end=24)], max_length=9
+        word_level(), caption, [[Span(start=0, end=8)], [Span(start=16, end=24)]], max_length=9
     )
     assert found == ((1, 2), (4, 5))
 
@@ -129,12 +133,12 @@ def test_any_span_against_words_counted_by_hand(words: list[str], data: st.DataO
     span = Span(start=start, end=end)
     if not wanted:
         with pytest.raises(MatrixError, match="maps to no token"):
-            token_indices(word_level(), caption, [span], max_length=limit)
+            token_indices(word_level(), caption, [[span]], max_length=limit)
     elif wanted[-1] > limit - 2:
         with pytest.raises(MatrixError, match=r"is cut off.* reads"):
-            token_indices(word_level(), caption, [span], max_length=limit)
+            token_indices(word_level(), caption, [[span]], max_length=limit)
     else:
-        assert token_indices(word_level(), caption, [span], max_length=limit) == (tuple(wanted),)
+        assert token_indices(word_level(), caption, [[span]], max_length=limit) == (tuple(wanted),)
 
 
 def test_phrase_cut_by_truncation_names_phrase_and_limit() -> None:
@@ -154,7 +158,7 @@ def test_phrase_cut_by_truncation_names_phrase_and_limit() -> None:
 def test_phrase_without_a_token() -> None:
     caption = "the red \u200b\u3000 ball"
     with pytest.raises(MatrixError, match=r"\(characters 7 to 8\) maps to no token of the"):
-        token_indices(word_level(), caption, [Span(start=7, end=8)], max_length=9)
+        token_indices(word_level(), caption, [[Span(start=7, end=8)]], max_length=9)
 
 
 # Phrases
@@ -246,14 +250,72 @@ def test_sample_without_interactions_has_no_phrases(
     assert phrases(make_sample("0001").model_copy(update={"interactions": ()})) == ()
 
 
-def test_phrase_tokens_join_all_mentions() -> None:
+def test_tokens_of_all_mentions_together() -> None:
     sample = two_interactions()
-    found = phrase_tokens(word_level(), sample, phrases(sample, "all"), max_length=20)
+    spans = [phrase.spans for phrase in phrases(sample, "all")]
+    found = token_indices(word_level(), sample.caption, spans, max_length=20)
     assert found == ((2, 3, 9), (6,), (4,), (10,))
 
 
-def test_phrase_tokens_name_the_sample() -> None:
-    sample = two_interactions()
-    noun = Phrase("object", ("id2",), sample.instances[1].mentions, "box")
-    with pytest.raises(MatrixError, match="two: caption: the phrase 'box' is cut off"):
-        phrase_tokens(word_level(), sample, [noun], max_length=5)
+# From words to characters
+
+
+@pytest.mark.parametrize(
+    ("caption", "wanted", "found"),
+    [
+        ("a caterpillar and a cat", ["cat"], [["20 cat"]]),
+        ("The cat's ball. A CAT", ["cat"], [["4 cat", "18 CAT"]]),
+        ("the red ball hits the ball", ["ball", "red ball"], [["22 ball"], ["4 red ball"]]),
+        ("a man and a man", ["man", "Man"], [["2 man"], ["12 man"]]),
+        ("red  \n ball", ["red ball"], [["0 red  \n ball"]]),
+        ("a T‑shirt, a t-shirt", ["t-shirt"], [["2 T‑shirt", "13 t-shirt"]]),
+        ("the cat’s toy", ["cat's toy"], [["4 cat’s toy"]]),
+        ("l’homme", ["homme"], [["2 homme"]]),
+        ("café, café", ["café"], [["0 café", "6 café"]]),
+        ("die STRASSE, die Straße", ["straße"], [["4 STRASSE", "17 Straße"]]),
+        ("a soft­ball", ["softball"], [["2 soft­ball"]]),
+        ("一个红球推", ["红球"], [["2 红球"]]),
+        ("공을 찬다", ["공"], [["0 공"]]),
+        ("ball 12, ball 1", ["ball 1"], [["9 ball 1"]]),
+    ],
+)
+def test_phrases_are_found_as_whole_words(
+    caption: str, wanted: list[str], found: list[list[str]]
+) -> None:
+    spans = find_phrases(caption, wanted)
+    assert [[f"{span.start} {span.of(caption)}" for span in one] for one in spans] == found
+
+
+@pytest.mark.parametrize(
+    ("caption", "wanted", "message"),
+    [
+        ("a caterpillar", ["cat"], "says 'cat' only as a part of 'caterpillar'"),
+        ("a cat-like thing", ["cat"], "says 'cat' only as a part of 'cat-like'"),
+        ("a cat-like thing", ["like"], "says 'like' only as a part of 'cat-like'"),
+        ("it can't roll", ["can"], "says 'can' only as a part of \"can't\""),
+        ("he doesn't", ["doesn"], "says 'doesn' only as a part of"),
+        ("ball_1", ["ball"], "only as a part of 'ball_1'"),
+        ("a café", ["cafe"], "says 'cafe' only as a part of"),
+        ("Straße", ["stras"], "says 'stras' only as a part of"),
+        ("공", ["고"], "only as a part of '공'"),  # its letters, not its syllable
+        ("the red ball rolls", ["red ball", "ball"], "says 'ball' only as a part of"),
+        ("a box", ["ball"], "does not say 'ball'. Give each phrase"),
+        ("a box", [" "], "does not say ' '"),
+        ("a man", ["man", "man"], "says 'man' 1 times, but it is given 2 times"),
+        ("a man, a man, a man", ["man", "man"], "says 'man' 3 times, but it is given 2 times"),
+    ],
+)
+def test_words_that_are_not_said(caption: str, wanted: list[str], message: str) -> None:
+    with pytest.raises(MatrixError) as error:
+        find_phrases(caption, wanted)
+    assert message in str(error.value)
+
+
+@given(st.text(max_size=30), st.text(min_size=1, max_size=3))
+def test_what_is_found_reads_as_it_was_asked(caption: str, phrase: str) -> None:
+    try:
+        (spans,) = find_phrases(caption, [phrase])
+    except MatrixError:
+        return
+    assert all(find_phrases(span.of(caption), [phrase]) for span in spans)
+    assert list(spans) == sorted(spans, key=lambda span: span.start)

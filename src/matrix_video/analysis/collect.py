@@ -23,7 +23,7 @@ from matrix_video.analysis.reading import Reader
 from matrix_video.analysis.records import KINDS, Row
 from matrix_video.analysis.scores import counted_frames, score
 from matrix_video.analysis.sink_records import SinkRow
-from matrix_video.analysis.targets import Target, clip_targets
+from matrix_video.analysis.targets import Target, clip_targets, phrase_tokens
 from matrix_video.analysis.trajectory import replayed_maps
 from matrix_video.attention.site import Kind
 from matrix_video.attention.tap import tap
@@ -67,7 +67,7 @@ def sample_phrases(
             "leave the sample out",
             field="interactions",
         )
-    return backbone.phrase_tokens(sample, found)
+    return phrase_tokens(backbone, sample, found)
 
 
 def measure_clip(backbone: Backbone, clip: Clip, probe: Probe) -> Measured:

@@ -62,6 +62,18 @@ def rival_ids(sample: Sample, phrase: Phrase) -> tuple[str, ...]:
     return tuple(i.id for i in sample.instances if i.id in found - own)
 
 
+def phrase_tokens(
+    backbone: Backbone, sample: Sample, found: Sequence[Phrase]
+) -> tuple[tuple[int, ...], ...]:
+    """`Backbone.phrase_tokens` of a sample's phrases; its errors name the sample too."""
+    try:
+        return backbone.phrase_tokens(sample.caption, [phrase.spans for phrase in found])
+    except MatrixError as error:
+        raise MatrixError(
+            error.problem, remedy=error.remedy, field=f"{sample.id}: {error.field}"
+        ) from error
+
+
 def clip_targets(
     backbone: Backbone, clip: Clip, grid: TokenGrid, mentions: Mentions = "full"
 ) -> tuple[Target, ...]:
@@ -72,7 +84,7 @@ def clip_targets(
     """
     sample = clip.sample
     found = phrases(sample, mentions)
-    tokens = backbone.phrase_tokens(sample, found)
+    tokens = phrase_tokens(backbone, sample, found)
     on_grid = {
         name: masks_on_grid(track.masks(), track.states, grid)
         for name, track in clip.tracks.items()

@@ -3,15 +3,14 @@
 Tap, readout and backbone together::
 
     import torch
-    from matrix_video import Span, backbone_for, load_pipeline, tap, v2t_maps, v2v_maps
-    from matrix_video.data.spans import token_indices
+    from matrix_video import backbone_for, find_phrases, load_pipeline, tap, v2t_maps, v2v_maps
 
     frames_BTHWC = torch.randint(256, (1, 17, 64, 64, 3), dtype=torch.uint8)  # your clip
-    caption, red_ball = "the red ball pushes the blue box", Span(start=4, end=12)
+    caption = "the red ball pushes the blue box"
 
     backbone = backbone_for(load_pipeline("tiny"))
     grid, length = backbone.grid(17, 64, 64), backbone.num_text_tokens
-    (words,) = token_indices(backbone.tokenizer, caption, [red_ball], max_length=length)
+    (words,) = backbone.phrase_tokens(caption, find_phrases(caption, ["red ball"]))
     phrases_BRL = torch.zeros(1, 1, length)  # weights over text tokens, rows sum to 1
     phrases_BRL[0, 0, list(words)] = 1 / len(words)
     regions_BRN = torch.zeros(1, 1, grid.num_tokens)  # weights over the tokens of frame 0
@@ -31,7 +30,9 @@ Tap, readout and backbone together::
     (error + said_BRN.mean() + led_BRN.mean()).backward()  # inside or outside the tap
 
 Inside a stock pipeline's own call, read after each forward: ``tap(model, sites, after=read)``
-calls ``read(captures)``. Where ``backbone.guidance`` is "batched" a forward is [unconditional,
+calls ``read(captures)``. Pass ``**backbone.call_arguments(noise, (17, 64, 64), first_frame)``, for
+sites are declared for one clip size and one text length, and a stock call's ``max_sequence_length``
+has another default. Where ``backbone.guidance`` is "batched" a forward is [unconditional,
 conditional]: keep the second half, ``dataclasses.replace(site, keep=slice(batch, None))``. Where it
 is "separate", the first forward of a step is the conditional one, as in
 ``examples/read_attention.py``. A readout sees the same P in- and outside of autocast.

@@ -83,7 +83,9 @@ def tap(
     gradients are on, that captures carry one; without it a loss on captures of a reentrantly
     checkpointed or frozen model would train nothing in silence. ``after`` is called with the
     captures at the end of every forward of ``model``, for those who do not make the forwards
-    themselves: a pipeline makes one a denoising step, or two where guidance is separate.
+    themselves: a pipeline makes one a denoising step, or two where guidance is separate. Its call
+    needs the sites' clip size and text length: pass ``backbone.call_arguments``, for stock
+    pipelines have another ``max_sequence_length`` by default.
 
     Raises `MatrixError` for a module that is not there or whose forward was replaced (caches, hooks
     other than accelerate's); and from the model's forward for a tapped layer that did not run,
@@ -229,9 +231,12 @@ class _Watched:
         ):
             if found != expected:
                 raise MatrixError(
-                    f"attention over {found} {what}, expected {expected}",
-                    remedy="declare the site for the clip size and text length that the model is "
-                    "given",
+                    f"attention over {found} {what}, expected {expected}: the site is declared for "
+                    f"{site.num_video} video and {site.num_text} text tokens",
+                    remedy="call the model with that clip size and text length (in a stock "
+                    "pipeline num_frames, height, width and max_sequence_length, as "
+                    "backbone.call_arguments gives them), or declare the site for those of the "
+                    "call",
                     field=self.name,
                 )
 

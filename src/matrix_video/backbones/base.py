@@ -24,8 +24,8 @@ from matrix_video.backbones.fingerprint import config_text, fingerprint
 from matrix_video.backbones.text import Text, TokenKind
 from matrix_video.data.clip import Clip
 from matrix_video.data.grid import TokenGrid
-from matrix_video.data.sample import Sample
-from matrix_video.data.spans import FastTokenizer, Phrase, phrase_tokens
+from matrix_video.data.sample import Span
+from matrix_video.data.spans import FastTokenizer, token_indices
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import sha256_text
 
@@ -126,12 +126,15 @@ class Backbone(ABC):
         found = [self.site(i, kind, grid, self.num_text_tokens) for i in layers]
         return {site.module: site for site in found}
 
-    def phrase_tokens(self, sample: Sample, found: Sequence[Phrase]) -> tuple[tuple[int, ...], ...]:
-        """Each phrase's tokens among the text tokens of a site.
+    def phrase_tokens(
+        self, caption: str, phrases: Sequence[Sequence[Span]]
+    ) -> tuple[tuple[int, ...], ...]:
+        """Each phrase's tokens among the text tokens of a site; a phrase is one or more spans.
 
-        Raises `MatrixError` naming the sample for a phrase without a token, or cut by truncation.
+        ``phrases`` as `data.spans.find_phrases` gives them. Raises `MatrixError` for a phrase
+        without a token, or cut by truncation.
         """
-        return phrase_tokens(self.tokenizer, sample, found, max_length=self.num_text_tokens)
+        return token_indices(self.tokenizer, caption, phrases, max_length=self.num_text_tokens)
 
     def token_kinds(self, caption: str) -> tuple[TokenKind, ...]:
         """What each of the L text tokens of a site is, for one caption."""

@@ -7,39 +7,35 @@ of tokens, so spans of the caption as written would point beside the words that 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
-from matrix_video.data.sample import Sample, Span
-from matrix_video.data.spans import Phrase
+from matrix_video.data.sample import Span
 from matrix_video.services.errors import MatrixError
 
 
 def cleaned_phrases(
-    sample: Sample, found: Sequence[Phrase], clean: Callable[[str], str]
-) -> tuple[Sample, tuple[Phrase, ...]]:
-    """``sample`` with its caption cleaned, and ``found`` with their spans there.
+    written: str, phrases: Sequence[Sequence[Span]], clean: Callable[[str], str]
+) -> tuple[str, tuple[tuple[Span, ...], ...]]:
+    """The caption ``written`` as it is cleaned, and the spans of ``phrases`` there.
 
     A span goes from where the cleaned text before it ends to where the cleaned text up to its end
-    ends. Only the caption and the phrases are carried over, the spans of the sample's instances and
-    interactions are not. `MatrixError` naming the sample where a
-    caption's beginning is not the beginning of what is cleaned as a whole.
+    ends. `MatrixError` where a caption's beginning is not the beginning of what is cleaned as a
+    whole.
     """
-    caption = clean(sample.caption)
-    if caption == sample.caption:
-        return sample, tuple(found)
+    caption = clean(written)
 
     def carried(span: Span) -> Span:
-        before, through = (clean(sample.caption[:end]) for end in (span.start, span.end))
+        before, through = (clean(written[:end]) for end in (span.start, span.end))
         start, end = len(before), len(through)
         if not (caption.startswith(before) and caption.startswith(through) and start < end):
             raise MatrixError(
-                f"the phrase {span.of(sample.caption)!r} is not found again in the caption as the "
+                f"the phrase {span.of(written)!r} is not found again in the caption as the "
                 f"pipeline cleans it ({caption!r})",
                 remedy="write the caption as the pipeline reads it, and its spans for that",
-                field=f"{sample.id}: caption",
+                field="caption",
             )
         reads = caption[start:end]
         return Span(start=start + len(reads) - len(reads.lstrip()), end=end)
 
-    phrases = tuple(replace(p, spans=tuple(carried(span) for span in p.spans)) for p in found)
-    return sample.model_copy(update={"caption": caption}), phrases
+    if caption == written:
+        return caption, tuple(map(tuple, phrases))
+    return caption, tuple(tuple(carried(span) for span in spans) for spans in phrases)

@@ -43,8 +43,8 @@ from matrix_video.backbones.wan_inputs import (
 )
 from matrix_video.backbones.wan_schedule import Expert, WanSchedule
 from matrix_video.data.grid import TokenGrid, causal_frames
-from matrix_video.data.sample import Sample
-from matrix_video.data.spans import FastTokenizer, Phrase
+from matrix_video.data.sample import Span
+from matrix_video.data.spans import FastTokenizer
 from matrix_video.services.errors import MatrixError
 
 _TEXT_LENGTH = 512  # of every checkpoint; layers with image tokens split their keys by it
@@ -172,9 +172,11 @@ class WanBackbone(Backbone):
     def condition_site(self) -> str:
         return "patch_embedding"
 
-    def phrase_tokens(self, sample: Sample, found: Sequence[Phrase]) -> tuple[tuple[int, ...], ...]:
+    def phrase_tokens(
+        self, caption: str, phrases: Sequence[Sequence[Span]]
+    ) -> tuple[tuple[int, ...], ...]:
         """In the caption as the pipeline cleans it."""
-        return super().phrase_tokens(*cleaned_phrases(sample, found, prompt_clean))
+        return super().phrase_tokens(*cleaned_phrases(caption, phrases, prompt_clean))
 
     def token_kinds(self, caption: str) -> tuple[TokenKind, ...]:
         return super().token_kinds(prompt_clean(caption))

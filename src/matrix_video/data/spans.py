@@ -1,4 +1,4 @@
-"""From caption phrases to text tokens.
+"""From a phrase to the characters that say it, and from characters to text tokens.
 
 Spans are half-open character ranges of the caption; tokens are indices into the padded sequence
 that the text encoder sees.
@@ -6,14 +6,19 @@ that the text encoder sees.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from matrix_video.data.sample import Instance, Role, Sample, Span
 from matrix_video.services.errors import MatrixError
 
 Mentions = Literal["noun", "full", "all"]
+
+_ALIKE: Final = str.maketrans("’‘ʼ‐", "'''-")
+_SPACED: Final = ("LATIN", "GREEK", "CYRILLIC", "ARMENIAN", "GEORGIAN", "DIGIT", "LOW LINE")
+"""Scripts that part words by spaces; elsewhere a phrase may stand within a run of letters."""
 
 
 class FastTokenizer(Protocol):
@@ -45,6 +50,54 @@ class Phrase:
     text: str
 
 
+def find_phrases(caption: str, phrases: Sequence[str]) -> tuple[tuple[Span, ...], ...]:
+    """Every place where the caption says each phrase, as whole words and in order.
+
+    Capitals, runs of white space, and the forms of quotes, hyphens and accents do not count. The
+    longest phrase is placed first, and a character belongs to one phrase: next to "red ball", the
+    phrase "ball" means the other balls. A phrase that is given n times must be said n times, and
+    each gets one place, in the caption's order. A phrase that is given once gets every place: more
+    than one span means that the caption alone does not tell which is meant. The rules are our
+    choice.
+
+    Raises `MatrixError` for a phrase that the caption does not say, or not as often as it is given.
+    """
+    text, places = _folded(caption)
+    wanted = [_folded(phrase)[0].strip() for phrase in phrases]
+    owner: dict[int, str] = {}  # by character of the folded caption
+    found: dict[str, list[Span]] = {}
+    for phrase in sorted(set(wanted), key=len, reverse=True):
+        spans = found[phrase] = list[Span]()
+        start = text.find(phrase) if phrase else -1
+        while start >= 0:
+            end = start + len(phrase)
+            if _stands_alone(text, places, start, end) and owner.keys().isdisjoint(
+                range(start, end)
+            ):
+                owner.update(dict.fromkeys(range(start, end), phrase))
+                spans.append(Span(start=places[start], end=places[end - 1] + 1))
+            else:
+                end = start + 1
+            start = text.find(phrase, end)
+    for given, phrase in zip(phrases, wanted, strict=True):
+        count = wanted.count(phrase)
+        if not found[phrase] or count not in (1, len(found[phrase])):
+            raise _not_said(caption, given, phrase, len(found[phrase]), count)
+    shares = {
+        phrase: [tuple(spans)] if wanted.count(phrase) == 1 else [(span,) for span in spans]
+        for phrase, spans in found.items()
+    }
+    return tuple(shares[phrase].pop(0) for phrase in wanted)
+
+
+def cuts_word(text: str, place: int) -> bool:
+    """Whether ``place`` lies inside a word, or between a letter and its accent."""
+    if not 0 < place < len(text):
+        return False
+    before, after = text[place - 1], text[place]
+    return unicodedata.category(after).startswith("M") or (_is_spaced(before) and _is_spaced(after))
+
+
 def phrases(sample: Sample, mentions: Mentions = "full") -> tuple[Phrase, ...]:
     """The phrases of a sample, interaction by interaction: subject, object, verb.
 
@@ -74,63 +127,49 @@ def phrases(sample: Sample, mentions: Mentions = "full") -> tuple[Phrase, ...]:
 
 
 def token_indices(
-    tokenizer: FastTokenizer, caption: str, spans: Sequence[Span], *, max_length: int
+    tokenizer: FastTokenizer, caption: str, phrases: Sequence[Sequence[Span]], *, max_length: int
 ) -> tuple[tuple[int, ...], ...]:
-    """Tokens of each span, ascending, in the sequence padded or truncated to ``max_length``.
+    """Tokens of each phrase, ascending, in the sequence padded or truncated to ``max_length``.
 
-    A token belongs to a span when it shares a character with it that is not white space; special
-    and padding tokens cover no character. Raises ``MatrixError`` naming the phrase where a span
-    lost tokens to truncation, or never had one.
+    A phrase is all of its spans, as `find_phrases` gives them. A token belongs to it when it
+    shares a character with a span that is not white space; special and padding tokens cover no
+    character. Raises `MatrixError` naming the phrase where a span lost tokens to truncation, or
+    never had one.
     """
     whole = _offsets(tokenizer, caption, None)
     kept = _offsets(tokenizer, caption, max_length)
-    found: list[tuple[int, ...]] = []
-    for span in spans:
-        phrase = span.of(caption)
-        tokens = _touching(kept, caption, span)
-        wanted = len(_touching(whole, caption, span))
-        if wanted == 0:
-            raise MatrixError(
-                f"the phrase {phrase!r} (characters {span.start} to {span.end}) maps to no token "
-                f"of the caption {caption!r}",
-                remedy="Correct the span, or write the phrase in characters the tokenizer knows",
-                field="caption",
-            )
-        if len(tokens) < wanted:
-            raise MatrixError(
-                f"the phrase {phrase!r} is cut off: the caption has {len(whole)} tokens, but the "
-                f"model reads {max_length}, and {wanted - len(tokens)} of the phrase's {wanted} "
-                "are lost",
-                remedy="Shorten the caption or move the phrase forward",
-                field="caption",
-            )
-        found.append(tokens)
-    return tuple(found)
+    return tuple(
+        tuple(sorted({i for span in spans for i in _kept(whole, kept, caption, span, max_length)}))
+        for spans in phrases
+    )
 
 
-def phrase_tokens(
-    tokenizer: FastTokenizer, sample: Sample, found: Sequence[Phrase], *, max_length: int
-) -> tuple[tuple[int, ...], ...]:
-    """Tokens of each phrase, those of all its spans together; errors name the sample too."""
-    try:
-        return tuple(
-            tuple(
-                sorted(
-                    {
-                        token
-                        for tokens in token_indices(
-                            tokenizer, sample.caption, phrase.spans, max_length=max_length
-                        )
-                        for token in tokens
-                    }
-                )
-            )
-            for phrase in found
-        )
-    except MatrixError as error:
+def _kept(
+    whole: Sequence[tuple[int, int]],
+    kept: Sequence[tuple[int, int]],
+    caption: str,
+    span: Span,
+    max_length: int,
+) -> tuple[int, ...]:
+    phrase = span.of(caption)
+    tokens = _touching(kept, caption, span)
+    wanted = len(_touching(whole, caption, span))
+    if wanted == 0:
         raise MatrixError(
-            error.problem, remedy=error.remedy, field=f"{sample.id}: {error.field}"
-        ) from error
+            f"the phrase {phrase!r} (characters {span.start} to {span.end}) maps to no token "
+            f"of the caption {caption!r}",
+            remedy="Correct the span, or write the phrase in characters the tokenizer knows",
+            field="caption",
+        )
+    if len(tokens) < wanted:
+        raise MatrixError(
+            f"the phrase {phrase!r} is cut off: the caption has {len(whole)} tokens, but the "
+            f"model reads {max_length}, and {wanted - len(tokens)} of the phrase's {wanted} "
+            "are lost",
+            remedy="Shorten the caption or move the phrase forward",
+            field="caption",
+        )
+    return tokens
 
 
 def _mentions(instance: Instance, mentions: Mentions) -> tuple[Span, ...]:
@@ -165,4 +204,57 @@ def _touching(offsets: Sequence[tuple[int, int]], caption: str, span: Span) -> t
         index
         for index, (start, end) in enumerate(offsets)
         if caption[max(start, span.start) : min(end, span.end)].strip()
+    )
+
+
+def _folded(text: str) -> tuple[str, list[int]]:
+    """The text without what does not count, and the place in ``text`` of each of its characters."""
+    letters: list[str] = []
+    places: list[int] = []
+    for place, character in enumerate(text):
+        if unicodedata.category(character) == "Cf":  # soft hyphens and other marks without a width
+            continue
+        for letter in unicodedata.normalize("NFKD", character).casefold().translate(_ALIKE):
+            letter = " " if letter.isspace() else letter
+            if letter != " " or letters[-1:] != [" "]:
+                letters.append(letter)
+                places.append(place)
+    return "".join(letters), places
+
+
+def _stands_alone(text: str, places: Sequence[int], start: int, end: int) -> bool:
+    """Whether the folded text has whole words there: "cat" is none of "cat-like" or "can't"."""
+    if any(
+        (0 < cut < len(text) and places[cut] == places[cut - 1]) or cuts_word(text, cut)
+        for cut in (start, end)
+    ):
+        return False
+    before, after = text[max(0, start - 2) : start], text[end : end + 2]
+    return not (
+        (before.endswith("-") and _is_spaced(before[:1]))
+        or (after.startswith("-") and _is_spaced(after[1:]))
+        or (after == "'t" and not cuts_word(text, end + 2))
+    )
+
+
+def _is_spaced(letter: str) -> bool:
+    return bool(letter) and unicodedata.name(letter, "").startswith(_SPACED)
+
+
+def _not_said(caption: str, given: str, phrase: str, said: int, count: int) -> MatrixError:
+    """The error for a phrase that is said ``said`` times, but given ``count`` times."""
+    text, places = _folded(caption)
+    start = text.find(phrase) if phrase else -1
+    if said or start < 0:
+        how = f"says {given!r} {said} times, but it is given {count} times"
+        problem = how if said else f"does not say {given!r}"
+    else:
+        first, last = places[start], places[start + len(phrase) - 1]
+        word = caption[:first].split(" ")[-1] + caption[first : last + 1]
+        word += caption[last + 1 :].split(" ")[0]
+        problem = f"says {given!r} only as a part of {word!r}, or of a longer phrase"
+    return MatrixError(
+        f"the caption {caption!r} {problem}",
+        remedy="Give each phrase once for each of its places, in the caption's own words",
+        field="caption",
     )
