@@ -16,8 +16,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, Protocol, cast
 
 import tyro
-from rich.console import Console
 
+from matrix_video.services.console import make_console, say
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.signals import EXIT_TERMINATED
 
@@ -109,9 +109,7 @@ def _start(name: str, options: Sequence[str]) -> Any:
 
 
 def _say(name: str, message: str) -> None:
-    # soft_wrap: a path broken over two lines can be neither copied nor searched for.
-    console = Console(stderr=True, soft_wrap=True)
-    console.print(f"matrix {name}: {message}", style="red", highlight=False, markup=False)
+    say(make_console(stderr=True), f"matrix {name}: {message}", style="red")
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:

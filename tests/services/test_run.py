@@ -2,8 +2,10 @@
 
 import errno
 import json
+import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import yaml
 from pydantic import BaseModel, Field
 
 from matrix_video.services.errors import MatrixError
-from matrix_video.services.run import RunFolder
+from matrix_video.services.run import RunFolder, read_config
 
 
 class Config(BaseModel):
@@ -54,8 +56,20 @@ def test_what_may_change_is_stored_anew(tmp_path: Path) -> None:
         RunFolder.open(tmp_path, Config(), command="train")
 
 
-def test_broken_settings_name_the_file(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text("a: [")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: [",
+        "a: &a [x,x]\nb: &b [*a,*a]\nc: [*b,*b]",
+        "[" * 5000,
+        "n: " + "9" * 5000,
+        "t: 2026-13-45",
+        "\xff",
+        "# " + "x" * 2**20,
+    ],
+)
+def test_broken_settings_name_the_file(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.yaml").write_text(text, encoding="latin-1")
     with pytest.raises(MatrixError, match=r"config\.yaml: this is not valid YAML"):
         RunFolder.open(tmp_path, Config(), command="train")
 
@@ -64,6 +78,77 @@ def test_a_file_in_the_folders_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(MatrixError, match=r"taken: a file stands where a folder belongs"):
         RunFolder.open(tmp_path / "taken", Config(), command="train")
+
+
+def test_equal_lists_are_stored_without_aliases(tmp_path: Path) -> None:
+    class Twice(BaseModel):
+        one: list[int]
+        two: list[int]
+
+    same = [1, 2]
+    for _ in range(2):
+        RunFolder.open(tmp_path, Twice.model_construct(one=same, two=same), command="c").close()
+
+
+class Fed(BaseModel):
+    data: Path
+
+
+def test_a_run_goes_on_only_with_the_same_contents(tmp_path: Path) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    (data / "a.mp4").write_text("old")
+    with RunFolder.open(out, Fed(data=data), command="evaluate") as run:
+        run.mark_done("evaluate")
+    RunFolder.open(out, Fed(data=data), command="evaluate").close()
+    moved = data.rename(tmp_path / "moved")
+    RunFolder.open(out, Fed(data=moved), command="evaluate").close()
+    assert read_config(out)["data"] == str(moved)
+    (moved / "a.mp4").write_text("new")
+    with pytest.raises(
+        MatrixError, match=r"moved: data: a\.mp4 has changed since .*or give another"
+    ):
+        RunFolder.open(out, Fed(data=moved), command="evaluate")
+    RunFolder.open(out, Fed(data=moved), command="evaluate", may_change={"data"}).close()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("worked", [False, True])
+def test_a_run_that_did_nothing_claims_nothing(tmp_path: Path, killed: bool, worked: bool) -> None:
+    out = tmp_path / "out"
+    with suppress(KeyError), RunFolder.open(out, Config(steps=1), command="train") as run:
+        if worked:
+            run.log(step=0)
+        if killed:
+            shutil.copytree(out, tmp_path / "kept")
+        raise KeyError("a check")
+    if killed:
+        shutil.rmtree(out, ignore_errors=True)
+        (tmp_path / "kept").rename(out)
+    else:
+        assert out.exists() == worked
+    if worked:
+        with pytest.raises(MatrixError, match="steps = 1, this one has 2"):
+            RunFolder.open(out, Config(steps=2), command="train")
+    else:
+        RunFolder.open(out, Config(steps=2), command="analyze").close()
+        assert read_config(out)["command"] == "analyze"
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("metadata.jsonl", "a data set"),
+        ("metadata.partial.jsonl", "a data set"),
+        ("metadata.csv", "a data set"),
+        ("index.html", "a report"),
+    ],
+)
+def test_a_folder_of_another_kind_is_refused(tmp_path: Path, name: str, what: str) -> None:
+    (tmp_path / name).write_text("")
+    with pytest.raises(MatrixError, match=f"the folder is {what} already. choose another"):
+        RunFolder.open(tmp_path, Config(), command="train")
+    assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
 def test_metrics_are_cut_back(tmp_path: Path) -> None:
@@ -95,13 +180,25 @@ def test_resuming_drops_half_lines_and_half_files(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob(".partial-*")] == [living.name]
 
 
-def test_a_broken_line_in_the_middle_is_no_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "line",
+    [
+        "oops",
+        "[1]",
+        "5",
+        '{"loss": null}',
+        '{"loss": [1]}',
+        '{"loss": ' + "9" * 400 + "}",
+        "[" * 9999,
+    ],
+)
+def test_a_broken_line_in_the_middle_is_no_end(tmp_path: Path, line: str) -> None:
     run = RunFolder(tmp_path)
     run.log(step=0)
     with run.metrics_path.open("a") as file:
-        file.write("oops\n")
+        file.write(f"{line}\n")
     run.log(step=1)
-    with pytest.raises(MatrixError, match=r"metrics\.jsonl: line 2 is not valid JSON"):
+    with pytest.raises(MatrixError, match=r"metrics\.jsonl: line 2 is not valid JSON of numbers"):
         run.metrics()
 
 
@@ -132,7 +229,7 @@ _HOLDER = """
 import sys
 from pathlib import Path
 from pydantic import BaseModel
-from matrix_video.services.run import RunFolder
+from matrix_video.services.run import RunFolder, read_config
 
 class Config(BaseModel):
     steps: int = 3

@@ -28,6 +28,7 @@ from matrix_video.data.video import probe_video, write_video
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import atomic_path, clear_temporary, write_atomic
 from matrix_video.services.lock import FolderLock
+from matrix_video.services.run import check_free
 
 
 class DatasetWriter:
@@ -52,6 +53,7 @@ class DatasetWriter:
     def __enter__(self) -> Self:
         self._lock = FolderLock(self.path)
         try:
+            check_free(self.path, "a data set")
             clear_temporary(self.path)
             self._read_folder()
         except BaseException:

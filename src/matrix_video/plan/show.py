@@ -14,6 +14,7 @@ from matrix_video.plan.costs import LayerCost, batch_of
 from matrix_video.plan.machine import GB, Machine
 from matrix_video.plan.predict import Prediction
 from matrix_video.plan.remedies import Remedy, Way
+from matrix_video.services.console import say
 
 _TERA = 1e12
 
@@ -103,7 +104,7 @@ def duration(seconds: float) -> str:
 
 
 def _say(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    say(console, line)
 
 
 def _table(title: str, *columns: str) -> Table:

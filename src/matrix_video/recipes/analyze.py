@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from matrix_video.analysis.config import AnalyzeConfig
+from matrix_video.services.console import make_console, say
 
 if TYPE_CHECKING:
     from matrix_video.analysis.layers import LayerChoice
@@ -35,7 +36,7 @@ def run(config: AnalyzeConfig) -> int:
     again = None if config.trajectory is None else partial(replay, config.trajectory)
     choice = analyze(config, replay=again)
     if processes().main:
-        show(choice, Console())
+        show(choice, make_console())
     return 0
 
 
@@ -55,6 +56,6 @@ def show(choice: LayerChoice, console: Console) -> None:
     console.print(table)
     for kind, basis in choice.evidence.basis.items():
         layers = " ".join(map(str, choice.v2t if kind == "v2t" else choice.v2v))
-        console.print(f"{kind}: layers {layers} (by {basis})", highlight=False)
+        say(console, f"{kind}: layers {layers} (by {basis})")
     for warning in choice.evidence.warnings:
-        console.print(f"note: {warning}", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"note: {warning}")

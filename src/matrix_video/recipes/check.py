@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from rich.console import Console
+
+from matrix_video.services.console import make_console, say
 
 
 @dataclass(frozen=True)
@@ -33,5 +34,5 @@ def run(config: CheckCommand) -> int:
         *(f"note: {finding}" for finding in report.notes),
         *report.summary,
     ]
-    Console(soft_wrap=True).print("\n".join(lines), markup=False, highlight=False)
+    say(make_console(), "\n".join(lines))
     return 1 if report.problems else 0

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
-from rich.console import Console
+
+from matrix_video.services.console import make_console, say
 
 
 @dataclass(frozen=True)
@@ -35,5 +36,5 @@ def run(config: ConvertCommand) -> int:
         *(f"carried along: {name}" for name in summary.extra),
         *(f"note: {note}" for note in summary.notes),
     ]
-    Console(soft_wrap=True).print("\n".join(lines), markup=False, highlight=False)
+    say(make_console(), "\n".join(lines))
     return 0

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.table import Table
 
+from matrix_video.services.console import make_console, say
 from matrix_video.services.run import RunFolder
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class DemoCommand(BaseModel):
 
 
 def run(config: DemoCommand) -> int:
-    console = Console()
+    console = make_console()
     with RunFolder.open(config.out, config, command="demo") as folder:
         demo = _Demo(config, folder, console)
         for name, stage in demo.stages():
@@ -102,7 +103,7 @@ class _Demo:
     @contextmanager
     def timed(self, name: str) -> Generator[None]:
         """Title before, seconds after; of a stage that was interrupted, its last sitting counts."""
-        self.console.print(f"[bold]{name}[/bold]")
+        say(self.console, name, style="bold")
         start = time.monotonic()
         yield
         self.folder.mark_done(name, seconds=round(time.monotonic() - start, 1))
@@ -266,4 +267,4 @@ class _Demo:
         total = sum(self.folder.facts(name)["seconds"] for name, _ in self.stages())
         table.add_row("all", f"{total:.1f}")
         self.console.print(table)
-        self.console.print(f"page: {self.path('report', 'index.html')}", highlight=False)
+        say(self.console, f"page: {self.path('report', 'index.html')}")

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from matrix_video.evaluation.config import EvaluateConfig
+from matrix_video.services.console import make_console
 
 if TYPE_CHECKING:
     from matrix_video.evaluation.scoring import VideoScore
@@ -34,7 +35,7 @@ def run(config: EvaluateCommand) -> int:
 
     earlier = {path.name: read_scores(path) for path in config.against}
     evaluate(EvaluateConfig(**config.model_dump(include=set(EvaluateConfig.model_fields))))
-    console = Console()
+    console = make_console()
     show_scores([config.out], console)
     own = read_scores(config.out)
     for name, theirs in earlier.items():

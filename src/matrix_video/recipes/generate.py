@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-
 from matrix_video.generation.config import GenerateConfig
+from matrix_video.services.console import make_console, say
 
 
 class GenerateCommand(GenerateConfig):
@@ -24,13 +23,13 @@ def run(config: GenerateConfig) -> int:
     from matrix_video.services.run import RunFolder
 
     folder = generate(config)
-    console = Console()
+    console = make_console()
     if config.finds:
         facts = RunFolder(config.out).facts("find")
         text = (
             f"masks of {facts['found']} of {facts['instances']} instances found, see "
             f"{config.out / ID_MAPS}"
         )
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-    console.print(f"videos in {folder}", markup=False, highlight=False, soft_wrap=True)
+        say(console, text)
+    say(console, f"videos in {folder}")
     return 0

@@ -6,10 +6,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 from pydantic import Field
-from rich.console import Console
 
 from matrix_video.plan.config import PlanConfig
 from matrix_video.recipes.settings import RECIPES, RecipeName
+from matrix_video.services.console import make_console
 
 
 class PlanCommand(PlanConfig):
@@ -49,8 +49,7 @@ def run(config: PlanConfig) -> int:
     if config.remedies:
         with progress("try remedies", 8) as advance:
             found, way = remedies(plan, budget, planner.predict, planner.takes, advance)
-    show(plan, place, budget, found, way, Console())
+    show(plan, place, budget, found, way, make_console())
     if config.out is not None:
-        config.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(config.out, report(plan, place, budget, found, way))
     return 0

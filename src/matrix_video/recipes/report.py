@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
-from rich.console import Console
 
+from matrix_video.services.console import make_console, say
 from matrix_video.services.errors import MatrixError
 
 if TYPE_CHECKING:
@@ -40,6 +40,9 @@ class ReportCommand(BaseModel):
 def run(config: ReportCommand) -> int:
     from matrix_video.report.collect import collect
     from matrix_video.report.page import build_report
+    from matrix_video.services.run import check_free
+
+    check_free(config.out, "a report")
 
     content = collect(
         named_runs(config.runs),
@@ -49,7 +52,7 @@ def run(config: ReportCommand) -> int:
         compare=compare,
     )
     page = build_report(config.out, content)
-    Console().print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
+    say(make_console(), f"report: {page}")
     return 0
 
 

@@ -10,6 +10,7 @@ import tyro
 from pydantic import Field
 
 from matrix_video.recipes.settings import RECIPES, RecipeName
+from matrix_video.services.console import make_console, say
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.run import CONFIG
 from matrix_video.training.config import TrainConfig
@@ -46,8 +47,6 @@ def start(recipe: RecipeName, given: Collection[str]) -> TrainCommand:
 def run(config: TrainConfig) -> int:
     """Train; the exit code. `MatrixError` as `training.run.train`, and where a command's ``resume``
     finds no run."""
-    from rich.console import Console
-
     from matrix_video.recipes.watch import StudentVideos
     from matrix_video.services.signals import EXIT_TERMINATED
     from matrix_video.training.run import train
@@ -62,11 +61,11 @@ def run(config: TrainConfig) -> int:
         )
     watch = StudentVideos(config) if config.sample_every else None
     result = train(config, watch=watch)
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     if result.adapter is None:
-        console.print(f"stopped after {result.steps} updates; run the same command to go on")
+        say(console, f"stopped after {result.steps} updates; run the same command to go on")
         return EXIT_TERMINATED
-    console.print(f"adapter: {result.adapter}", highlight=False)
+    say(console, f"adapter: {result.adapter}")
     if result.absorbed:
         console.print(
             "decoder absorbed: the alignment loss fell, but the layers' own attention did not "

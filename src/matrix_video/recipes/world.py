@@ -30,9 +30,16 @@ class WorldCommand(BaseModel):
 
 
 def run(config: WorldCommand) -> int:
+    from matrix_video.services.console import make_console, say
     from matrix_video.services.progress import progress
     from matrix_video.world.write import write_split
 
     with progress(f"world {config.split}", config.clips) as advance:
-        write_split(config.out, config.clips, config.seed, config.split, advance)
+        written = write_split(config.out, config.clips, config.seed, config.split, advance)
+    beyond = written.all - config.clips
+    more = f"; it keeps {beyond} more than were asked for" if beyond > 0 else ""
+    line = (
+        f"{config.out}: {written.new} clips written, {written.all - written.new} were there{more}"
+    )
+    say(make_console(), line)
     return 0

@@ -18,7 +18,7 @@ from matrix_video.report.content import (
     ReportContent,
     Section,
 )
-from matrix_video.services.files import write_atomic
+from matrix_video.services.files import make_folder, write_atomic
 
 _NOTHING: Final[dict[Section, str]] = {
     "runs": "no run folder was given",
@@ -37,6 +37,7 @@ def build_report(out: Path, content: ReportContent) -> Path:
     step; then clips of an earlier page that this one does not show are removed. Raises
     `MatrixError` when nothing can be written. A clip that cannot be read is named in its place.
     """
+    make_folder(out)
     assets = out / "assets"
     cards = [views.card_view(item, assets) for item in content.gallery]
     page = out / "index.html"

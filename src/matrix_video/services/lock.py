@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -14,17 +15,20 @@ from matrix_video.services.files import LOCK, make_folder, writing
 class FolderLock:
     """An advisory lock on ``folder/.lock``: the system drops it when its holder dies, however.
 
-    Makes the folder if need be. `MatrixError` where it cannot be made or written, and where another
-    holder lives.
+    Makes the folder if need be, and removes it on release if it is as empty. `MatrixError` where it
+    cannot be made or written, and where another holder lives.
     """
 
     def __init__(self, folder: Path) -> None:
+        self._made = not folder.exists()
         make_folder(folder)
         self._path = folder / LOCK
         self._descriptor: int | None = None
         with writing(folder):
             while self._descriptor is None:
                 self._descriptor = self._take(folder)
+            self.stale = bool(os.read(self._descriptor, 1))
+            """Whether the last holder was killed."""
             os.ftruncate(self._descriptor, 0)
             os.write(self._descriptor, str(os.getpid()).encode())
 
@@ -52,6 +56,9 @@ class FolderLock:
         """Safe to call twice."""
         if self._descriptor is not None:
             self._path.unlink(missing_ok=True)
+            if self._made:
+                with suppress(OSError):  # there is something in it
+                    self._path.parent.rmdir()
             os.close(self._descriptor)
             self._descriptor = None
 

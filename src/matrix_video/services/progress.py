@@ -10,6 +10,8 @@ from typing import Final, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from matrix_video.services.console import make_console, say
+
 _EVERY_SECONDS: Final = 30.0
 
 
@@ -26,12 +28,16 @@ def progress(title: str, total: int) -> Generator[Advance]:
     Written to stderr, so that a command's result can be piped. Without a terminal: one line every
     half minute and one at the end; none for a stage of no work.
     """
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     if not console.is_terminal:
         yield _plain(console, title, total)
         return
-    columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn())
-    note = TextColumn("{task.fields[note]}", style="dim")
+    columns = (
+        TextColumn("{task.description:<24}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+    )
+    note = TextColumn("{task.fields[note]}", style="dim", markup=False)
     with Progress(*columns, TimeRemainingColumn(), note, console=console) as bars:
         task = bars.add_task(title, total=total, note="")
 
@@ -49,7 +55,7 @@ def _plain(console: Console, title: str, total: int) -> Advance:
         done += count
         now = time.monotonic()
         if done >= total or now - last > _EVERY_SECONDS:
-            console.print(f"{title}: {done}/{total}  {note}".rstrip(), highlight=False)
+            say(console, f"{title}: {done}/{total}  {note}".rstrip())
             last = now
 
     return advance

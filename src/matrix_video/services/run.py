@@ -1,7 +1,8 @@
 """A run folder: what was asked, where it ran, what was measured, which stages are done.
 
 config.yaml        the resolved settings        environment.json   versions and machine
-metrics.jsonl      one line a measurement       done/<stage>.json  facts of finished stages
+inputs.json        contents of all inputs       metrics.jsonl      one line a measurement
+done/<stage>.json  facts of finished stages
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, Self, cast
 
 import yaml
 from pydantic import BaseModel
@@ -23,14 +24,31 @@ from pydantic import BaseModel
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import (
     clear_temporary,
+    is_temporary,
+    parse_json,
     read_json,
     write_atomic,
     write_json,
     writing,
 )
+from matrix_video.services.inputs import (
+    CONFIG,
+    DONE,
+    ENVIRONMENT,
+    METRICS,
+    Contents,
+    Seen,
+    check_same,
+    input_paths,
+    read_inputs,
+)
 from matrix_video.services.lock import FolderLock
 
-CONFIG: Final = "config.yaml"
+INPUTS: Final = "inputs.json"
+_BOOKS: Final = frozenset({CONFIG, ENVIRONMENT, INPUTS})
+"""What `RunFolder.open` writes: a folder with these alone holds no work."""
+_LARGEST: Final = 2**20
+"""Bytes of a config.yaml."""
 _PACKAGES: Final = (
     "matrix-video",
     "torch",
@@ -80,50 +98,59 @@ class RunFolder:
         command: str,
         may_change: Collection[str] = (),
     ) -> RunFolder:
-        """Start a new run, or resume the one that is there if its settings are equal, but for those
-        that ``may_change``, which are stored anew; one that an older version stored without a newer
-        option had its default.
+        """Start a new run, or resume the one that is there if its settings and the contents of its
+        inputs (`services.inputs`) are equal. Settings that ``may_change`` are stored anew, and so
+        is the path of an input that was moved; an option that is newer than the run had its
+        default. A run that ended before it did anything is no hindrance.
 
-        Raises ``MatrixError`` when the stored settings differ (names the first one), when another
-        process has the folder open, and when it cannot be written.
+        Raises ``MatrixError`` when settings or inputs differ (names the first one), when the folder
+        is a data set, a report or another process's, and when it cannot be written.
         """
         folder = cls(path)
         folder._lock, folder._opened = FolderLock(path), time.monotonic()
         try:
-            settings = {"command": command, **config.model_dump(mode="json")}
-            folder._settle(settings, _defaults(config), may_change)
+            clear_temporary(path)
+            if folder._lock.stale and folder._idle() and "command" in read_config(path):
+                folder._forget()
+            if not (path / CONFIG).exists():
+                check_free(path)
+            folder._settle(config, command, may_change)
         except BaseException:
             folder.close()
             raise
         return folder
 
-    def _settle(
-        self, wanted: dict[str, Any], defaults: dict[str, Any], may_change: Collection[str]
-    ) -> None:
-        """Compare or store the settings, and clear away what a killed run left half done."""
-        stored = self.path / CONFIG
-        known: dict[str, Any] = {}
-        if stored.exists():
-            known = {**defaults, **read_config(self.path)}
-            self._compare(known, wanted, may_change)
-        clear_temporary(self.path)
+    def _settle(self, config: BaseModel, command: str, may_change: Collection[str]) -> None:
+        """Compare or store settings and inputs, and mend what a killed run left half done."""
+        wanted = {"command": command, **config.model_dump(mode="json")}
+        defaults = type(config).model_construct().model_dump(mode="json")
+        stored = read_config(self.path)
+        known = self._inputs()
+        paths = input_paths(config)
+        if stored:
+            # "out" is the folder itself, which may have been moved or spelled otherwise.
+            moved = {name for name in paths if name in known}
+            self._compare({**defaults, **stored}, wanted, {"out", *may_change, *moved})
+        now = read_inputs(paths, self.path, known)
+        check_same({n: p for n, p in paths.items() if n not in may_change}, known, now)
         self._drop_torn_line()
-        if not stored.exists():
-            write_json(self.path / "environment.json", environment())
-            # Last: its presence is what makes the folder a run.
-            write_atomic(stored, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
-        elif changed := {k: wanted[k] for k in may_change if known.get(k) != wanted[k]}:
-            told = {**read_config(self.path), **changed}
-            write_atomic(stored, yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
+        told = {name: {n: seen.dump() for n, seen in one.items()} for name, one in now.items()}
+        write_json(self.path / INPUTS, told)
+        if not stored:
+            write_json(self.path / ENVIRONMENT, environment())
+        kept = {"out": stored["out"]} if "out" in stored else {}
+        # Last: its presence is what makes the folder a run.
+        text = yaml.dump(
+            {**stored, **wanted, **kept}, Dumper=_Dumper, sort_keys=False, allow_unicode=True
+        )
+        if not stored or text != (self.path / CONFIG).read_text(encoding="utf-8"):
+            write_atomic(self.path / CONFIG, text)
 
     def _compare(
-        self, known: dict[str, Any], wanted: dict[str, Any], may_change: Collection[str]
+        self, known: dict[str, Any], wanted: dict[str, Any], free: Collection[str]
     ) -> None:
         for key in dict.fromkeys([*wanted, *known]):
-            # "out" is the folder itself, which may have been moved or spelled otherwise.
-            if key == "out" or key in may_change:
-                continue
-            if known.get(key) != wanted.get(key):
+            if key not in free and known.get(key) != wanted.get(key):
                 raise MatrixError(
                     f"the folder holds a run with {key} = {known.get(key)!r}, "
                     f"this one has {wanted.get(key)!r}",
@@ -132,21 +159,48 @@ class RunFolder:
                     field=key,
                 )
 
+    def _inputs(self) -> Contents:
+        file = self.path / INPUTS
+        if not file.exists():  # an older version's run
+            return {}
+        try:
+            return {
+                setting: {name: Seen.load(seen) for name, seen in files.items()}
+                for setting, files in read_json(file).items()
+            }
+        except (AttributeError, TypeError, ValueError) as error:
+            raise MatrixError(
+                f"this is no list of a run's inputs ({error})",
+                remedy="restore the file; without it the run goes on with the inputs as they are",
+                file=file,
+            ) from error
+
+    def _idle(self) -> bool:
+        """Whether nothing but what ``open`` writes is there."""
+        below = (p.relative_to(self.path) for p in self.path.rglob("*") if not p.is_dir())
+        return all(str(path) in _BOOKS or is_temporary(path) for path in below)
+
+    def _forget(self) -> None:
+        for name in _BOOKS:
+            (self.path / name).unlink(missing_ok=True)
+
     def close(self) -> None:
         """Give the folder free; safe to call twice."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
 
-    def __enter__(self) -> RunFolder:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and self._idle():  # a check failed: leave the folder as it was
+            self._forget()
         self.close()
 
     @property
     def metrics_path(self) -> Path:
-        return self.path / "metrics.jsonl"
+        return self.path / METRICS
 
     def log(self, **values: float | int | str | bool) -> None:
         """Append one line to ``metrics.jsonl``; it is in the file when this returns."""
@@ -164,14 +218,20 @@ class RunFolder:
         """All lines so far; a last line that a kill cut off, or is being written, is left out."""
         if not self.metrics_path.exists():
             return []
-        whole, _, _ = self.metrics_path.read_text(encoding="utf-8").rpartition("\n")
+        whole, _, _ = self.metrics_path.read_bytes().rpartition(b"\n")
         lines: list[dict[str, Any]] = []
-        for number, line in enumerate(whole.splitlines(), start=1):
+        for number, text in enumerate(whole.split(b"\n") if whole else [], start=1):
             try:
-                lines.append(json.loads(line))
-            except json.JSONDecodeError as error:
+                line = parse_json(text)
+                if not isinstance(line, dict):
+                    raise ValueError("not an object")
+                lines.append(cast("dict[str, Any]", line))
+                for key, value in lines[-1].items():
+                    if not isinstance(value, float | int | str):
+                        raise ValueError(f"{key} is neither number nor text")
+            except ValueError as error:
                 raise MatrixError(
-                    f"line {number} is not valid JSON ({error})",
+                    f"line {number} is not valid JSON of numbers and texts ({error})",
                     remedy="mend or remove the line",
                     file=self.metrics_path,
                 ) from error
@@ -189,23 +249,34 @@ class RunFolder:
         write_atomic(self.metrics_path, "".join(kept))
 
     def done(self, stage: str) -> bool:
-        return (self.path / "done" / f"{stage}.json").exists()
+        return (self.path / DONE / f"{stage}.json").exists()
 
     def mark_done(self, stage: str, **facts: float | int | str | bool) -> None:
         """Store that a stage is done and its facts; ``seconds`` since opening unless given."""
         spent = (
             {} if self._opened is None else {"seconds": round(time.monotonic() - self._opened, 1)}
         )
-        write_json(self.path / "done" / f"{stage}.json", {**spent, **facts})
+        write_json(self.path / DONE / f"{stage}.json", {**spent, **facts})
 
     def facts(self, stage: str) -> dict[str, Any]:
         """What ``mark_done`` stored."""
-        return read_json(self.path / "done" / f"{stage}.json")
+        return read_json(self.path / DONE / f"{stage}.json")
 
 
-def _defaults(config: BaseModel) -> dict[str, Any]:
-    """Of the options that have one, as they are stored."""
-    return type(config).model_construct().model_dump(mode="json")
+class _Dumper(yaml.SafeDumper):
+    """YAML without aliases, which the reader refuses."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without aliases: a few of them make gigabytes of some hundred bytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has aliases (*name)")
+        return super().compose_node(parent, index)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -214,11 +285,32 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        stored: object = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        if path.stat().st_size > _LARGEST:
+            raise ValueError(f"{path.stat().st_size} bytes, at most {_LARGEST} are read")
+        stored: object = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
         raise MatrixError(
-            f"this is not valid YAML ({' '.join(str(error).split())})",
+            f"this is not valid YAML of settings ({' '.join(str(error).split())})",
             remedy="restore the file, or choose another output folder",
             file=path,
         ) from error
     return cast("dict[str, Any]", stored) if isinstance(stored, dict) else {}
+
+
+def check_free(folder: Path, allowed: Literal["", "a data set", "a report"] = "") -> None:
+    """`MatrixError` where a folder is a run, or something else of ours than is ``allowed``."""
+    marks = {
+        "a data set": ("metadata.jsonl", "metadata.partial.jsonl", "metadata.csv"),
+        "a report": ("index.html",),
+    }
+    command = read_config(folder).get("command")
+    found = "" if command is None else f"a run of {command!r}"
+    if not found and not any((folder / name).is_file() for name in marks.get(allowed, ())):
+        kinds = (k for k, names in marks.items() if any((folder / n).is_file() for n in names))
+        found = next(kinds, "")
+    if found:
+        raise MatrixError(
+            f"the folder is {found} already",
+            remedy="choose another output folder",
+            file=folder,
+        )

@@ -50,13 +50,17 @@ def training_curves(run: Run) -> tuple[TrainingCurves | None, tuple[str, ...]]:
 
 
 def _curve(rows: Iterable[Mapping[str, Any]], key: str) -> tuple[Curve | None, int]:
-    """The finite values under a key, and how many were not finite."""
-    pairs = [(float(row["step"]), float(row[key])) for row in rows if key in row and "step" in row]
-    good = sorted((step, value) for step, value in pairs if math.isfinite(value))
+    """The finite values under a key, and how many were none."""
+    pairs = [(_number(row["step"]), _number(row[key])) for row in rows if {key, "step"} <= set(row)]
+    good = sorted(pair for pair in pairs if all(map(math.isfinite, pair)))
     if not good:
         return None, len(pairs)
     steps, values = zip(*good, strict=True)
     return Curve(steps, values), len(pairs) - len(good)
+
+
+def _number(value: object) -> float:
+    return value if isinstance(value, float | int) else math.nan
 
 
 def _heldout(rows: list[dict[str, Any]]) -> tuple[HeldOut, ...]:

@@ -1,0 +1,156 @@
+"""Contents of whatever a command's settings name: which files, and the SHA-256 of each.
+
+A run stores them, and goes on only while they are the same (``services.run``). Files of a mebibyte
+and more are taken for unchanged where size, times and inode are; others are read each time.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+from pydantic import BaseModel
+
+from matrix_video.services.errors import MatrixError
+from matrix_video.services.files import is_temporary, sha256_file
+
+WRITTEN: Final = frozenset({"out", "cache"})
+"""Settings that name what a command writes; every other path is an input."""
+MODELS: Final = frozenset({"model", "detector", "segmenter"})
+"""Settings that name a model: an input where they name a folder."""
+CONFIG: Final = "config.yaml"
+METRICS: Final = "metrics.jsonl"
+ENVIRONMENT: Final = "environment.json"
+DONE: Final = "done"
+_DIARY: Final = frozenset({METRICS, ENVIRONMENT, DONE})
+"""Of a run folder: what says how it went, and is no result."""
+_LISTS: Final = ("metadata.jsonl", "dataset/metadata.jsonl")
+"""A folder that has one of these says itself which files belong to it."""
+_LARGE: Final = 2**20
+_FRESH_SECONDS: Final = 2.0
+"""A file that changed so shortly before it was read may change again at the same time stamp."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A file when it was read. Times in nanoseconds; all 0 where they could not be relied on."""
+
+    sha256: str
+    size: int = 0
+    modified: int = 0
+    changed: int = 0
+    inode: int = 0
+
+    def dump(self) -> str:
+        return " ".join(map(str, astuple(self)))
+
+    @classmethod
+    def load(cls, text: str) -> Seen:
+        sha256, *rest = text.split()
+        return cls(sha256, *map(int, rest))
+
+
+Contents = Mapping[str, Mapping[str, Seen]]
+"""Files by setting and by path below what the setting names (of a file: an empty one)."""
+
+
+def input_paths(config: BaseModel) -> dict[str, Path]:
+    """The paths that a command with these settings reads, by setting; those that are there."""
+    found: dict[str, Path] = {}
+    for name in type(config).model_fields:
+        value: Any = getattr(config, name)
+        if name in MODELS and isinstance(value, str) and Path(value).is_dir():
+            found[name] = Path(value)
+        elif isinstance(value, Path) and name not in WRITTEN and value.exists():
+            found[name] = value
+        elif isinstance(value, tuple):
+            parts = enumerate(cast("tuple[object, ...]", value))
+            found |= {f"{name}/{i}": p for i, p in parts if isinstance(p, Path) and p.exists()}
+    return found
+
+
+def read_inputs(paths: Mapping[str, Path], out: Path, known: Contents) -> Contents:
+    """Contents of ``paths`` without what lies in ``out``; ``known`` are those of an earlier look.
+
+    `MatrixError` for a file that cannot be read.
+    """
+    contents: dict[str, dict[str, Seen]] = {}
+    for setting, path in paths.items():
+        before = known.get(setting, {})
+        try:
+            contents[setting] = {
+                name: _look(file, before.get(name)) for name, file in _files(path, out)
+            }
+        except OSError as error:
+            raise MatrixError(
+                f"{error.filename} cannot be read ({error.strerror})",
+                remedy="change its permissions, or take it away",
+                file=path,
+                field=setting,
+            ) from error
+    return contents
+
+
+def check_same(paths: Mapping[str, Path], known: Contents, now: Contents) -> None:
+    """`MatrixError` that names the first file whose content is no longer the ``known`` one.
+
+    An input that is gone as a whole is left to whoever needs it.
+    """
+    for setting, path in paths.items():
+        before, after = known.get(setting), now[setting]
+        if before is None:
+            continue
+        other = [name for name in before if name not in after]
+        told = [f"{name or path.name} is gone" for name in other]
+        told += [
+            f"{name or path.name} has changed"
+            for name, seen in after.items()
+            if name in before and before[name].sha256 != seen.sha256
+        ]
+        if not any((path / name).exists() for name in _LISTS):
+            told += [f"{name or path.name} is new" for name in after if name not in before]
+        if told:
+            more = f", and {len(told) - 1} other files differ" if len(told) > 1 else ""
+            raise MatrixError(
+                f"{told[0]} since this run began{more}",
+                remedy="restore it to go on with this run, or give another output folder",
+                file=path,
+                field=setting,
+            )
+
+
+def _look(file: Path, known: Seen | None) -> Seen:
+    stat = file.stat()
+    facts = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+    if known is not None and stat.st_size >= _LARGE and astuple(known)[1:] == facts:
+        return known
+    settled = time.time() - max(stat.st_mtime, stat.st_ctime) > _FRESH_SECONDS
+    return Seen(sha256_file(file), *(facts if settled else ()))
+
+
+def _files(path: Path, out: Path) -> Iterator[tuple[str, Path]]:
+    """Files below a folder by their paths there, sorted; the file itself. Left aside: hidden and
+    temporary files, a run's diary, ``out``, and runs that lie in the folder."""
+    if path.is_file():
+        yield "", path
+        return
+    visited = {out.resolve()}  # also against links in a circle
+    for place, folders, files in os.walk(path, followlinks=True):
+        here = Path(place)
+        top = here == path
+        real = here.resolve()
+        if real in visited or (not top and (here / CONFIG).is_file()):
+            folders.clear()
+            continue
+        visited.add(real)
+        diary = _DIARY if top and CONFIG in files else ()
+        folders[:] = sorted(name for name in folders if name[0] != "." and name not in diary)
+        for name in sorted(files):
+            file = here / name
+            hidden = name[0] == "." or name in diary or is_temporary(Path(name))
+            if not hidden and file.is_file():
+                yield file.relative_to(path).as_posix(), file
