@@ -179,7 +179,7 @@ def test_a_stopped_run_does_not_go_on_with_another_adapter(
     content = bytearray((own / file).read_bytes())
     content[-1] ^= 1
     (own / file).write_bytes(content)
-    told = r"generation\.json: (adapter|condition)_sha256: the run began with another.*Restore it"
+    told = rf"adapter: adapter: {file} has changed since this run began.*or give another"
     with pytest.raises(MatrixError, match=told):
         generate(config, backbone)
     content[-1] ^= 1

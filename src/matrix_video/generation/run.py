@@ -107,7 +107,8 @@ def _generate_all(
 ) -> None:
     condition = adapter.condition if adapter is not None and config.id_map else None
     sampling = Sampling(config.seed, config.steps, config.guidance, config.precision)
-    with DatasetWriter(folder) as writer, progress("generate", len(prompts)) as advance:
+    order = [known.id for known in prompts.samples]
+    with DatasetWriter(folder, order) as writer, progress("generate", len(prompts)) as advance:
         for start in range(0, len(prompts), config.batch):
             indices = range(start, min(start + config.batch, len(prompts)))
             missing = [i for i in indices if not writer.has(prompts.sample(i).id)]

@@ -79,7 +79,8 @@ def from_authors(source: Path, target: Path) -> Kept:
     entries: dict[str, ClipEntry] = {}
     deviates = path.name != "metadata.csv" or path.read_bytes() != render_table(_plain(table))
     claimed = {path, source / MATRIX_FILE}
-    with progress("convert", len(clips)) as advance, DatasetWriter(target) as writer:
+    order = [sample.id for sample in samples]
+    with progress("convert", len(clips)) as advance, DatasetWriter(target, order) as writer:
         for clip, sample in zip(clips, samples, strict=True):
             video = source / clip.row.path
             info = probe_video(video)
