@@ -46,7 +46,8 @@ def test_a_run_leaves_everything_behind_and_is_not_repeated(pipe: Any, config: M
     assert not pipe.transformer.patch_embed.proj._forward_hooks
     names = {file.name for file in settings.out.iterdir()}
     assert names == {
-        "adapter", "checkpoints", "config.yaml", "done", "environment.json", "metrics.jsonl"
+        "adapter", "checkpoints", "config.yaml", "done", "environment.json", "inputs.json",
+        "metrics.jsonl"
     }  # fmt: skip
     info = json.loads((settings.out / "adapter" / "matrix_adapter.json").read_text())
     assert info["facts"]["v2t"] == [0, 1]
@@ -112,10 +113,12 @@ def test_a_run_does_not_go_on_with_other_clips_or_another_base(
     file = data / "metadata.jsonl"
     text = file.read_text()
     file.write_text("".join(text.splitlines(keepends=True)[1:]))
-    told = r"step-00000002\.safetensors: the base's weights or the data set's samples have changed"
-    with pytest.raises(MatrixError, match=told):
+    with pytest.raises(
+        MatrixError, match=r"data: metadata\.jsonl has changed since this run began"
+    ):
         train(settings, pipe)
     file.write_text(text)
+    told = r"step-00000002\.safetensors: the base's weights or the data set's samples have changed"
     with pytest.raises(MatrixError, match=told):
         train(settings, tiny_pipeline(1))
     assert train(settings, pipe).steps == 2
