@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from matrix_video.data.clip import Clip
 from matrix_video.data.sample import Sample
 from matrix_video.data.tracks import MaskTrack, State
 from matrix_video.data.transform import ClipTransform
-from matrix_video.data.video import Video
+from matrix_video.data.video import Video, probe_video, read_video
 from matrix_video.services.errors import MatrixError
 
 
@@ -234,6 +235,47 @@ def test_crop_outside_the_frame() -> None:
         transform.video(blocks((6, 8)))
     with pytest.raises(MatrixError, match=message):
         transform.track(MaskTrack.from_masks(np.ones((4, 6, 8), dtype=bool)), times_of(4, 8))
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        ClipTransform(),
+        ClipTransform(fps=3, num_frames=2),
+        ClipTransform(fps=20),
+        ClipTransform(start=0.3, crop=(2, 1, 4, 6), size=(8, 4)),
+    ],
+)
+def test_a_file_is_read_as_its_video_is_transformed(
+    dataset_path: Path, transform: ClipTransform
+) -> None:
+    file = dataset_path / "videos/0001.mp4"
+    whole, found = transform.video(read_video(file)), transform.load(file)
+    assert np.array_equal(found.frames_THWC, whole.frames_THWC)
+    assert found.times.tolist() == whole.times.tolist()
+    assert np.array_equal(transform.first_frame(file), whole.frames_THWC[0])
+    shape = transform.shape(probe_video(file))
+    assert (shape.num_frames, (shape.height, shape.width)) == (len(whole), whole.size)
+    assert shape.fps == found.fps == whole.fps
+
+
+@pytest.mark.parametrize(
+    ("transform", "squeeze"),
+    [
+        (ClipTransform(), 1.0),
+        (ClipTransform(size=(16, 20)), 1.0),
+        (ClipTransform(size=(8, 16)), 1.6),
+        (ClipTransform(size=(16, 8)), 2.5),
+        (ClipTransform(crop=(0, 0, 8, 8), size=(16, 16)), 1.0),
+    ],
+)
+def test_a_clip_squeezed_beyond_one_and_a_half_is_told(
+    dataset_path: Path, transform: ClipTransform, squeeze: float
+) -> None:
+    shape = transform.shape(probe_video(dataset_path / "videos/0001.mp4"))
+    assert shape.squeeze == pytest.approx(squeeze)
+    told = f"squeezed {squeeze:.2f} times in aspect to {shape.height}x{shape.width}"
+    assert (shape.squeezed or "").startswith(told) == (squeeze > 1.5)
 
 
 def test_key_tells_transforms_apart() -> None:

@@ -90,30 +90,15 @@ def test_equal_frames_give_equal_files(tmp_path: Path, lossless: bool) -> None:
     assert b" threads=1 " in raw
 
 
-def copy_video(source: Path, target: Path, rotation: int = 0) -> None:
+def copy_video(source: Path, target: Path) -> None:
     """The packets of one file in another container, with its header first."""
     options = {"movflags": "faststart"} if target.suffix == ".mp4" else {}
     with av.open(source) as old, av.open(target, "w", options=options) as new:
         stream = new.add_stream_from_template(old.streams.video[0])
-        if rotation:
-            stream.set_display_rotation(rotation)
         for packet in old.demux(video=0):
             if packet.dts is not None:
                 packet.stream = stream
                 new.mux(packet)
-
-
-@pytest.mark.parametrize("degrees", [90, 180, 270])
-def test_rotation_of_the_container_is_applied(tmp_path: Path, degrees: int) -> None:
-    write_video(tmp_path / "a.mp4", smooth(3, 16, 24), 8.0, lossless=True)
-    copy_video(tmp_path / "a.mp4", tmp_path / "b.mp4", degrees)
-    video, info = read_video(tmp_path / "b.mp4"), probe_video(tmp_path / "b.mp4")
-    with av.open(tmp_path / "b.mp4") as container:
-        assert next(container.decode(video=0)).rotation % 360 == degrees
-    # FFmpeg counts the turn that shows the picture upright counterclockwise.
-    wanted = np.stack([np.rot90(frame, degrees // 90) for frame in smooth(3, 16, 24)])
-    assert np.array_equal(video.frames_THWC, wanted)
-    assert (info.height, info.width) == video.size
 
 
 def test_other_containers_are_read(tmp_path: Path) -> None:

@@ -65,9 +65,9 @@ def test_a_strip_with_a_stride_holds_just_those_frames(tmp_path: Path) -> None:
 
 
 def test_encode_never_exceeds_what_browsers_read() -> None:
-    _, size = encode(noise(120, 140, 10))
+    _, size = encode(noise(120, 140, 10), 120, (140, 10))
     assert size[0] * 120 <= 16_000
-    _, size = encode(noise(1, 2, 20_000))
+    _, size = encode(noise(1, 2, 20_000), 1, (2, 20_000))
     assert size[1] <= 16_000
 
 

@@ -10,13 +10,16 @@ from copy import copy
 from pathlib import Path
 from typing import Self, TypeVar, overload
 
+import numpy as np
+from numpy.typing import NDArray
+
 from matrix_video.data.clip import Clip
 from matrix_video.data.metadata import FILE_NAME, JOURNAL, scan_metadata
 from matrix_video.data.sample import Sample
 from matrix_video.data.trackfile import read_tracks, track_path
 from matrix_video.data.tracks import MaskTrack
-from matrix_video.data.transform import ClipTransform
-from matrix_video.data.video import Video, probe_video, read_video
+from matrix_video.data.transform import ClipShape, ClipTransform
+from matrix_video.data.video import Video, VideoInfo, probe_video
 from matrix_video.data.writer import DatasetWriter
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import sha256_file, sha256_text
@@ -49,31 +52,33 @@ class Dataset(Sequence[Clip]):
     def __getitem__(self, index: int | slice) -> Clip | Self:
         if isinstance(index, slice):
             return self._with(self.samples[index])
-        sample = self.samples[index]
-        video = read_video(self.video_path(index))
-        tracks = self._stored(index, None, video.size, len(video))
-        clip = Clip(sample, video, tracks)
-        return self._transformed(index, lambda: self.transform.clip(clip))
+        info = probe_video(self.video_path(index))
+        tracks = self._tracks(index, info, None)
+        return Clip(self.samples[index], self._video(index, info), tracks)
 
     def sample(self, index: int) -> Sample:
         return self.samples[index]
 
     def video(self, index: int) -> Video:
         """The transformed video alone."""
-        video = read_video(self.video_path(index))
-        return self._transformed(index, lambda: self.transform.video(video))
+        return self._video(index, probe_video(self.video_path(index)))
+
+    def first_frame(self, index: int) -> NDArray[np.uint8]:
+        """The first frame uint8 [H,W,3] of the transformed video; no other is held."""
+        path = self.video_path(index)
+        return self._transformed(index, lambda: self.transform.first_frame(path))
+
+    def shape(self, index: int) -> ClipShape:
+        """What the transformed clip will be, from the video's header alone."""
+        info = probe_video(self.video_path(index))
+        return self._transformed(index, lambda: self.transform.shape(info))
 
     def tracks(self, index: int, ids: Iterable[str] | None = None) -> dict[str, MaskTrack]:
         """The transformed tracks alone, by instance id; of all instances unless ``ids`` are given.
 
         ``MatrixError`` where one has no track, or where its masks do not fit the video.
         """
-        info = probe_video(self.video_path(index))
-        stored = self._stored(index, ids, (info.height, info.width), len(info.times))
-        return self._transformed(
-            index,
-            lambda: {name: self.transform.track(t, info.times) for name, t in stored.items()},
-        )
+        return self._tracks(index, probe_video(self.video_path(index)), ids)
 
     def video_path(self, index: int) -> Path:
         return self.path / self.samples[index].file_name
@@ -119,6 +124,19 @@ class Dataset(Sequence[Clip]):
         other = copy(self)
         other.samples = samples
         return other
+
+    def _video(self, index: int, info: VideoInfo) -> Video:
+        path = self.video_path(index)
+        return self._transformed(index, lambda: self.transform.load(path, info))
+
+    def _tracks(
+        self, index: int, info: VideoInfo, ids: Iterable[str] | None
+    ) -> dict[str, MaskTrack]:
+        stored = self._stored(index, ids, info.size, len(info.times))
+        return self._transformed(
+            index,
+            lambda: {name: self.transform.track(t, info.times) for name, t in stored.items()},
+        )
 
     def _stored(
         self, index: int, ids: Iterable[str] | None, size: tuple[int, int], num_frames: int

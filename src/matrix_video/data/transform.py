@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +20,37 @@ from PIL import Image
 from matrix_video.data.area import coverage, cut
 from matrix_video.data.clip import Clip
 from matrix_video.data.tracks import MaskTrack, State
-from matrix_video.data.video import Video
+from matrix_video.data.video import Video, VideoInfo, check_held, frames, probe_video
 from matrix_video.services.errors import MatrixError
 
 _TIE = 1e-6
 """Seconds: differences below it are rounding of time stamps, not time."""
+_SQUEEZED = 1.5
+"""Change of aspect from which a clip counts as squeezed (our choice)."""
+
+
+@dataclass(frozen=True)
+class ClipShape:
+    """What a clip will be, known before anything is decoded.
+
+    ``squeeze``: how many times wider or narrower its things are shown than the video has them.
+    """
+
+    num_frames: int
+    height: int
+    width: int
+    fps: float
+    squeeze: float = 1.0
+
+    @property
+    def squeezed(self) -> str | None:
+        """What to tell about a clip that is squeezed beyond 1.5 in aspect."""
+        if self.squeeze <= _SQUEEZED:
+            return None
+        return (
+            f"squeezed {self.squeeze:.2f} times in aspect to {self.height}x{self.width}; crop it "
+            "before, or choose another --height and --width"
+        )
 
 
 @dataclass(frozen=True)
@@ -89,6 +116,36 @@ class ClipTransform:
             )
         return found if self.num_frames is None else found[: self.num_frames]
 
+    def shape(self, info: VideoInfo) -> ClipShape:
+        """What becomes of a video, from its header; ``MatrixError`` where nothing can."""
+        num_frames = len(self.frame_indices(info.times))
+        crop = self._crop(info.size) or (0, 0, *info.size)
+        height, width = self.size or crop[2:]
+        squeeze = width * crop[2] / (height * crop[3])
+        return ClipShape(num_frames, height, width, self.fps or info.fps, max(squeeze, 1 / squeeze))
+
+    def load(self, path: Path, info: VideoInfo | None = None) -> Video:
+        """Read a video file as `video` would give it, holding no frame that is not wanted.
+
+        ``info``: of this file, where it is known. ``MatrixError`` as for `video` and ``frames``.
+        """
+        info = probe_video(path) if info is None else info
+        shape = self.shape(info)
+        check_held(shape.num_frames, (shape.height, shape.width), path)
+        indices = self.frame_indices(info.times)
+        crop, size = self._crop(info.size), self._size(info.size)
+        frames_THWC = np.empty((len(indices), shape.height, shape.width, 3), dtype=np.uint8)
+        for place, frame_HWC in enumerate(frames(path, indices, info)):
+            frames_THWC[place] = _picture(frame_HWC, crop, size)
+        return Video(frames_THWC, info.times[indices], shape.fps)
+
+    def first_frame(self, path: Path, info: VideoInfo | None = None) -> NDArray[np.uint8]:
+        """The first frame uint8 [H,W,3] of `load`, and no other."""
+        info = probe_video(path) if info is None else info
+        first = self.frame_indices(info.times)[:1]
+        frame_HWC = next(frames(path, first, info))
+        return _picture(frame_HWC, self._crop(info.size), self._size(info.size))
+
     def video(self, video: Video) -> Video:
         """The transformed video; frames keep the presentation times that they had.
 
@@ -100,12 +157,7 @@ class ClipTransform:
         size = self._size(video.size)
         if indices == list(range(len(video))) and crop is None and size is None:
             return video
-        frames_THWC = video.frames_THWC[indices]
-        if crop is not None:
-            top, left, height, width = crop
-            frames_THWC = frames_THWC[:, top : top + height, left : left + width]
-        if size is not None:
-            frames_THWC = _resize(frames_THWC, size)
+        frames_THWC = np.stack([_picture(video.frames_THWC[t], crop, size) for t in indices])
         return Video(frames_THWC, video.times[indices], self.fps or video.fps)
 
     def track(self, track: MaskTrack, times: NDArray[np.float64] | Sequence[float]) -> MaskTrack:
@@ -165,13 +217,18 @@ class ClipTransform:
         return None if self.size == now else self.size
 
 
-def _resize(frames_THWC: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    shape = (size[1], size[0])
-    resized = [
-        np.asarray(Image.fromarray(frame).resize(shape, Image.Resampling.BILINEAR))
-        for frame in np.ascontiguousarray(frames_THWC)
-    ]
-    return np.stack(resized)
+def _picture(
+    frame_HWC: NDArray[np.uint8],
+    crop: tuple[int, int, int, int] | None,
+    size: tuple[int, int] | None,
+) -> NDArray[np.uint8]:
+    if crop is not None:
+        top, left, height, width = crop
+        frame_HWC = frame_HWC[top : top + height, left : left + width]
+    if size is None:
+        return frame_HWC
+    picture = Image.fromarray(np.ascontiguousarray(frame_HWC))
+    return np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
 def _refused(field: str, value: object, wanted: str) -> MatrixError:

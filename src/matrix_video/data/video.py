@@ -1,36 +1,48 @@
-"""Video files in and out, through PyAV.
+"""Video files in and out, through PyAV: as a stream of frames, or whole.
 
 Shapes: T frames, H rows, W columns, C = 3 colour channels (RGB).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
-from typing import cast
+from typing import Final, cast
 
 import av
 import numpy as np
-from av.container import InputContainer, OutputContainer
+from av.container import OutputContainer
 from av.error import FFmpegError
-from av.video.reformatter import ColorRange, Colorspace, Interpolation
-from av.video.stream import VideoStream
+from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 
+from matrix_video.data.container import EXACT, Film, damaged, open_film, picture
+from matrix_video.data.probe import VideoInfo, probe_video
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import atomic_path
 
+__all__ = [
+    "Video",
+    "VideoInfo",
+    "check_held",
+    "check_video",
+    "first_frame",
+    "frames",
+    "probe_video",
+    "read_video",
+    "write_video",
+]
+
+MOST_PIXELS: Final = 1 << 29
+"""Pixels of all frames that are held at once (1.6 GB of RGB, our choice): 81 frames of 2160 x 3072,
+or 22 minutes of 480 x 832 at one frame a second."""
 _BT709 = 1  # AVCOL_SPC_BT709, AVCOL_PRI_BT709 and AVCOL_TRC_BT709 share this number
-_EXACT = (
-    Interpolation.BILINEAR
-    | Interpolation.FULL_CHR_H_INT
-    | Interpolation.ACCURATE_RND
-    | Interpolation.BITEXACT  # the same pixels on every machine
-)
-_SMALL = 1 << 24
-"""Pixels of a clip below which spawning decoder threads costs more than they save."""
+_LOOK_AHEAD = 32  # packets; reordering inside a stream spans at most 16 frames
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,16 +70,6 @@ class Video:
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return self.frames_THWC.shape[1], self.frames_THWC.shape[2]
-
-
-@dataclass(frozen=True, eq=False)
-class VideoInfo:
-    """What a container says without decoding: display size, times float64 [T] seconds, rate."""
-
-    height: int
-    width: int
-    times: NDArray[np.float64]
-    fps: float
 
 
 def write_video(
@@ -145,152 +147,154 @@ def _encode(
                 format="yuv420p",
                 dst_colorspace=Colorspace.ITU709,
                 dst_color_range=ColorRange.MPEG,
-                interpolation=_EXACT,
+                interpolation=EXACT,
                 threads=1,
             )
         container.mux(stream.encode(frame))
     container.mux(stream.encode())
 
 
-def read_video(path: Path) -> Video:
-    """Decode every frame in order of presentation, rotated as the container asks.
+def frames(
+    path: Path, indices: Sequence[int] | None = None, info: VideoInfo | None = None
+) -> Iterator[NDArray[np.uint8]]:
+    """Frames uint8 [H,W,3] in order of presentation, as the container turns them, one at a time.
+
+    ``indices``: those alone, ascending, repeats allowed; decoding begins at the key frame before
+    the first and ends with the last. ``info``: of this file, where it is known already.
+    Raises ``MatrixError`` as ``read_video`` does; ``ValueError`` for indices out of order or range.
+    """
+    info = probe_video(path) if info is None else info
+    wanted = list(range(len(info.times)) if indices is None else indices)
+    if any(later < earlier for earlier, later in pairwise(wanted)):
+        raise ValueError("frames are read in ascending order")
+    if wanted and not 0 <= wanted[0] <= wanted[-1] < len(info.times):
+        raise ValueError(f"frames {wanted[0]} to {wanted[-1]} of {len(info.times)}")
+    repeats = Counter(wanted)
+    shape: tuple[int, ...] | None = None
+    with closing(_decoded(path, info, wanted)) as decoded:
+        for index, frame in decoded:
+            picture_HWC = picture(frame, path)
+            shape = picture_HWC.shape if shape is None else shape
+            if picture_HWC.shape != shape:
+                raise damaged(path, "its frames differ in size")
+            for _ in range(repeats[index]):
+                yield picture_HWC
+
+
+def _decoded(
+    path: Path, info: VideoInfo, wanted: Sequence[int]
+) -> Generator[tuple[int, av.VideoFrame]]:
+    """The wanted frames, in order of presentation, each once, with their indices."""
+    left = deque(dict.fromkeys(wanted))
+    if not left:
+        return
+    earlier = [stamp for stamp in info.stamps[: left[0] + 1] if stamp in info.keys]
+    start = earlier[-1] if earlier and earlier[-1] != info.stamps[0] else None
+    with open_film(path) as film:
+        if start is not None and film.stamped:
+            for pair in _shown(film, info, left, start):
+                left.popleft()
+                yield pair
+            if not left:
+                return
+    # From the beginning: what a jump did not find, where the decoder needs what came before.
+    with open_film(path) as film:
+        for pair in _shown(film, info, left, None):
+            left.popleft()
+            yield pair
+    if left:
+        raise damaged(path, f"frame {left[0]} of {len(info.times)} cannot be decoded")
+
+
+def _shown(
+    film: Film, info: VideoInfo, wanted: Iterable[int], start: int | None
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Wanted frames in order, for as long as none is missing; held only until their turn comes."""
+    places: defaultdict[int, deque[int]] = defaultdict(deque)
+    for index, stamp in enumerate(info.stamps):
+        places[stamp].append(index)
+    turn = deque(wanted)
+    asked, waiting = set(turn), dict[int, av.VideoFrame]()
+    done = 0
+    for count, packet in enumerate(film.packets(start)):
+        if start is not None and not count and packet.pts != start:
+            return  # the container went elsewhere
+        for frame in film.decode(packet, done):
+            place = places[cast(int, frame.pts)] if film.stamped else deque((done,))
+            done += 1
+            if not place:
+                continue
+            index = place.popleft()
+            if index not in asked:
+                continue
+            if frame.is_corrupt:
+                if start is not None:
+                    return
+                raise damaged(film.path, f"frame {index} cannot be decoded")
+            waiting[index] = frame
+            while turn and turn[0] in waiting:
+                yield turn[0], waiting.pop(turn[0])
+                turn.popleft()
+            if not turn:
+                return
+
+
+def first_frame(path: Path) -> NDArray[np.uint8]:
+    """The frame uint8 [H,W,3] that is shown first; no more of the file is decoded than it needs."""
+    with open_film(path) as film:
+        found: av.VideoFrame | None = None
+        left = _LOOK_AHEAD
+        for packet in film.packets():
+            if found is None:
+                found = next(film.decode(packet, 0), None)
+                continue
+            later = not film.stamped or packet.pts is None or packet.is_discard
+            if not later and cast(int, packet.pts) < cast(int, found.pts):
+                found = None  # frames are stored in another order than shown
+                break
+            left -= 1
+            if not left:
+                break
+        if found is not None and not found.is_corrupt:
+            return picture(found, path)
+    return next(frames(path, (0,)))
+
+
+def read_video(path: Path, most_pixels: int = MOST_PIXELS) -> Video:
+    """Decode every frame in order of presentation, turned as the container asks.
 
     Raises ``MatrixError`` naming the file when it is missing, is no video, has no frame, is
-    damaged, or holds fewer frames than its container declares.
+    damaged, holds fewer frames than its container declares, or more than ``most_pixels`` in all,
+    which its header tells before anything is decoded.
     """
-    with _open(path) as container:
-        stream = _video_stream(container, path)
-        pixels = stream.frames * stream.height * stream.width
-        stream.thread_count = 1 if 0 < pixels < _SMALL else 0
-        base = _time_base(stream, path)
-        frames: list[NDArray[np.uint8]] = []
-        pts: list[int] = []
-        discarded = 0
-        try:
-            for index, packet in enumerate(container.demux(stream)):
-                if packet.is_corrupt:
-                    raise _damaged(path, f"packet {index} is cut off")
-                discarded += packet.is_discard  # before the start that an edit list sets
-                for frame in stream.decode(packet):
-                    if frame.is_corrupt:
-                        raise _damaged(path, f"frame {len(frames)} cannot be decoded")
-                    if frame.pts is None:
-                        raise _timeless(path)
-                    pts.append(frame.pts)
-                    frames.append(_rgb(frame))
-        except FFmpegError as error:
-            raise _damaged(
-                path, f"decoding failed after {len(frames)} frames ({error.strerror})"
-            ) from error
-        if not frames:
-            raise _empty(path)
-        _check_count(path, stream, len(frames) + discarded)
-        order = np.argsort(pts, kind="stable")
-        times = np.array([float(pts[i] * base) for i in order], dtype=np.float64)
-        if any(frame.shape != frames[0].shape for frame in frames):
-            raise _damaged(path, "its frames differ in size")
-        return Video(np.stack([frames[i] for i in order]), times, _rate(stream, times))
+    info = probe_video(path)
+    check_held(len(info.times), info.size, path, most_pixels)
+    frames_THWC = np.empty((len(info.times), *info.size, 3), dtype=np.uint8)
+    for index, frame_HWC in enumerate(frames(path, info=info)):
+        frames_THWC[index] = frame_HWC
+    return Video(frames_THWC, info.times, info.fps)
 
 
-def probe_video(path: Path) -> VideoInfo:
-    """Size, presentation times and rate, from the packets and the first frame alone.
-
-    Raises ``MatrixError`` as ``read_video`` does, but cannot see damage inside later frames.
-    """
-    with _open(path) as container:
-        stream = _video_stream(container, path)
-        stream.thread_count = 1
-        base = _time_base(stream, path)
-        pts: list[int] = []
-        discarded = 0
-        first: av.VideoFrame | None = None
-        try:
-            for index, packet in enumerate(container.demux(stream)):
-                if packet.is_corrupt:
-                    raise _damaged(path, f"packet {index} is cut off")
-                if first is None:  # the one frame that tells size and rotation
-                    first = next(iter(stream.decode(packet)), None)
-                if packet.size == 0:  # the flush packet that ends every stream
-                    continue
-                if packet.is_discard:
-                    discarded += 1
-                elif packet.pts is None:
-                    raise _timeless(path)
-                else:
-                    pts.append(packet.pts)
-        except FFmpegError as error:
-            raise _damaged(
-                path, f"reading failed after {len(pts)} frames ({error.strerror})"
-            ) from error
-        if not pts or first is None:
-            raise _empty(path)
-        _check_count(path, stream, len(pts) + discarded)
-        times = np.array([float(p * base) for p in sorted(pts)], dtype=np.float64)
-        height, width = _rgb(first).shape[:2]
-        return VideoInfo(height, width, times, _rate(stream, times))
+def check_video(path: Path) -> VideoInfo:
+    """Decode all of it, one frame at a time; raises ``MatrixError`` for every kind of damage."""
+    info = probe_video(path)
+    shape: tuple[int, int] | None = None
+    for _, frame in _decoded(path, info, range(len(info.times))):
+        shape = shape or (frame.height, frame.width)
+        if (frame.height, frame.width) != shape:
+            raise damaged(path, "its frames differ in size")
+    return info
 
 
-def _open(path: Path) -> InputContainer:
-    if not path.is_file():
+def check_held(
+    num_frames: int, size: tuple[int, int], path: Path, most_pixels: int = MOST_PIXELS
+) -> None:
+    """``MatrixError`` where so many frames of ``size`` (H, W) would not fit the limit."""
+    if num_frames * size[0] * size[1] > most_pixels:
         raise MatrixError(
-            "there is no such video file", remedy="Check the path or restore the file", file=path
+            f"{num_frames} frames of {size[0]}x{size[1]} (height x width) would be held at once, "
+            f"more than {most_pixels:,} pixels",
+            remedy="Take fewer or smaller frames (--num-frames, --fps, --height and --width), or "
+            "cut the video into clips",
+            file=path,
         )
-    try:
-        return av.open(path, "r")
-    except FFmpegError as error:
-        raise _damaged(path, f"it cannot be opened as a video ({error.strerror})") from error
-
-
-def _video_stream(container: InputContainer, path: Path) -> VideoStream:
-    if not container.streams.video:
-        raise MatrixError(
-            "the file holds no video stream", remedy="Give a file with a video stream", file=path
-        )
-    return container.streams.video[0]
-
-
-def _time_base(stream: VideoStream, path: Path) -> Fraction:
-    if stream.time_base is None:
-        raise _timeless(path)
-    return stream.time_base
-
-
-def _rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    array = frame.to_ndarray(format="rgb24", interpolation=_EXACT, threads=1)
-    return cast("NDArray[np.uint8]", np.rot90(array, frame.rotation // 90))
-
-
-def _rate(stream: VideoStream, times: Sequence[float] | NDArray[np.float64]) -> float:
-    if stream.average_rate:
-        return float(stream.average_rate)
-    span = times[-1] - times[0]
-    return float((len(times) - 1) / span) if span > 0 else 1.0
-
-
-def _check_count(path: Path, stream: VideoStream, found: int) -> None:
-    if found < stream.frames:
-        raise _damaged(path, f"its container declares {stream.frames} frames but holds {found}")
-
-
-def _damaged(path: Path, what: str) -> MatrixError:
-    return MatrixError(
-        f"the video is damaged or truncated: {what}",
-        remedy="Copy or encode the file again, or remove its sample from the data set",
-        file=path,
-    )
-
-
-def _empty(path: Path) -> MatrixError:
-    return MatrixError(
-        "the video has no frames",
-        remedy="Encode the file again, or remove its sample from the data set",
-        file=path,
-    )
-
-
-def _timeless(path: Path) -> MatrixError:
-    return MatrixError(
-        "the video's frames carry no presentation times",
-        remedy="Put the stream into a container that has them, such as MP4",
-        file=path,
-    )

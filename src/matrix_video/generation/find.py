@@ -89,7 +89,7 @@ def find_masks(
             record, picture = folder / f"{sample.id}.json", folder / f"{sample.id}.png"
             if not (record.exists() and picture.exists()):
                 finder = make(config) if finder is None else finder
-                frame_HW3 = prompts.video(index).frames_THWC[0]
+                frame_HW3 = prompts.first_frame(index)
                 phrases = {one.id: one.phrase for one in sample.instances}
                 given = locate(finder, frame_HW3, phrases)
                 painted_HW3 = _painted(given, frame_HW3.shape[:2])

@@ -136,16 +136,16 @@ def load_prompt(
 ) -> Loaded:
     """A prompt of a set; ``with_masks``: for an id map, from its tracks or a folder of pictures."""
     known = prompts.sample(index)
-    video = prompts.video(index)
-    height, width = video.size
+    shape = prompts.shape(index)
+    height, width = shape.height, shape.width
     masks_IHW: NDArray[np.bool_] | None = None
     if with_masks and id_maps is not None:
-        masks_IHW = read_id_map(id_maps / f"{known.id}.png", video.size)
+        masks_IHW = read_id_map(id_maps / f"{known.id}.png", (height, width))
     elif with_masks:
         first = first_masks(prompts.tracks(index)).values()
         masks_IHW = np.stack([*first]) if first else np.zeros((0, height, width), dtype=bool)
-    prompt = Prompt(known.id, known.caption, video.frames_THWC[0], masks_IHW)
-    return Loaded(prompt, len(video), video.fps)
+    prompt = Prompt(known.id, known.caption, prompts.first_frame(index), masks_IHW)
+    return Loaded(prompt, shape.num_frames, shape.fps)
 
 
 def _same_shape(

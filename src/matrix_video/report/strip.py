@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from matrix_video.data.video import read_video
+from matrix_video.data.video import frames, probe_video
 from matrix_video.services.files import write_atomic
 
 _SIDE = 16_000  # pixels a side that every browser's WebP decoder takes (16383 at most)
@@ -50,39 +51,42 @@ def make_strip(video: Path, assets: Path) -> Strip:
     second frame (every third, ...) and keeps its duration. Raises `MatrixError` for a video that
     cannot be read.
     """
-    found = read_video(video)
-    frames_THWC, rate = found.frames_THWC, found.fps
-    seconds = len(found) / rate
-    stride = max(1, math.ceil(len(found) * min(found.size[0], _LOWEST) / _SIDE))
-    frames_THWC = frames_THWC[::stride]
-    data, size = encode(frames_THWC)
+    info = probe_video(video)
+    count = len(info.times)
+    stride = max(1, math.ceil(count * min(info.height, _LOWEST) / _SIDE))
+    shown = range(0, count, stride)
+    data, size = encode(frames(video, shown, info), len(shown), info.size)
     name = f"{hashlib.sha256(data).hexdigest()[:16]}.webp"
     if not (assets / name).is_file():
         write_atomic(assets / name, data)
     return Strip(
         file=f"{assets.name}/{name}",
-        frames=len(frames_THWC),
+        frames=len(shown),
         stride=stride,
         height=size[0],
         width=size[1],
-        seconds=seconds,
-        pixelated=found.size[0] <= _EXACT,
+        seconds=count / info.fps,
+        pixelated=info.height <= _EXACT,
     )
 
 
-def encode(frames_THWC: NDArray[np.uint8]) -> tuple[bytes, tuple[int, int]]:
-    """WebP bytes of the strip, and height and width of its frames."""
-    count, height, width, _ = frames_THWC.shape
+def encode(
+    frames: Iterable[NDArray[np.uint8]], count: int, size: tuple[int, int]
+) -> tuple[bytes, tuple[int, int]]:
+    """WebP bytes of a strip of ``count`` frames of ``size`` (H, W), and the size they have there.
+
+    Frames are made smaller one by one.
+    """
+    height, width = size
     rows = max(1, min(height, _TALLEST, _SIDE // count))
     columns = max(1, min(_SIDE, round(width * rows / height)))
-    if (rows, columns) != (height, width):
-        frames_THWC = np.stack(
-            [
-                np.asarray(Image.fromarray(frame).resize((columns, rows), Image.Resampling.BOX))
-                for frame in frames_THWC
-            ]
-        )
-    picture = Image.fromarray(frames_THWC.reshape(count * rows, columns, 3))
+    strip_THWC = np.empty((count, rows, columns, 3), dtype=np.uint8)
+    for place, frame in enumerate(frames):
+        if (rows, columns) != size:
+            picture = Image.fromarray(np.ascontiguousarray(frame))
+            frame = np.asarray(picture.resize((columns, rows), Image.Resampling.BOX))
+        strip_THWC[place] = frame
+    picture = Image.fromarray(strip_THWC.reshape(count * rows, columns, 3))
     buffer = io.BytesIO()
     exact = rows <= _EXACT
     picture.save(buffer, "WEBP", lossless=exact, quality=80 if exact else 86, method=4)

@@ -11,7 +11,7 @@ from matrix_video.data.check.report import Findings, Report
 from matrix_video.data.metadata import FILE_NAME, JOURNAL
 from matrix_video.data.trackfile import TrackFile, scan_tracks, track_path
 from matrix_video.data.tracks import MaskTrack, State
-from matrix_video.data.video import read_video
+from matrix_video.data.video import check_video
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import TEMPORARY
 from matrix_video.services.progress import progress
@@ -20,9 +20,9 @@ from matrix_video.services.progress import progress
 def check_datasets(paths: Sequence[Path]) -> Report:
     """Every problem of every data set; with several, also what they share (our choice of rules).
 
-    Nothing is raised for what is found, however broken. Videos are decoded whole. With several
-    data sets, a scene key or the bytes of a video that stand in two of them are a problem; how
-    their (verb, subject, object) triples overlap stands in the summary.
+    Nothing is raised for what is found, however broken. Videos are decoded whole, frame by frame.
+    With several data sets, a scene key or the bytes of a video that stand in two of them are a
+    problem; how their (verb, subject, object) triples overlap stands in the summary.
     """
     found = Findings()
     names = _names(paths)
@@ -76,8 +76,12 @@ def _check_clip(path: Path, line: Line, found: Findings) -> None:
     video: tuple[tuple[int, int], int] | None = None
     if line.file_name is not None:
         try:
-            clip = read_video(path / line.file_name)
-            video = clip.size, len(clip)
+            info = check_video(path / line.file_name)
+            video = info.size, len(info.times)
+            for text in info.notes:
+                found.note(
+                    path / line.file_name, None, text, "Its frames are taken as they are stored"
+                )
         except MatrixError as error:
             found.error(error, path / line.file_name)
     if not line.interactions:

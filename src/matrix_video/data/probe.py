@@ -1,0 +1,179 @@
+"""What video files say of themselves before they are decoded, and which a folder holds.
+
+Shapes: T frames, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, cast
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from matrix_video.data.container import (
+    Film,
+    damaged,
+    display_matrix,
+    empty,
+    open_film,
+    picture,
+)
+from matrix_video.services.errors import MatrixError
+
+SUFFIXES: Final = (
+    *(".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
+    *(".wmv", ".flv", ".3gp", ".ogv", ".mxf", ".gif"),
+)
+"""Of the videos that are looked for in a folder, in lower case."""
+
+
+@dataclass(frozen=True, eq=False)
+class VideoInfo:
+    """What a container says: display size, times float64 [T] seconds, rate, and its peculiarities.
+
+    ``turned``: rows, columns or both of the stored picture are shown in another order.
+    ``pixel_aspect``: width by height of a pixel; frames are never stretched by it.
+    """
+
+    height: int
+    width: int
+    times: NDArray[np.float64]
+    fps: float
+    codec: str = ""
+    bits: int = 8
+    variable: bool = False
+    turned: bool = False
+    alpha: bool = False
+    interlaced: bool = False
+    pixel_aspect: float = 1.0
+    stamps: tuple[int, ...] = field(default=(), repr=False)
+    """Presentation times in the stream's own unit."""
+    keys: frozenset[int] = field(default=frozenset(), repr=False)
+    """Those of them at which decoding can begin."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.height, self.width
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of its pixels should know."""
+        told = (
+            (
+                self.variable,
+                f"frames come at varying intervals, {self.fps:.4g} a second on average",
+            ),
+            (self.interlaced, "frames are interlaced: two moments share each of them"),
+            (self.alpha, "frames have an alpha channel, which is left out"),
+            (self.pixel_aspect != 1, f"pixels are {self.pixel_aspect:.3g} times as wide as high"),
+        )
+        return tuple(text for holds, text in told if holds)
+
+
+def probe_video(path: Path) -> VideoInfo:
+    """Size, presentation times, rate and peculiarities, from the packets and the first frame alone.
+
+    A container whose packets carry no times is decoded whole, one frame at a time. Raises
+    ``MatrixError`` as ``read_video`` does, but cannot see damage inside later frames.
+    """
+    stamps: list[int] = []
+    keys: set[int] = set()
+    first: av.VideoFrame | None = None
+    discarded = 0
+    with open_film(path) as film:
+        for packet in film.packets():
+            if first is None:  # the one frame that tells size and way up
+                first = next(film.decode(packet, 0), None)
+            if packet.size == 0:  # the flush packet that ends every stream
+                continue
+            if packet.is_discard:  # before the start that an edit list sets
+                discarded += 1
+            elif packet.pts is None:
+                stamps, first = _decoded_stamps(path)
+                keys.clear()
+                break
+            else:
+                stamps.append(packet.pts)
+                if packet.is_keyframe:
+                    keys.add(packet.pts)
+        if not stamps or first is None:
+            raise empty(path)
+        declared = film.stream.frames
+        if len(stamps) + discarded < declared:
+            found = len(stamps) + discarded
+            raise damaged(path, f"its container declares {declared} frames but holds {found}")
+        return _info(film, sorted(stamps), frozenset(keys), first)
+
+
+def _decoded_stamps(path: Path) -> tuple[list[int], av.VideoFrame | None]:
+    stamps: list[int] = []
+    first: av.VideoFrame | None = None
+    with open_film(path) as film:
+        for packet in film.packets():
+            for frame in film.decode(packet, len(stamps)):
+                first = first or frame
+                stamps.append(cast(int, frame.pts))
+    return stamps, first
+
+
+def _info(film: Film, stamps: list[int], keys: frozenset[int], first: av.VideoFrame) -> VideoInfo:
+    stream = film.stream
+    times = np.array([float(stamp * film.base) for stamp in stamps], dtype=np.float64)
+    steps = np.diff(times)
+    slack = 2 * float(film.base) + 0.1 * float(np.median(steps)) if len(steps) else 0.0
+    span = float(times[-1] - times[0])
+    mean = (len(times) - 1) / span if span > 0 else 1.0
+    height, width = picture(first, film.path).shape[:2]
+    matrix = display_matrix(first)
+    parts = first.format.components
+    aspect = stream.sample_aspect_ratio
+    return VideoInfo(
+        height,
+        width,
+        times,
+        float(stream.average_rate) if stream.average_rate else mean,
+        codec=stream.codec_context.name,
+        bits=max((part.bits for part in parts), default=8),
+        variable=len(steps) > 0 and float(steps.max() - steps.min()) > slack,
+        turned=matrix is not None and not (matrix[0] > 0 and matrix[3] > 0),
+        alpha=any(p.is_alpha for p in parts) or stream.metadata.get("alpha_mode") == "1",
+        interlaced=first.interlaced_frame,
+        pixel_aspect=float(aspect) if aspect else 1.0,
+        stamps=tuple(stamps),
+        keys=keys,
+    )
+
+
+def find_videos(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The videos of a folder, sorted, and its other files; names that begin with a dot are hidden.
+
+    ``MatrixError`` for no folder, no video in it, and two videos that differ in suffix alone.
+    """
+    if not folder.is_dir():
+        raise MatrixError(
+            "there is no such folder", remedy="Give a folder with videos", file=folder
+        )
+    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    videos = [path for path in files if path.suffix.lower() in SUFFIXES]
+    others = [path for path in files if path.suffix.lower() not in SUFFIXES]
+    if not videos:
+        kinds = sorted({path.suffix.lower() or path.name for path in others})
+        raise MatrixError(
+            f"0 videos are in this folder; it holds {', '.join(kinds[:8]) or 'nothing'}",
+            remedy=f"Give a folder with videos ({', '.join(SUFFIXES)})",
+            file=folder,
+        )
+    stems: dict[str, Path] = {}
+    for path in videos:
+        if path.stem in stems:
+            raise MatrixError(
+                f"{stems[path.stem].name} and {path.name} would be one clip",
+                remedy="Rename one of them",
+                file=folder,
+            )
+        stems[path.stem] = path
+    return videos, others
