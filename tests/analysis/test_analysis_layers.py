@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from matrix_video.analysis.caveats import follows
+from matrix_video.analysis.caveats import basis_text, caveats, follows
 from matrix_video.analysis.choose import choose_layers
 from matrix_video.analysis.layers import (
     DataFacts,
+    GroupEvidence,
     LayerChoice,
     LayerEvidence,
     ModelFacts,
@@ -160,7 +161,8 @@ def test_layers_that_tell_success_from_failure_are_dominant() -> None:
     assert set(groups["v2t", "nouns"].dominant) == {6, 7}
     assert groups["v2t", "verbs"].dominant == (2,)
     assert (groups["v2t", "verbs"].successes, groups["v2t", "verbs"].failures) == (30, 30)
-    assert choice.evidence.basis["v2t"] == "dominance"
+    text = "log-lift is higher in videos that succeed than in those that fail"
+    assert basis_text(choice.evidence, "v2t") == text
     assert set(choice.v2t) == {2, 6, 7}
     assert choice.v2t[-1] == 2  # nouns first
     # Nothing separates the outcomes in V2V, so it stays with the influential ones.
@@ -186,7 +188,7 @@ def test_a_dominant_layer_sees_in_successes_whatever_it_sees_in_failures() -> No
     assert {c.layer for c in nouns.contrasts if c.low > 0} == {5, 6}
     assert nouns.dominant == (5,)
     assert choice.v2t == (5,)
-    assert not [w for w in choice.evidence.warnings if "hardly above chance" in w and "v2t" in w]
+    assert not [w for w in choice.evidence.warnings if "does not follow" in w and "v2t" in w]
 
 
 def test_labels_of_too_few_failures_are_not_tested() -> None:
@@ -244,15 +246,46 @@ def test_an_order_that_halves_do_not_share_is_warned_of() -> None:
     )
 
 
-def test_a_chosen_layer_at_chance_is_warned_of() -> None:
-    table, _ = _planted(20, dict.fromkeys(_FOLLOW, -0.04))  # less inside than outside
-    choice = _choose(table, None)
-    told = {f"v2t: layer {i} is chosen although its log-lift is hardly above chance": i
-            for i in range(_LAYERS)}  # fmt: skip
-    low = [told[warning] for warning in choice.evidence.warnings if warning in told]
-    nouns, verbs = (g.layers for g in choice.evidence.groups[:2])
-    assert low == [i for i in choice.v2t if not (follows(nouns[i]) or follows(verbs[i]))]
-    assert low
+@pytest.fixture(scope="module")
+def followed() -> GroupEvidence:
+    return _choose(_planted(2, _FOLLOW)[0], None).evidence.groups[0]
+
+
+@pytest.mark.parametrize(
+    ("lift", "error", "told"),
+    [
+        (-0.52, 0.04, "nouns -0.52 (13 standard errors below chance)"),
+        (-0.05, 0.04, "nouns -0.05 (within 3 standard errors of chance)"),
+        (0.05, 0.04, "nouns +0.05 (within 3 standard errors of chance)"),
+        (0.06, 0.01, "nouns +0.06 (above chance, by less than 0.1)"),
+        (0.05, None, "nouns +0.05"),
+        (0.3, 0.01, None),
+    ],
+)
+def test_a_chosen_layer_that_follows_nothing_is_told_with_its_side_of_chance(
+    followed: GroupEvidence, lift: float, error: float | None, told: str | None
+) -> None:
+    group = followed
+    layer = group.layers[0].model_copy(update={"log_lift": lift, "log_lift_error": error})
+    group = group.model_copy(update={"layers": (layer, *group.layers[1:])})
+    found = [w for w in caveats([group], {"v2t": (0,), "v2v": ()}, []) if "is chosen" in w][:-1]
+    assert found == (
+        []
+        if told is None
+        else [f"v2t: layer 0 is chosen although it does not follow the masks: log-lift of {told}"]
+    )
+
+
+def test_the_basis_names_layers_that_separate_the_other_way_round() -> None:
+    table, labels = _planted(24, _FOLLOW, gain=_nouns("v2t", {6: 1.5}))
+    failed = {name: not gained for name, gained in labels.items()}  # the gain goes to failures
+    evidence = _choose(table, failed).evidence
+    text = basis_text(evidence, "v2t")
+    contrast = next(c for c in evidence.groups[0].contrasts if c.layer == 6)
+    assert contrast.high < 0
+    figures = f"nouns {contrast.difference:+.3f} [{contrast.low:+.3f}, {contrast.high:+.3f}]"
+    assert f"; layer 6 ({figures}) separates them the other way round" in text
+    assert "the other way round" not in basis_text(evidence, "v2v")
 
 
 @pytest.mark.parametrize(
@@ -300,11 +333,19 @@ def test_heads_and_sinks_are_kept_as_evidence() -> None:
     assert plain.evidence.heads == plain.evidence.sinks == ()
 
 
-def test_a_kind_without_measurements_is_refused() -> None:
+@pytest.mark.parametrize("lost", ["v2t", "v2v"])
+def test_a_kind_without_measurements_gets_no_layer_and_nothing_at_all_is_refused(
+    lost: Kind,
+) -> None:
     table, _ = _planted(4, _FOLLOW)
-    only = Table(table.data.filter(table.text("kind") == "v2t"))
-    with pytest.raises(MatrixError, match="v2v: no sample has a v2v map that could be scored"):
-        _choose(only, None)
+    choice = _choose(Table(table.data.filter(table.text("kind") != lost)), None)
+    assert {"v2t": choice.v2t, "v2v": choice.v2v}[lost] == ()
+    assert basis_text(choice.evidence, lost) == "no sample could be scored"
+    assert {g.kind for g in choice.evidence.groups} == {"v2t", "v2v"} - {lost}
+    warning = f"{lost}: no layer is chosen, because no sample has a map that could be scored"
+    assert any(line.startswith(warning) for line in choice.evidence.warnings)
+    with pytest.raises(MatrixError, match="data: no sample has a map that could be scored"):
+        _choose(Table(table.data.slice(0, 0)), None)
 
 
 def test_file_round_trip_and_contract(tmp_path: Path) -> None:

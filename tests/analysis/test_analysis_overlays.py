@@ -50,6 +50,18 @@ def test_colour_lies_where_the_map_does_and_only_there() -> None:
     assert (uniform == 100).all()
 
 
+@pytest.mark.parametrize("peak", [1.2, 1.5, 20.0])
+def test_a_flat_map_is_as_visible_as_a_peaked_one(peak: float) -> None:
+    """Maps over text peak at a few tenths above chance: their colour must be seen as well."""
+    maps = np.ones((1, 2, 4, 4))
+    maps[:, :, 1, 1] = peak
+    panel = overlay_video(_frames(), maps, _GRID, ["x"])[:, -160:].astype(int)
+    middle = panel[0, 60, 60]  # of the token (1, 1), 40 pixels wide
+    assert (
+        np.abs(middle - np.array(COLOURS[0])).sum() < np.abs(100 - np.array(COLOURS[0])).sum() * 0.4
+    )
+
+
 def test_a_map_of_zeros_colours_nothing() -> None:
     video = overlay_video(_frames(), np.zeros((1, 2, 4, 4)), _GRID, ["nothing"])
     assert (video[:, -_SIDE:] == 100).all()

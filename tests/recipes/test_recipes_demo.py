@@ -1,15 +1,31 @@
-"""``matrix demo`` from end to end on a random tiny pipeline, and resumed after a kill."""
+"""``matrix demo`` from end to end on a random tiny pipeline, and resumed after a kill.
+
+What a random pipeline shows hangs on the last bits of its weights, and so would whom the judge
+finds in it. The videos that are labelled are therefore planted: true clips, or such as show nobody.
+"""
+
+from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from matrix_video.analysis.layers import (
+    DataFacts,
+    Evidence,
+    LayerChoice,
+    ModelFacts,
+    write_choice,
+)
+from matrix_video.backbones.fingerprint import Fingerprint
 from matrix_video.backbones.tiny import tiny_pipeline
 from matrix_video.cli import parse
-from matrix_video.generation import run as generation
+from matrix_video.data.dataset import Dataset, DatasetWriter
 from matrix_video.recipes import demo
+from matrix_video.services.errors import MatrixError
+from matrix_video.services.run import RunFolder
 from matrix_video.world.captions import vocabulary
 
 SIZES = {
@@ -20,6 +36,7 @@ SIZES = {
     "sampling_steps": 2,
     "gallery": 1,
 }
+GREY = 226
 
 
 @pytest.fixture(scope="module")
@@ -29,27 +46,34 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def frozen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sampling as ever, then clips in which the first frame stands still: whether a judge finds
-    anybody in the pixels of random weights hangs on their last bits, and so on the precision."""
-    stock = generation.sample
+def plant(monkeypatch: pytest.MonkeyPatch, *, empty: tuple[int, ...]) -> None:
+    """The base "generates" true clips; those in ``empty`` show nobody after their first frame."""
+    generate = demo._Demo._generate
 
-    def still(backbone: Any, prompts: Any, num_frames: int, *more: Any) -> Any:
-        assert len(stock(backbone, prompts, num_frames, *more)) == len(prompts)
-        return np.stack([np.repeat(p.first_HWC[None], num_frames, axis=0) for p in prompts])
+    def planted(self: demo._Demo, name: str, prompts: str, adapter: str | None) -> None:
+        if name != "base-analysis":
+            return generate(self, name, prompts, adapter)
+        truth = Dataset(self.path("data", prompts))
+        with DatasetWriter(self.path("videos", name, "dataset")) as writer:
+            for i, sample in enumerate(truth.samples):
+                frames = np.array(truth.video(i).frames_THWC)
+                if i in empty:
+                    frames[1:] = GREY
+                writer.add(sample, frames, 8.0, {}, lossless=True)
+        return None
 
-    monkeypatch.setattr(generation, "sample", still)
+    monkeypatch.setattr(demo._Demo, "_generate", planted)
 
 
-@pytest.mark.usefixtures("frozen")
 def test_the_loop_ends_in_a_page_and_resumes(
     model: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """One video of three shows nobody: it is counted, and the loop goes on."""
     config = demo.DemoCommand(out=tmp_path / "demo", model=str(model), **SIZES)
+    plant(monkeypatch, empty=(1,))
 
     def killed(self: object) -> None:
         raise KeyboardInterrupt
@@ -65,12 +89,55 @@ def test_the_loop_ends_in_a_page_and_resumes(
     printed = capsys.readouterr().out
     for stage in ("render", "label", "analyze", "train-lora", "train-matrix", "report"):
         assert stage in printed
+    told = "instances in 1 of 3 videos right after the first frame (analysis-0-000001: id1 "
+    assert told in printed
     assert "matrix − lora: IF" in printed
     page = (tmp_path / "demo/report/index.html").read_text()
     for word in ("frozen first frame", "MATRIX", "LoRA", "Held-out AAS"):
         assert word in page
     assert list((tmp_path / "demo/analysis/overlays").glob("val-*.mp4"))
     assert demo.run(config) == 0
+
+
+def test_it_stops_where_nothing_is_left_and_says_who_lost_whom(
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plant(monkeypatch, empty=(0, 1, 2))
+    with pytest.raises(MatrixError, match="the oracle judge lost every instance of every video"):
+        demo.run(demo.DemoCommand(out=tmp_path / "demo", model=str(model), **SIZES))
+    assert (
+        "in 3 of 3 videos right after the first frame (analysis-0-000000: id1 "
+        in capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize("lost", ["sga", "spa"])
+def test_a_loss_without_a_layer_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], lost: str
+) -> None:
+    kinds = {"v2t": (1,), "v2v": (2,), demo.LOSSES[lost]: ()}
+    facts = ModelFacts(
+        name="tiny",
+        family="CogVideoX",
+        num_layers=3,
+        fingerprint=Fingerprint(name="T", architecture="a", weights="w"),
+    )
+    choice = LayerChoice(
+        model=facts,
+        data=DataFacts(path="clips", samples=3, hash="x"),
+        v2t=kinds["v2t"],
+        v2v=kinds["v2v"],
+        evidence=Evidence(basis={"v2t": "binding", "v2v": "binding"}, groups=(), warnings=()),
+    )
+    write_choice(tmp_path / "analysis/layers.json", choice)
+    config = demo.DemoCommand(out=tmp_path, **SIZES)
+    settings = demo._Demo(config, RunFolder(tmp_path), Console()).training("m", aligned=True)
+    assert getattr(settings, lost) == 0
+    assert settings.sga + settings.spa > 0
+    assert f"m: no layer was found for {lost.upper()}, so it is off" in capsys.readouterr().out
 
 
 def test_defaults_are_the_shipped_pipeline() -> None:

@@ -7,7 +7,7 @@ from typing import Final
 
 from matrix_video.analysis import stability
 from matrix_video.analysis.dominance import ENOUGH
-from matrix_video.analysis.layers import GroupEvidence, LayerEvidence, LayerSinks
+from matrix_video.analysis.layers import Evidence, GroupEvidence, LayerEvidence, LayerSinks
 from matrix_video.analysis.records import KINDS
 from matrix_video.attention.site import Kind
 
@@ -29,20 +29,62 @@ def caveats(
 ) -> tuple[str, ...]:
     """All warnings about rankings, chosen layers and attention sinks, in that order."""
     found = [warning for group in groups for warning in _of_group(group)]
-    found += [
-        f"{kind}: layer {layer} is chosen although its log-lift is hardly above chance"
-        for kind in KINDS
-        for layer in chosen[kind]
-        if not any(
-            layer in g.dominant or follows(g.layers[layer]) for g in groups if g.kind == kind
-        )
-    ]
+    for kind in KINDS:
+        own = [group for group in groups if group.kind == kind]
+        if not own:
+            found.append(
+                f"{kind}: no layer is chosen, because no sample has a map that could be scored; "
+                f"name layers with --{kind}, or train without their loss"
+            )
+        for layer in chosen[kind]:
+            if not any(layer in g.dominant or follows(g.layers[layer]) for g in own):
+                figures = ", ".join(f"{g.words} {_lift(g.layers[layer])}" for g in own)
+                found.append(
+                    f"{kind}: layer {layer} is chosen although it does not follow the masks: "
+                    f"log-lift of {figures}"
+                )
     return (*found, *_of_sinks([s for s in sinks if s.layer in chosen["v2t"]]))
+
+
+def basis_text(evidence: Evidence, kind: Kind) -> str:
+    """On what the choice of one kind rests, in words; names layers that speak against it."""
+    match evidence.basis[kind]:
+        case "none":
+            return "no sample could be scored"
+        case "binding":
+            return "influential, in order of binding contrast; dominance was not measured"
+        case "dominance":
+            return "log-lift is higher in videos that succeed than in those that fail"
+        case "influence":
+            text = "influential; no layer that follows the masks has a higher log-lift in successes"
+    lower = [
+        f"layer {c.layer} ({g.words} {c.difference:+.3f} [{c.low:+.3f}, {c.high:+.3f}])"
+        for g in evidence.groups
+        for c in g.contrasts
+        if g.kind == kind and c.high < 0
+    ]
+    if lower:
+        verb = "separates" if len(lower) == 1 else "separate"
+        text += f"; {', '.join(lower)} {verb} them the other way round: higher in failures"
+    return text
 
 
 def follows(layer: LayerEvidence) -> bool:
     """Whether the layer's maps lie above chance, by more than noise and by enough to matter."""
     return layer.log_lift >= max(FAINT, ERRORS * (layer.log_lift_error or 0.0))
+
+
+def _lift(layer: LayerEvidence) -> str:
+    """The figure, and where it lies: "-0.52 (13 standard errors below chance)"."""
+    text = f"{layer.log_lift:+.2f}"
+    if not layer.log_lift_error:
+        return text
+    errors = abs(layer.log_lift) / layer.log_lift_error
+    if errors < ERRORS:
+        return f"{text} (within {ERRORS:g} standard errors of chance)"
+    if layer.log_lift < 0:
+        return f"{text} ({errors:.0f} standard errors below chance)"
+    return f"{text} (above chance, by less than {FAINT})"
 
 
 def _of_group(group: GroupEvidence) -> list[str]:

@@ -51,23 +51,25 @@ def choose_layers(
     Kinds are decided apart. Where nouns or verbs have dominant layers, the kind takes all of these,
     nouns' first (basis "dominance"). Otherwise it takes at most k layers from the influential ones
     of nouns and verbs in turn: in their order of influence when dominance was tested and found in
-    none ("influence"), by binding contrast when nothing could be tested ("binding").
+    none ("influence"), by binding contrast when nothing could be tested ("binding"). A kind of
+    which no sample could be scored gets no layer ("none") and a warning.
 
     ``labels`` says of each sample whether its video succeeded; None: real videos, dominance is not
     measured. ``sinks`` changes nothing in the choice: they are shown, and warned of. Raises
-    `MatrixError` when the table holds nothing of a kind.
+    `MatrixError` when nothing of either kind could be scored.
     """
     groups: list[GroupEvidence] = []
     for kind in KINDS:
         found = [make_group(table, kind, words, num_layers) for words in WORDS]
-        if not any(group.samples for group in found):
-            raise MatrixError(
-                f"no sample has a {kind} map that could be scored",
-                remedy="Give samples whose captions name instances with visible masks, for v2v "
-                "in the first frame",
-                field=kind,
-            )
         groups += [_evidence(g, labels, seed, draws) for g in found if g.samples]
+    if not groups:
+        raise MatrixError(
+            "no sample has a map that could be scored: in none is an instance that the caption "
+            "names visible",
+            remedy="Give samples whose captions name instances with visible masks, for v2v in "
+            "the first frame",
+            field="data",
+        )
     chosen = {kind: _choose([g for g in groups if g.kind == kind], num_layers) for kind in KINDS}
     found_sinks = () if sinks is None else _sinks(sinks, num_layers)
     lists: dict[Kind, tuple[int, ...]] = {kind: chosen[kind][0] for kind in KINDS}
@@ -92,6 +94,8 @@ def choose_layers(
 
 
 def _choose(groups: Sequence[GroupEvidence], num_layers: int) -> tuple[tuple[int, ...], Basis]:
+    if not groups:
+        return (), "none"
     dominant = [layer for group in groups for layer in group.dominant]
     if dominant:
         return tuple(dict.fromkeys(dominant)), "dominance"

@@ -21,7 +21,7 @@ from matrix_video.backbones.fingerprint import Fingerprint
 from matrix_video.services.files import write_json
 from matrix_video.services.records import read_record
 
-Basis = Literal["dominance", "influence", "binding"]
+Basis = Literal["dominance", "influence", "binding", "none"]
 
 
 class _Record(BaseModel):
@@ -81,6 +81,12 @@ class GroupEvidence(_Record):
     stability: Stability | None = None
     """Agreement of random halves of the samples about ``order``; None where it was not measured."""
 
+    def rank(self, layer: int) -> str:
+        """The layer's place in this group, in words."""
+        if layer in self.dominant:
+            return "dominant"
+        return "influential" if layer in self.influential else ""
+
 
 class LayerSinks(_Record):
     """Where one layer's attention goes, mean over samples and noise levels."""
@@ -117,6 +123,10 @@ class LayerChoice(_Record):
     v2t: tuple[int, ...]
     v2v: tuple[int, ...]
     evidence: Evidence
+
+    def layers(self, kind: Kind) -> tuple[int, ...]:
+        """Those chosen of one kind."""
+        return self.v2t if kind == "v2t" else self.v2v
 
 
 def write_choice(path: Path, choice: LayerChoice) -> None:

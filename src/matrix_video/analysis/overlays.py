@@ -30,8 +30,10 @@ from matrix_video.data.grid import TokenGrid
 from matrix_video.data.video import write_video
 from matrix_video.services.files import write_atomic
 
-FULL: Final = 3.0
-"""Log-lift at which the colour is strongest: twenty times chance."""
+FULL: Final = (0.1, 3.0)
+"""Least and greatest log-lift at which the colour is strongest. Between them it is strongest at the
+peak of the map itself: maps over text are ten times flatter than those over video, and would show
+no colour on one scale with them (our choice)."""
 GIF_WIDTH: Final = 960
 """Most pixels across in a GIF, whose size grows with every one."""
 _STRONGEST = 0.8
@@ -50,19 +52,26 @@ def overlay_video(
     """Panels side by side, one a phrase, for each pixel frame: uint8 [T,H',W',3], sizes even.
 
     A map is drawn in its phrase's colour where it lies above chance *within its frame* (as it is
-    scored: frame by frame), strongest from `FULL` on. ``masks_RFhw`` outlines the target on the
-    token grid in the same colour. A pixel frame takes the map of the token frame that holds it; a
-    token frame that holds none is not shown.
+    scored: frame by frame), strongest at its own peak (see `FULL`), which stands before its label
+    as a multiple of chance. ``masks_RFhw`` outlines the target on the token grid in that colour. A
+    pixel frame takes the map of the token frame that holds it; a token frame that holds none is
+    not shown.
     """
     count, height, width, _ = frames_THWC.shape
     if len(labels) != len(maps_RFhw) or maps_RFhw.shape[1:] != grid.shape:
         raise ValueError(f"{len(labels)} labels and maps {maps_RFhw.shape} on {grid.shape}")
     scale = max(1, math.ceil(_PANEL / width))
     size = (height * scale, width * scale)
-    alpha_RFHW = _alpha(maps_RFhw, size)
+    lift_RFhw = _log_lift(maps_RFhw)
+    peak_R = lift_RFhw.amax(dim=(-3, -2, -1))
+    strength_RFhw = (lift_RFhw / peak_R.clamp(*FULL)[:, None, None, None]).clamp(max=1.0)
+    alpha_RFHW = (_STRONGEST * _resized(strength_RFhw, size)).numpy()
     outlines = None if masks_RFhw is None else _outlines(masks_RFhw, size)
     token_frame = {t: k for k, group in enumerate(grid.frames) for t in group}
-    bars = [_label(label, phrase_colour(r), size[1]) for r, label in enumerate(labels)]
+    bars = [
+        _label(f"{math.exp(peak_R[r]):.1f}× {label}", phrase_colour(r), size[1])
+        for r, label in enumerate(labels)
+    ]
     pictures: list[NDArray[np.uint8]] = []
     for t in range(count):
         plain_HWC = np.kron(frames_THWC[t], np.ones((scale, scale, 1), dtype=np.uint8))
@@ -139,14 +148,16 @@ def _gif(video_THWC: NDArray[np.uint8], strip: Image.Image, fps: float) -> bytes
     return found.getvalue()
 
 
-def _alpha(maps_RFhw: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Opacity [R,F,H,W] in [0, `_STRONGEST`] from the lift within each frame."""
+def _log_lift(maps_RFhw: NDArray[np.float64]) -> torch.Tensor:
+    """Logarithm of each value over the mean of its frame; 0 below that mean."""
     maps = torch.from_numpy(np.ascontiguousarray(maps_RFhw)).float()
     mean = maps.mean(dim=(-2, -1), keepdim=True)
     lift = torch.where(mean > 0, maps / mean.clamp_min(torch.finfo(maps.dtype).tiny), 1.0)
-    strength = (lift.clamp_min(1.0).log() / FULL).clamp(max=1.0)
-    fine = F.interpolate(strength, size=size, mode="bilinear", align_corners=False)
-    return (_STRONGEST * fine).numpy()
+    return lift.clamp_min(1.0).log()
+
+
+def _resized(values_RFhw: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    return F.interpolate(values_RFhw, size=size, mode="bilinear", align_corners=False)
 
 
 def _outlines(

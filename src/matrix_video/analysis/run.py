@@ -188,14 +188,15 @@ def draw_overlays(
     clip = data[index]
     grid = backbone.clip_grid(clip)
     targets = clip_targets(backbone, clip, grid, probe.mentions)
-    chosen: Mapping[Kind, int] = {"v2t": choice.v2t[0], "v2v": choice.v2v[0]}
+    chosen: Mapping[Kind, int] = {
+        kind: layers[0] for kind in KINDS if (layers := choice.layers(kind))
+    }
     whole = replace(probe, per_head=False, layers_at_once=None)  # two layers at most
     found = list(level_maps(backbone, clip, targets, whole, sorted(set(chosen.values()))))
     masks = np.stack([target.own.mask_Fhw.numpy() for target in targets])
     caption = Caption(clip.sample.caption, tuple(t.phrase.spans for t in targets))
     paths: list[Path] = []
-    for kind in KINDS:
-        layer = chosen[kind]
+    for kind, layer in chosen.items():
         maps_PRFhw = torch.cat([part.maps[layer, kind] for part in found])
         maps_RFhw = maps_PRFhw.double().mean(dim=0).numpy()
         labels = [

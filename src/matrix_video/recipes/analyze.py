@@ -41,21 +41,26 @@ def run(config: AnalyzeConfig) -> int:
 
 
 def show(choice: LayerChoice, console: Console) -> None:
-    """Print the rankings, the choice and the warnings."""
-    table = Table("maps", "words", "influential", "AAS", "log-lift", "dominant", title="Layers")
+    """Print each chosen layer with its own figures, on what the choice rests, and the warnings."""
+    from matrix_video.analysis.caveats import basis_text
+    from matrix_video.analysis.records import KINDS
+
+    table = Table("maps", "layer", "words", "AAS", "log-lift", "binding", "rank", title="Layers")
     for group in choice.evidence.groups:
-        best = group.layers[group.influential[0]]
-        table.add_row(
-            group.kind,
-            group.words,
-            " ".join(map(str, group.influential)),
-            f"{best.aas:.3f}",
-            f"{best.log_lift:+.2f}",
-            " ".join(map(str, group.dominant)) or ("none" if group.contrasts else "not measured"),
-        )
+        for layer in choice.layers(group.kind):
+            own = group.layers[layer]
+            table.add_row(
+                group.kind,
+                str(layer),
+                group.words,
+                f"{own.aas:.3f}",
+                f"{own.log_lift:+.2f}",
+                "-" if own.binding is None else f"{own.binding:+.2f}",
+                group.rank(layer),
+            )
     console.print(table)
-    for kind, basis in choice.evidence.basis.items():
-        layers = " ".join(map(str, choice.v2t if kind == "v2t" else choice.v2v))
-        say(console, f"{kind}: layers {layers} (by {basis})")
+    for kind in KINDS:
+        listed = " ".join(map(str, choice.layers(kind))) or "none"
+        say(console, f"{kind}: layers {listed} ({basis_text(choice.evidence, kind)})")
     for warning in choice.evidence.warnings:
         say(console, f"note: {warning}")

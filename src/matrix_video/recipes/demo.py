@@ -7,21 +7,31 @@ render → generate and label base clips → analyze → train LoRA, and LoRA wi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.table import Table
 
+from matrix_video.data.tracks import State
 from matrix_video.services.console import make_console, say
+from matrix_video.services.errors import MatrixError
 from matrix_video.services.run import RunFolder
 
 if TYPE_CHECKING:
+    from matrix_video.attention.site import Kind
     from matrix_video.backbones.base import Backbone
+    from matrix_video.data.tracks import MaskTrack
+    from matrix_video.training.config import TrainConfig
     from matrix_video.world.splits import Split
+
+_TRACKED: Final = ("base-analysis", "tracked")
+"""Within ``scores``: the base's videos with the tracks that the judge followed."""
+LOSSES: Final[dict[str, Kind]] = {"sga": "v2t", "spa": "v2v"}
+"""The maps that each loss aligns."""
 
 
 class DemoCommand(BaseModel):
@@ -124,9 +134,38 @@ class _Demo:
                 write_split(self.path("data", split), clips, config.seed, split, advance)
 
     def label(self) -> None:
-        """The base generates clips; the judge scores and tracks them."""
+        """The base generates clips; the judge scores and tracks them.
+
+        Instances that the judge lost are counted; their maps count as far as it saw them. Raises
+        `MatrixError` where it lost all of them.
+        """
+        from matrix_video.data.dataset import Dataset
+
         self._generate("base-analysis", "analysis", adapter=None)
         self._evaluate("base-analysis", "analysis", tracked=True)
+        asked, tracked = self.path("data", "analysis"), self.path("scores", *_TRACKED)
+        judged = Dataset(tracked)
+        followed = {s.id: _seen(judged.tracks(i)) for i, s in enumerate(judged.samples)}
+        lost = {
+            sample.id: [i for i in sample.instances if i.id not in followed.get(sample.id, ())]
+            for sample in Dataset(asked).samples
+        }
+        told = [f"{clip}: {i.id} {i.phrase}" for clip, found in lost.items() for i in found]
+        if told:
+            say(
+                self.console,
+                f"the oracle judge lost {len(told)} instances in {sum(map(bool, lost.values()))} "
+                f"of {len(lost)} videos right after the first frame "
+                f"({'; '.join(told[:3])}{'; …' if len(told) > 3 else ''})",
+            )
+        if not any(followed.values()):
+            raise MatrixError(
+                "the oracle judge lost every instance of every video that the base generated, so "
+                "there is nothing to measure attention on",
+                remedy="Use a pipeline that was trained on tiny world, or more --sampling-steps, "
+                "in another --out",
+                file=tracked,
+            )
 
     def analyze(self) -> None:
         """Which layers follow the instances, and which of them separate success from failure."""
@@ -138,7 +177,7 @@ class _Demo:
 
         settings = AnalyzeConfig(
             model=self.config.model,
-            data=self.path("scores", "base-analysis", "tracked"),
+            data=self.path("scores", *_TRACKED),
             out=self.path("analysis"),
             labels=self.path("scores", "base-analysis", "scores.json"),
             overlays=0,
@@ -158,22 +197,33 @@ class _Demo:
 
     def train(self, name: str, *, aligned: bool) -> None:
         """LoRA and the id map; ``aligned`` adds SGA and SPA, and nothing else."""
-        from matrix_video.recipes.tiny import tiny_training
         from matrix_video.training.run import train
 
-        train(
-            tiny_training(
-                data=self.path("data", "train"),
-                out=self.path("training", name),
-                layers=self.path("analysis", "layers.json"),
-                model=self.config.model,
-                steps=self.config.train_steps,
-                seed=self.config.seed,
-                cache=self.path("training", "cache"),  # both trainings see the same clips
-                aligned=aligned,
-            ),
-            self.backbone.pipe,
-        )
+        train(self.training(name, aligned=aligned), self.backbone.pipe)
+
+    def training(self, name: str, *, aligned: bool) -> TrainConfig:
+        """Settings of a training; a loss for whose maps the analysis found no layer is left out."""
+        from matrix_video.analysis.layers import read_choice
+        from matrix_video.recipes.tiny import tiny_training
+
+        layers = self.path("analysis", "layers.json")
+        choice = read_choice(layers)
+        off = {loss: 0.0 for loss, kind in LOSSES.items() if not choice.layers(kind)}
+        if off and aligned:
+            say(
+                self.console,
+                f"{name}: no layer was found for {' and '.join(off).upper()}, so it is off",
+            )
+        return tiny_training(
+            data=self.path("data", "train"),
+            out=self.path("training", name),
+            layers=layers,
+            model=self.config.model,
+            steps=self.config.train_steps,
+            seed=self.config.seed,
+            cache=self.path("training", "cache"),  # both trainings see the same clips
+            aligned=aligned,
+        ).model_copy(update=off)
 
     def generate(self) -> None:
         for name, adapter in (("base", None), ("lora", "lora"), ("matrix", "matrix")):
@@ -268,3 +318,8 @@ class _Demo:
         table.add_row("all", f"{total:.1f}")
         self.console.print(table)
         say(self.console, f"page: {self.path('report', 'index.html')}")
+
+
+def _seen(tracks: Mapping[str, MaskTrack]) -> set[str]:
+    """Instances that are visible in some frame after the first, which is given."""
+    return {name for name, track in tracks.items() if State.VISIBLE in track.states[1:]}
