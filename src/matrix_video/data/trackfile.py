@@ -62,13 +62,18 @@ def write_tracks(
     path: Path, tracks: Mapping[str, MaskTrack], size: tuple[int, int], num_frames: int
 ) -> None:
     """Write atomically; ``ValueError`` where a track has another size or length."""
+    write_atomic(path, render_tracks(tracks, size, num_frames))
+
+
+def render_tracks(tracks: Mapping[str, MaskTrack], size: tuple[int, int], num_frames: int) -> str:
+    """The file's text; errors as ``write_tracks``."""
     file = TrackFile(size, num_frames, dict(tracks))
     value = {
         "size": list(size),
         "num_frames": num_frames,
         "instances": {name: track.to_json() for name, track in file.tracks.items()},
     }
-    write_atomic(path, json.dumps(value, separators=(",", ":")) + "\n")
+    return json.dumps(value, separators=(",", ":")) + "\n"
 
 
 def read_tracks(path: Path) -> TrackFile:

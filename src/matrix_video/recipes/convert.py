@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,26 +16,37 @@ from matrix_video.services.console import make_console, say
 class ConvertCommand:
     """Convert a data set between our layout and the authors'; the source is recognised.
 
-    Both ways keep mask pixels, palettes, prompts, file names and video bytes exactly.
+    Both ways keep mask pictures, prompts, file names and videos exactly. A clip that cannot be
+    converted is left out and told. Stopped? Give the same command again: it goes on.
     """
 
     source: tyro.conf.Positional[Path]
     """Folder to read, in either layout."""
     target: tyro.conf.Positional[Path]
-    """Folder to write; must not exist, or be empty. It appears when it is complete."""
+    """Folder to write; must not exist, or be empty. It is complete when its metadata is there."""
     to: Literal["matrix", "authors"] | None = None
     """Layout of the target; None: the one that the source is not in."""
 
 
 def run(config: ConvertCommand) -> int:
-    from matrix_video.data.convert import convert
+    from matrix_video.data.convert import LEFT_OUT, convert
 
     summary = convert(config.source, config.target, config.to)
     lines = [
-        f"{config.target}: {summary.clips} clips and {summary.masks} mask images, "
-        f"layout {summary.to}",
-        *(f"carried along: {name}" for name in summary.extra),
-        *(f"note: {note}" for note in summary.notes),
+        f"{config.target}: {summary.clips} clips and {summary.masks} mask pictures",
+        *_some("carried along: ", summary.extra),
+        *_some("note: ", summary.notes),
+        *_some("left out: ", [f"{name}: {reason}" for name, reason in summary.left_out]),
     ]
+    if summary.left_out:
+        lines.append(
+            f"{len(summary.left_out)} clips were left out, see {config.target / LEFT_OUT}. Mend "
+            "them and give the same command again to add them."
+        )
     say(make_console(), "\n".join(lines))
     return 0
+
+
+def _some(start: str, told: Sequence[str], most: int = 20) -> list[str]:
+    more = [f"{start}{len(told) - most} more"] if len(told) > most else []
+    return [start + one for one in told[:most]] + more

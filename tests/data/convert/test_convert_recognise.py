@@ -40,7 +40,8 @@ def test_neither(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"{tmp_path}: the folder is in no layout that is known: looked for metadata.jsonl "
         "(matrix), and for mask_annotation/ or metadata.csv, metadata.json, metadata.jsonl with "
-        "'video' and 'prompt' (authors). Give the folder that holds these files."
+        "'video' and 'prompt' (authors). Give the folder that holds these files; for videos with "
+        "masks of your own, add --from masks."
     )
 
 
@@ -70,7 +71,9 @@ def test_rendered_tables_are_read_back(tmp_path: Path, kind: str) -> None:
         ("metadata.json", "[3]", r"row 0: expected an object with 'video' and 'prompt'"),
         ("metadata.json", '[{"video": "a"}]', r"row 0: prompt: expected text, found None"),
         ("metadata.jsonl", '\n{"video": 1}', r"line 2: video: expected text, found 1"),
-        ("metadata.jsonl", "\n{", r"line 2: this is not a line of JSON"),
+        ("metadata.json", "[" * 100_000, r"this is not valid JSON"),
+        ("metadata.jsonl", '{"video": "a", "prompt": "\\ud800"}', r"line 1: it holds half a char"),
+        ("metadata.jsonl", "\n{", r"line 2: this is not valid JSON"),
         ("metadata.csv", "", r"line 1: expected one column 'video' among the columns \[\]"),
         ("metadata.csv", "video,prompt,video\n", r"expected one column 'video'"),
         ("metadata.csv", "video,prompt,x,x\n", r"two columns have the same name"),

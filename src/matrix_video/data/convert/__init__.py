@@ -1,4 +1,4 @@
-"""``matrix convert``: between our folder layout and the authors', both ways without loss.
+"""``matrix convert``: from other layouts into ours, and between ours and the authors' without loss.
 
 The authors' layout (their released code)::
 
@@ -7,16 +7,58 @@ The authors' layout (their released code)::
     mask_annotation/000001/merged/000.png        one colour an id
     metadata.csv | .json | .jsonl                video,prompt; prompts carry the ids inline
 
-What one layout cannot hold goes into a sidecar that the other's tools ignore:
+What one layout cannot hold lies beside the data, where the other's tools do not look:
 
-    authors.json, authors/     in ours: metadata file, prompts, PNG modes and palettes, overlaps
+    authors/                   in ours: their metadata, mask folders as archives, other files
     matrix.jsonl, matrix/      in theirs: spans, interactions, scores, names, other files
 
-Only what differs from the defaults is put there, so a data set that goes there and back is the
-same files again.
+A data set that goes there and back is the same files again; a mask that was edited on the way is
+drawn anew. run.py converts clip by clip, from_authors.py, to_authors.py and from_masks.py are its
+directions.
 """
 
-from matrix_video.data.convert.recognise import Layout, recognise
-from matrix_video.data.convert.run import ConvertSummary, convert
+from __future__ import annotations
 
-__all__ = ["ConvertSummary", "Layout", "convert", "recognise"]
+from pathlib import Path
+
+from matrix_video.data.convert.from_authors import FromAuthors
+from matrix_video.data.convert.recognise import TABLES, Layout, recognise
+from matrix_video.data.convert.run import LEFT_OUT, STORE, ConvertSummary, reading, run
+from matrix_video.data.convert.to_authors import ToAuthors
+from matrix_video.data.metadata import JOURNAL
+from matrix_video.services.errors import MatrixError
+
+__all__ = ["LEFT_OUT", "ConvertSummary", "Layout", "convert", "recognise"]
+
+
+def convert(source: Path, target: Path, to: Layout | None = None) -> ConvertSummary:
+    """Convert a data set into the other layout (or into ``to``, which must be the other).
+
+    A clip that cannot be converted is left out and told. A stopped run goes on when it is called
+    again. Raises ``MatrixError`` where the source is in neither layout or already in ``to``, where
+    the target holds something else, and where no clip can be converted.
+    """
+    whole = any((source / name).is_file() for name in TABLES)
+    left = [n for n in (JOURNAL, STORE) if (source / n).is_file() and (n == JOURNAL or not whole)]
+    if left:
+        raise MatrixError(
+            f"the data set is unfinished: it still has {left[0]}",
+            remedy="Give the command that writes it again; it goes on where it stopped",
+            file=source,
+        )
+    origin = recognise(source)
+    if origin == to:
+        raise MatrixError(
+            f"the data set is in the layout {to!r} already",
+            remedy="Copy the folder, or ask for the other layout",
+            file=source,
+        )
+    if target.resolve().is_relative_to(source.resolve()):
+        raise MatrixError(
+            f"the target {target} lies inside the source",
+            remedy="Give a folder outside of it",
+            file=source,
+        )
+    with reading(source):
+        made = (FromAuthors if origin == "authors" else ToAuthors)(source, target)
+    return run(made, target)

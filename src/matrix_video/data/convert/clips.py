@@ -1,102 +1,71 @@
-"""Rows of the authors' metadata ↔ samples, as far as a row and its mask folders determine them."""
+"""Names, samples and files of single clips, as far as the directions share them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
+from matrix_video.data.convert.kept import walk
 from matrix_video.data.convert.prompts import derive_instances, read_prompt
 from matrix_video.data.convert.recognise import VIDEOS
+from matrix_video.data.paths import inside
 from matrix_video.data.sample import Instance, Interaction, Sample
+from matrix_video.data.trackfile import render_tracks
+from matrix_video.data.tracks import MaskTrack
+from matrix_video.data.video import VideoInfo
 
 
-@dataclass(frozen=True)
-class Row:
-    """``path``: the video below the data set's root; ``ids``: those that have a mask folder."""
+class Names:
+    """Paths that are given out: none twice, and none below another."""
 
-    path: PurePosixPath
-    prompt: str
-    ids: tuple[str, ...]
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+        self._folders: set[str] = set()
+
+    def fits(self, name: str) -> bool:
+        above = (str(parent) for parent in PurePosixPath(name).parents)
+        free = name not in self._taken and name not in self._folders
+        return free and self._taken.isdisjoint(above)
+
+    def take(self, name: str) -> None:
+        self._taken.add(name)
+        self._folders.update(str(parent) for parent in PurePosixPath(name).parents)
+
+    def free(self, name: str, tail: str = "") -> str:
+        """The name, or the first with a number behind it, that fits."""
+        options = (name + (f"-{n}" if n > 1 else "") + tail for n in count(1))
+        return next(option for option in options if self.fits(option))
 
 
-def stem(path: PurePosixPath) -> str:
+class ClipNames:
+    """Ids and file names of samples, given in the order of the clips."""
+
+    def __init__(self) -> None:
+        self._ids, self._files = Names(), Names()
+
+    def fit(self, name: str, file_name: str) -> bool:
+        return self._ids.fits(name) and self._files.fits(file_name)
+
+    def take(self, name: str, file_name: str) -> None:
+        self._ids.take(name)
+        self._files.take(file_name)
+
+    def derive(self, path: str) -> tuple[str, str]:
+        """Of a video below the root: its name with other characters than letters, digits, ``.``,
+        ``_`` and ``-`` replaced, and its path; numbered where they are taken."""
+        plain = re.sub(r"[^A-Za-z0-9._-]+", "-", stem(path)).lstrip("._-")[:180] or "clip"
+        tail = PurePosixPath(path).suffix
+        return self._ids.free(plain), self._files.free(path.removesuffix(tail), tail)
+
+
+def stem(path: str) -> str:
     """Name of the mask folder of a video: its path below ``videos`` without the suffix."""
-    below = path.relative_to(VIDEOS) if path.parts[0] == VIDEOS and len(path.parts) > 1 else path
+    whole = PurePosixPath(path)
+    below = whole.relative_to(VIDEOS) if whole.parts[0] == VIDEOS and whole.name != path else whole
     return str(below.with_suffix(""))
-
-
-def derive_samples(rows: Sequence[Row], known: Mapping[int, Sample]) -> list[Sample]:
-    """A sample for every row: the ``known`` ones (by row), the others from the row alone.
-
-    Ids are the video's name with other characters than letters, digits, ``.``, ``_`` and ``-``
-    replaced; a second row of the same video gets an id and a file name of its own.
-    """
-    ids = {sample.id for sample in known.values()}
-    files = {sample.file_name for sample in known.values()}
-    made: list[Sample] = []
-    for index, row in enumerate(rows):
-        if index in known:
-            made.append(known[index])
-            continue
-        plain = re.sub(r"[^A-Za-z0-9._-]+", "-", stem(row.path)).lstrip("._-") or "clip"
-        name = _free(plain, "", ids)
-        tail = row.path.suffix
-        file_name = _free(str(row.path)[: len(str(row.path)) - len(tail)], tail, files)
-        ids.add(name)
-        files.add(file_name)
-        tagged = read_prompt(row.prompt)
-        made.append(
-            Sample(
-                id=name,
-                file_name=file_name,
-                caption=tagged.caption,
-                instances=derive_instances(tagged, row.ids),
-            )
-        )
-    return made
-
-
-def adopt(old: Sample, old_prompt: str, row: Row) -> Sample:
-    """The sample that we had, brought up to date with a row that was edited since.
-
-    Ids with new mask folders are added. With another prompt the caption and the mentions are read
-    anew and verbs lose their spans; classes, phrases and interactions stay.
-    """
-    tagged = read_prompt(row.prompt)
-    derived = {instance.id: instance for instance in derive_instances(tagged, row.ids)}
-    had = {instance.id for instance in old.instances}
-    same = row.prompt == old_prompt  # then what it says that we have not is no id of ours
-    new = tuple(
-        instance
-        for name, instance in derived.items()
-        if name not in had and (name in row.ids or not same)
-    )
-    if same:
-        return old.model_copy(update={"instances": old.instances + new}) if new else old
-    instances = tuple(
-        Instance(
-            id=instance.id,
-            noun=instance.noun,
-            phrase=instance.phrase,
-            mentions=derived[instance.id].mentions if instance.id in derived else (),
-            noun_spans=derived[instance.id].noun_spans if instance.id in derived else (),
-        )
-        for instance in old.instances
-    )
-    interactions = tuple(
-        Interaction.model_validate(interaction.model_dump() | {"verb_span": None})
-        for interaction in old.interactions
-    )
-    return old.model_copy(
-        update={
-            "caption": tagged.caption,
-            "instances": instances + new,
-            "interactions": interactions,
-        }
-    )
 
 
 def video_field(sample: Sample) -> str:
@@ -107,7 +76,70 @@ def video_field(sample: Sample) -> str:
     return sample.id + path.suffix
 
 
-def _free(name: str, tail: str, taken: set[str]) -> str:
-    if name + tail not in taken:
-        return name + tail
-    return next(made for number in count(2) if (made := f"{name}-{number}{tail}") not in taken)
+def adopt(old: Sample, edited: bool, prompt: str, ids: Iterable[str]) -> Sample:
+    """The sample that we had, with the ids that have new mask folders, and its prompt where that
+    was edited since: caption and mentions are read anew then, verbs lose their spans; classes,
+    phrases and interactions stay."""
+    tagged = read_prompt(prompt)
+    ids = tuple(ids)
+    derived = {instance.id: instance for instance in derive_instances(tagged, ids)}
+    had = {instance.id for instance in old.instances}
+    new = tuple(one for one in derived.values() if one.id not in had and (one.id in ids or edited))
+    if not edited:
+        return old.model_copy(update={"instances": old.instances + new}) if new else old
+    instances = tuple(
+        Instance(
+            id=one.id,
+            noun=one.noun,
+            phrase=one.phrase,
+            mentions=derived[one.id].mentions if one.id in derived else (),
+            noun_spans=derived[one.id].noun_spans if one.id in derived else (),
+        )
+        for one in old.instances
+    )
+    interactions = tuple(
+        Interaction.model_validate(one.model_dump() | {"verb_span": None})
+        for one in old.interactions
+    )
+    changed = {
+        "caption": tagged.caption,
+        "instances": instances + new,
+        "interactions": interactions,
+    }
+    return old.model_copy(update=changed)
+
+
+def write_ours(
+    target: Path, sample: Sample, video: Path, info: VideoInfo, tracks: Mapping[str, MaskTrack]
+) -> str:
+    """A clip of our layout, without its line in the metadata; returns its track file's text."""
+    text = render_tracks(tracks, (info.height, info.width), len(info.times))
+    copy(video, target, sample.file_name)
+    path = inside(target, f"tracks/{sample.id}.json")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return text
+
+
+def copy(source: Path, target: Path, name: str) -> None:
+    """A file to its place in the target. It may stay torn when we are killed: nothing reads the
+    target before it is finished."""
+    goal = inside(target, name)
+    goal.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, goal)
+
+
+def others(source: Path, claimed: set[str]) -> Iterator[str]:
+    """Files below a data set's root that are no clip's; what is claimed, with all below it, and
+    empty folders are left out."""
+    found = walk(source, "", lambda name: name in claimed)
+    return (name for name in found if not name.endswith("/"))
+
+
+def copy_other(source: Path, name: str, target: Path, goal: str, made: set[str]) -> str | None:
+    """Copy a file that is no clip's; a note where its place, or one above it, is in ``made``."""
+    places = (goal, *(str(parent) for parent in PurePosixPath(goal).parents))
+    if not made.isdisjoint(places):
+        return f"{name} was not copied: a file made from the data itself has its name"
+    copy(source / name, target, goal)
+    return None

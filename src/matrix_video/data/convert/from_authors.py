@@ -2,267 +2,306 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
-from matrix_video.data.convert.clips import Row, adopt, derive_samples, stem, video_field
-from matrix_video.data.convert.files import Kept, copy_file, others
-from matrix_video.data.convert.merged import default_plan, fit_plan
-from matrix_video.data.convert.png import DEFAULT_FORM, Look, Png, fit_forms, look, read_png
-from matrix_video.data.convert.prompts import id_number, write_prompt
-from matrix_video.data.convert.recognise import MASKS, VIDEOS
-from matrix_video.data.convert.sidecar import (
-    AUTHORS_FILE,
-    AUTHORS_FOLDER,
-    KEPT,
-    MATRIX_FILE,
-    MATRIX_FOLDER,
-    MERGED,
-    AuthorsSidecar,
-    ClipEntry,
-    ClipPlan,
-    IdPlan,
-    MergedPlan,
-    kept_path,
-    plan_path,
-    read_matrix_lines,
-    write_record,
+from matrix_video.data.convert.clips import (
+    ClipNames,
+    adopt,
+    copy,
+    copy_other,
+    others,
+    stem,
+    video_field,
+    write_ours,
 )
+from matrix_video.data.convert.kept import (
+    Facts,
+    Files,
+    MatrixLine,
+    digest,
+    facts_paths,
+    read_lines,
+    walk,
+    write_facts,
+)
+from matrix_video.data.convert.png import check_picture, read_mask
+from matrix_video.data.convert.prompts import (
+    derive_instances,
+    id_number,
+    read_prompt,
+    write_prompt,
+)
+from matrix_video.data.convert.recognise import (
+    AUTHORS,
+    MASKS,
+    MATRIX,
+    MATRIX_LINES,
+    MERGED,
+    VIDEOS,
+)
+from matrix_video.data.convert.run import OWN, Made
 from matrix_video.data.convert.table import COLUMNS, Table, find_table, read_table, render_table
-from matrix_video.data.dataset import DatasetWriter
+from matrix_video.data.metadata import FILE_NAME, JOURNAL, dump_line
+from matrix_video.data.paths import VideoPath, inside
 from matrix_video.data.sample import Sample
 from matrix_video.data.tracks import MaskTrack
 from matrix_video.data.video import VideoInfo, probe_video
 from matrix_video.services.errors import MatrixError
-from matrix_video.services.progress import progress
+from matrix_video.services.files import sha256_file, sha256_text, write_atomic
 
-_FOLDER = re.compile(r"<(id[1-9][0-9]*)>|(id[1-9][0-9]*)")
-_FRAME = re.compile(r"([0-9]+)\.png")
+_FOLDER = re.compile(r"<(id[1-9][0-9]{0,8})>|(id[1-9][0-9]{0,8})")
+_FRAME = re.compile(r"([0-9]{1,9})\.png")
+_PATH: TypeAdapter[str] = TypeAdapter(VideoPath)
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Clip:
-    """One row with what lies on disk for it."""
+    """A row, the names that its clip gets, and what ``matrix.jsonl`` says of it."""
 
-    index: int
-    value: str
-    row: Row
-    masks: Path | None
-    folders: dict[str, Path]
-    merged: Path | None
+    path: str | None
+    id: str
+    file_name: str
+    line: MatrixLine | None
 
 
-@dataclass
-class _Masks:
-    tracks: dict[str, MaskTrack] = field(default_factory=dict[str, MaskTrack])
-    plan: ClipPlan = field(default_factory=ClipPlan)
-    kept: list[tuple[Path, str]] = field(default_factory=list[tuple[Path, str]])
-    """PNGs to keep whole: the file, and the folder that it goes to."""
-    files: list[Path] = field(default_factory=list[Path])
-    """Every PNG that was read."""
+class FromAuthors:
+    """A ``Direction``; ``MatrixError`` where the metadata cannot be read."""
 
-
-def from_authors(source: Path, target: Path) -> Kept:
-    """Write ``target`` in our layout. ``MatrixError`` names the file, line or frame at fault."""
-    path = find_table(source)
-    table = read_table(path)
-    clips = [_locate(source, path, index, row) for index, row in enumerate(table.rows)]
-    kept = Kept()
-    samples = _samples(source, clips, kept)
-    entries: dict[str, ClipEntry] = {}
-    deviates = path.name != "metadata.csv" or path.read_bytes() != render_table(_plain(table))
-    claimed = {path, source / MATRIX_FILE}
-    order = [sample.id for sample in samples]
-    with progress("convert", len(clips)) as advance, DatasetWriter(target, order) as writer:
-        for clip, sample in zip(clips, samples, strict=True):
-            video = source / clip.row.path
-            info = probe_video(video)
-            masks = _read_masks(clip, info)
-            writer.add_file(sample, video, masks.tracks)
-            _store_plan(target, sample, masks)
-            claimed |= {video, *masks.files}
-            entry, usual = _entry(clip, sample, masks.tracks)
-            entries[sample.id] = entry
-            deviates |= not usual or masks.plan != ClipPlan()
-            kept.notes += [
-                f"{clip.value}: the prompt names {instance.id}, which has no masks"
-                for instance in sample.instances
-                if instance.mentions and instance.id not in masks.tracks
-            ]
-            kept.clips += 1
-            kept.masks += len(masks.files)
-            advance(1)
-    for file in others(source, claimed):
-        relative = file.relative_to(source)
-        if relative.parts[0] == MATRIX_FOLDER:
-            copy_file(file, target / relative.relative_to(MATRIX_FOLDER), kept)
-        else:
-            copy_file(file, target / AUTHORS_FOLDER / "extra" / relative, kept)
-            kept.extra.append(str(relative))
-            deviates = True
-    if deviates:
-        copy_file(path, target / AUTHORS_FOLDER / path.name, kept)
-        write_record(target / AUTHORS_FILE, AuthorsSidecar(metadata=path.name, clips=entries))
-    return kept
-
-
-def _plain(table: Table) -> Table:
-    """The table as it would be written for data of our own."""
-    rows = tuple({column: row[column] for column in COLUMNS} for row in table.rows)
-    return Table("csv", COLUMNS, rows)
-
-
-def _locate(source: Path, path: Path, index: int, row: Mapping[str, Any]) -> _Clip:
-    value = row["video"]
-    stated = PurePosixPath(value)
-    if not stated.parts or stated.is_absolute() or ".." in stated.parts:
-        raise MatrixError(
-            f"{value!r} is no path below {VIDEOS}/",
-            remedy="Name a video of this data set, such as '000001.mp4'",
-            file=path,
-            field=f"row {index}: video",
+    def __init__(self, source: Path, target: Path) -> None:
+        self.source, self.target = source, target
+        self.table_path = find_table(source)
+        self.table = read_table(inside(source, self.table_path.name))
+        lines = read_lines(source)
+        self.contents = sha256_text(
+            sha256_file(self.table_path),
+            *(line.model_dump_json() for line in lines),
+            str(source.resolve()),
         )
-    video = next((p for p in (VIDEOS / stated, stated) if (source / p).is_file()), None)
-    if video is None:
-        raise MatrixError(
-            f"there is no video {value!r}: looked for {VIDEOS / stated} and {stated}",
-            remedy="Restore the video, or remove the row",
-            file=path,
-            field=f"row {index}: video",
-        )
-    folder = source / MASKS / stem(video)
-    folders: dict[str, Path] = {}
-    for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
-        match = _FOLDER.fullmatch(entry.name)
-        if match is None or not entry.is_dir():
-            continue
-        name = match.group(1) or match.group(2)
-        if name in folders:
-            raise MatrixError(
-                f"{name} has two mask folders, {folders[name].name!r} and {entry.name!r}",
-                remedy="Keep one of them",
-                file=folder,
-            )
-        folders[name] = entry
-    merged = folder / MERGED
-    return _Clip(
-        index,
-        value,
-        Row(video, row["prompt"], tuple(sorted(folders, key=id_number))),
-        folder if folder.is_dir() else None,
-        folders,
-        merged if merged.is_dir() else None,
-    )
+        self.names = [row["video"] for row in self.table.rows]
+        self.notes: list[str] = []
+        paths = [self._find(value) for value in self.names]
+        known = self._match(lines)
+        given = ClipNames()
+        self.clips: list[_Clip] = []
+        for index, path in enumerate(paths):
+            line = known.get(index)
+            names = given.derive(path or f"{VIDEOS}/row-{index}.mp4")
+            if line is not None and given.fit(line.sample.id, line.sample.file_name):
+                names = line.sample.id, line.sample.file_name
+            given.take(*names)
+            self.clips.append(_Clip(path, *names, line))
+        self.stems = {stem(path) for path in paths if path is not None}
 
-
-def _samples(source: Path, clips: list[_Clip], kept: Kept) -> list[Sample]:
-    """From the rows, or from what we had ourselves put into ``matrix.jsonl``."""
-    lines: dict[str, list[tuple[str, Sample]]] = defaultdict(list)
-    for line in read_matrix_lines(source):
-        lines[line.video].append((line.prompt, line.sample))
-    known: dict[int, Sample] = {}
-    for exact in (True, False):  # rows whose prompt was edited take what the others leave
-        for clip in clips:
-            left = lines[clip.value]
-            same = [pair for pair in left if pair[0] == clip.row.prompt or not exact]
-            if clip.index in known or not same:
+    def _find(self, value: str) -> str | None:
+        """The video's path below the root; None where ``make`` is to say why there is none."""
+        for path in (f"{VIDEOS}/{value}", value):
+            try:
+                if (self.source / _PATH.validate_python(path)).is_file():
+                    return path
+            except (ValidationError, OSError):
                 continue
-            left.remove(same[0])
-            prompt, old = same[0]
-            known[clip.index] = adopt(old, prompt, clip.row)
-            if not exact:
-                kept.notes.append(
-                    f"{clip.value}: the prompt was edited, so its mentions were read anew and "
-                    "its verbs have no spans"
+        return None
+
+    def _match(self, lines: list[MatrixLine]) -> dict[int, MatrixLine]:
+        left: dict[str, list[MatrixLine]] = defaultdict(list)
+        for line in lines:
+            left[line.video].append(line)
+        known: dict[int, MatrixLine] = {}
+        for exact in (True, False):  # rows whose prompt was edited take what the others leave
+            for index, row in enumerate(self.table.rows):
+                same = [x for x in left[row["video"]] if x.prompt == row["prompt"] or not exact]
+                if index not in known and same:
+                    known[index] = same[0]
+                    left[row["video"]].remove(same[0])
+        self.notes += [
+            f"{line.video}: {line.sample.id!r} has no row any more"
+            for rest in left.values()
+            for line in rest
+        ]
+        return known
+
+    def inputs(self, index: int) -> Iterable[Path]:
+        path = self.clips[index].path
+        if path is None:
+            return
+        yield self.source / path
+        try:
+            yield from (self.source / name for name in self._walk(path))
+        except MatrixError:
+            return  # told when the clip is made
+
+    def _walk(self, path: str) -> Iterator[str]:
+        """The files of the video's own mask folder; those of other videos may lie below it."""
+        folder = f"{MASKS}/{stem(path)}"
+        if not (self.source / folder).is_dir():
+            return iter(())
+        inside(self.source, folder)
+        return walk(self.source, folder, lambda name: name[len(MASKS) + 1 :] in self.stems)
+
+    def make(self, index: int) -> Made:
+        clip, row = self.clips[index], self.table.rows[index]
+        if clip.path is None:
+            raise self._no_video(index)
+        video = inside(self.source, clip.path)
+        info = probe_video(video)
+        folder = f"{MASKS}/{stem(clip.path)}"
+        files: Files = {
+            name[len(folder) + 1 :]: b""
+            if name.endswith("/")
+            else (self.source / name).read_bytes()
+            for name in self._walk(clip.path)
+        }
+        tracks, masks = _read_masks(files, self.source / folder, info)
+        notes: list[str] = []
+        line = clip.line
+        if line is None:
+            tagged = read_prompt(row["prompt"])
+            sample = Sample(
+                id=clip.id,
+                file_name=clip.file_name,
+                caption=tagged.caption,
+                instances=derive_instances(tagged, tracks),
+            )
+        else:
+            edited = line.prompt != row["prompt"]
+            sample = adopt(line.sample, edited, row["prompt"], tracks)
+            sample = sample.model_copy(update={"id": clip.id, "file_name": clip.file_name})
+            if edited:
+                notes.append(
+                    "the prompt was edited, so its mentions were read anew and its verbs have no "
+                    "spans"
                 )
-    for value, left in lines.items():
-        kept.notes += [f"{value}: {sample.id!r} has no row any more" for _, sample in left]
-    return derive_samples([clip.row for clip in clips], known)
-
-
-def _entry(clip: _Clip, sample: Sample, tracks: Mapping[str, MaskTrack]) -> tuple[ClipEntry, bool]:
-    """The clip's entry in the sidecar, and whether it says nothing that is not the default."""
-    masks = None if clip.masks is None else stem(clip.row.path)
-    entry = ClipEntry(
-        row=clip.index,
-        video=clip.value,
-        path=str(clip.row.path),
-        file_name=sample.file_name,
-        masks=masks,
-    )
-    usual = video_field(sample)
-    prompt = write_prompt(sample.caption, sample.instances)
-    folder = stem(PurePosixPath(VIDEOS) / usual) if tracks else None
-    return entry, (clip.value, clip.row.prompt, masks) == (usual, prompt, folder)
-
-
-def _read_masks(clip: _Clip, info: VideoInfo) -> _Masks:
-    size, num_frames = (info.height, info.width), len(info.times)
-    found = _Masks()
-    plans: dict[str, IdPlan] = {}
-    for name in clip.row.ids:
-        folder = clip.folders[name]
-        frames, width = _frames(folder, num_frames)
-        masks_THW = np.zeros((num_frames, *size), dtype=bool)
-        looks: list[Look | None] = [None] * num_frames
-        for t, file in frames.items():
-            png = read_png(file, size)
-            masks_THW[t] = png.mask()
-            looks[t] = look(png, masks_THW[t])
-        unknown = [t for t in range(num_frames) if t not in frames]
-        found.tracks[name] = MaskTrack.from_masks(masks_THW, unknown)
-        forms, chosen = fit_forms(looks)
-        choices: tuple[int | Literal["kept"] | None, ...] = tuple(
-            None if t not in frames else KEPT if form is None else form
-            for t, form in enumerate(chosen)
+        notes += [
+            f"the prompt names {one.id}, which has no masks"
+            for one in sample.instances
+            if one.mentions and one.id not in tracks
+        ]
+        text = write_ours(self.target, sample, video, info, tracks)
+        plain = (
+            line is not None
+            and line.masks == digest(files)
+            and row == {"video": video_field(sample), "prompt": _prompt(sample)}
         )
-        found.kept += [(frames[t], name) for t, choice in enumerate(choices) if choice == KEPT]
-        found.files += frames.values()
-        plan = IdPlan(folder=folder.name, width=width, forms=forms, frames=choices)
-        if not _is_default(name, plan):
-            plans[name] = plan
-    merged = _read_merged(clip, size, num_frames, found)
-    found.plan = ClipPlan(ids=plans, merged=merged)
+        if plain:
+            for file in facts_paths(self.target, sample.id):
+                file.unlink(missing_ok=True)
+        else:
+            facts = Facts(
+                row=index,
+                video=row["video"],
+                path=clip.path,
+                file_name=sample.file_name,
+                tracks=hashlib.sha256(text.encode()).hexdigest(),
+            )
+            write_facts(self.target, sample.id, facts, files)
+        return Made(text=dump_line(sample), masks=masks, notes=tuple(notes), plain=plain)
+
+    def _no_video(self, index: int) -> MatrixError:
+        value = self.names[index]
+        try:
+            _PATH.validate_python(f"{VIDEOS}/{value}")
+            problem = f"there is no video {value!r}: looked for {VIDEOS}/{value} and {value}"
+            remedy = "Restore the video, or remove the row"
+        except ValidationError as error:
+            problem = error.errors()[0]["msg"].removeprefix("Value error, ")
+            remedy = "Name a video of this data set, such as '000001.mp4'"
+        return MatrixError(
+            problem, remedy=remedy, file=self.table_path, field=f"row {index}: video"
+        )
+
+    def finish(self, made: Iterator[tuple[int, Made]]) -> tuple[list[str], list[str]]:
+        lines: list[str] = []
+        plain = True
+        for _, one in made:
+            lines.append(one.text)
+            plain &= one.plain
+        usual = Table("csv", COLUMNS, self.table.rows)
+        table = self.table_path.name
+        if (
+            not plain
+            or table != "metadata.csv"
+            or self.table_path.read_bytes() != render_table(usual)
+        ):
+            copy(self.table_path, self.target, f"{AUTHORS}/{table}")
+        claimed = {table, MATRIX_LINES, *OWN, *(f"{MASKS}/{name}" for name in self.stems)}
+        claimed |= {clip.path for clip in self.clips if clip.path is not None}
+        ours = {FILE_NAME, JOURNAL, f"{AUTHORS}/clips", *(clip.file_name for clip in self.clips)}
+        ours |= {f"tracks/{clip.id}.json" for clip in self.clips}
+        shutil.rmtree(self.target / AUTHORS / "extra", ignore_errors=True)  # of an earlier try
+        extra: list[str] = []
+        for name in others(self.source, claimed):
+            below = PurePosixPath(name).parts
+            back = below[0] == MATRIX and len(below) > 1
+            goal = "/".join(below[1:]) if back else f"{AUTHORS}/extra/{name}"
+            note = copy_other(self.source, name, self.target, goal, ours)
+            if note is not None:
+                self.notes.append(note)
+            elif not back:
+                extra.append(name)
+        write_atomic(self.target / FILE_NAME, "".join(lines))
+        return extra, self.notes
+
+
+def _prompt(sample: Sample) -> str:
+    return write_prompt(sample.caption, sample.instances)
+
+
+def _read_masks(
+    files: Mapping[str, bytes], folder: Path, info: VideoInfo
+) -> tuple[dict[str, MaskTrack], int]:
+    """Tracks by id in the order of ids, and how many pictures there are."""
+    size, num_frames = (info.height, info.width), len(info.times)
+    masks = 0
+    tracks: dict[str, MaskTrack] = {}
+    folders = id_folders(files, folder)
+    for one in sorted(folders, key=id_number):
+        frames = frames_in(files, folders[one], folder, num_frames)
+        masks_THW = np.zeros((num_frames, *size), dtype=bool)
+        for t, name in frames.items():
+            masks_THW[t] = read_mask(files[name], size, folder / name)
+        unknown = [t for t in range(num_frames) if t not in frames]
+        tracks[one] = MaskTrack.from_masks(masks_THW, unknown)
+        masks += len(frames)
+    merged = frames_in(files, MERGED, folder, num_frames)
+    for name in merged.values():
+        check_picture(files[name], size, folder / name)
+    return tracks, masks + len(merged)
+
+
+def id_folders(files: Mapping[str, bytes], folder: Path) -> dict[str, str]:
+    """The folder of each id, ``<id1>`` or ``id1``; ``MatrixError`` where one has both."""
+    found: dict[str, str] = {}
+    for name in sorted({name.partition("/")[0] for name in files if "/" in name}):
+        match = _FOLDER.fullmatch(name)
+        if match is not None:
+            one = match.group(1) or match.group(2)
+            if one in found:
+                raise MatrixError(
+                    f"{one} has two mask folders, {found[one]!r} and {name!r}",
+                    remedy="Keep one of them",
+                    file=folder,
+                )
+            found[one] = name
     return found
 
 
-def _is_default(id: str, plan: IdPlan) -> bool:
-    return (
-        plan.folder == f"<{id}>"
-        and plan.width == 3
-        and plan.forms in ((), (DEFAULT_FORM,))
-        and KEPT not in plan.frames
-    )
-
-
-def _read_merged(
-    clip: _Clip, size: tuple[int, int], num_frames: int, found: _Masks
-) -> MergedPlan | Literal["default"] | None:
-    usual = default_plan(found.tracks)
-    if clip.merged is None:
-        return "default" if usual is None else None
-    frames, width = _frames(clip.merged, num_frames)
-    pngs: dict[int, Png] = {t: read_png(file, size) for t, file in frames.items()}
-    plan = fit_plan(pngs, found.tracks, num_frames, width)
-    found.kept += [(file, MERGED) for t, file in frames.items() if plan.frames[t] == KEPT]
-    found.files += frames.values()
-    return "default" if plan == usual else plan
-
-
-def _frames(folder: Path, num_frames: int) -> tuple[dict[int, Path], int]:
-    """PNGs by frame number, and how many digits their names have at least."""
-    found: dict[int, Path] = {}
-    names: list[str] = []
-    for file in sorted(folder.iterdir()):
-        match = _FRAME.fullmatch(file.name)
-        if match is None or not file.is_file():
+def frames_in(
+    files: Mapping[str, bytes], below: str, folder: Path, num_frames: int
+) -> dict[int, str]:
+    """The pictures of a folder by frame."""
+    found: dict[int, str] = {}
+    for name in sorted(files):
+        match = _FRAME.fullmatch(name[len(below) + 1 :]) if name.startswith(f"{below}/") else None
+        if match is None:
             continue
         t = int(match.group(1))
         if t >= num_frames:
@@ -270,24 +309,13 @@ def _frames(folder: Path, num_frames: int) -> tuple[dict[int, Path], int]:
                 f"there is a mask for frame {t}, but the video has {num_frames} frames "
                 f"(0 to {num_frames - 1})",
                 remedy="Make the masks from this very video, numbered from 0",
-                file=file,
+                file=folder / name,
             )
-        found[t] = file
-        names.append(match.group(1))
-    width = min(map(len, names), default=3)
-    if sorted(names) != sorted(f"{t:0{width}d}" for t in found):
-        raise MatrixError(
-            "the frame numbers mix different numbers of digits",
-            remedy="Name all frames of an id alike, such as 000.png, 001.png",
-            file=folder,
-        )
-    return found, width
-
-
-def _store_plan(target: Path, sample: Sample, masks: _Masks) -> None:
-    if masks.plan != ClipPlan():
-        write_record(plan_path(target, sample.id), masks.plan)
-    for file, folder in masks.kept:
-        goal = kept_path(target, sample.id, folder, file.name)
-        goal.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, goal)
+        if t in found:
+            raise MatrixError(
+                f"frame {t} has two masks, {found[t]!r} and {name!r}",
+                remedy="Name all frames of an id alike, such as 000.png, 001.png",
+                file=folder,
+            )
+        found[t] = name
+    return found

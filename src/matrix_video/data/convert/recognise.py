@@ -1,20 +1,27 @@
-"""Which layout a folder is in."""
+"""Names in the two layouts, and which of them a folder is in."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 from matrix_video.data.metadata import FILE_NAME
 from matrix_video.services.errors import MatrixError
 
 Layout = Literal["matrix", "authors"]
 
-VIDEOS = "videos"
-MASKS = "mask_annotation"
-TABLES = ("metadata.csv", "metadata.json", "metadata.jsonl")
+VIDEOS: Final = "videos"
+MASKS: Final = "mask_annotation"
+MERGED: Final = "merged"
+TABLES: Final = ("metadata.csv", "metadata.json", "metadata.jsonl")
 """The authors' metadata files; where there are several, the first is read."""
+AUTHORS: Final = "authors"
+"""Folder of ours for the authors' own files: their table, ``clips/<id>.json`` and ``.zip``, and
+``extra/`` for all files that are no clip's."""
+MATRIX: Final = "matrix"
+MATRIX_LINES: Final = "matrix.jsonl"
+"""What lies in theirs for us: samples, and the folder of all other files of ours."""
 
 
 def recognise(source: Path) -> Layout:
@@ -39,21 +46,17 @@ def recognise(source: Path) -> Layout:
     raise MatrixError(
         f"the folder is in no layout that is known: looked for {FILE_NAME} (matrix), and for "
         f"{MASKS}/ or {', '.join(TABLES)} with 'video' and 'prompt' (authors)",
-        remedy="Give the folder that holds these files",
+        remedy="Give the folder that holds these files; for videos with masks of your own, add "
+        "--from masks",
         file=source,
     )
 
 
 def _first_fields(path: Path) -> set[str]:
     try:
-        raw = path.read_bytes()
-    except OSError:
+        with path.open("rb") as lines:
+            first = next((line for line in lines if line.strip()), b"")
+        value: Any = json.loads(first)
+    except (OSError, ValueError, RecursionError):
         return set()
-    for line in raw.split(b"\n"):
-        if line.strip():
-            try:
-                value: Any = json.loads(line)
-            except ValueError:
-                return set()
-            return set(cast("dict[str, Any]", value)) if isinstance(value, dict) else set()
-    return set()
+    return set(cast("dict[str, Any]", value)) if isinstance(value, dict) else set()

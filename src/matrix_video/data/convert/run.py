@@ -1,59 +1,189 @@
-"""The conversion as a whole: recognise, convert into a temporary folder, rename."""
+"""The conversion as a whole: plan, convert clip by clip, finish.
+
+A clip's result is in the work store when its files are written, so a killed run goes on where it
+was; the data set's metadata is written last, so a folder with it is complete. A clip that cannot
+be converted is left out with the reason, and the store stays: the same command tries it again.
+"""
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Protocol
 
-from matrix_video.data.convert.from_authors import from_authors
-from matrix_video.data.convert.recognise import Layout, recognise
-from matrix_video.data.convert.to_authors import to_authors
+from matrix_video.data.sample import Record
 from matrix_video.services.errors import MatrixError
-from matrix_video.services.files import atomic_dir
+from matrix_video.services.files import LOCK, write_atomic, writing
+from matrix_video.services.lock import FolderLock
+from matrix_video.services.progress import progress
+from matrix_video.services.store import Result, Stage, Store, work_key
+
+STORE: Final = "convert.sqlite"
+LEFT_OUT: Final = "convert-left-out.jsonl"
+OWN: Final = frozenset({STORE, f"{STORE}-wal", f"{STORE}-shm", LEFT_OUT})
+"""In a target that lacks clips; no data."""
+_PLAN: Final = Stage("convert plan", version=2)
+_CLIP: Final = Stage("convert clip", version=2)
+
+
+class Made(Record):
+    """Of a converted clip: its line of the target's metadata, and what the summary tells."""
+
+    text: str
+    masks: int
+    notes: tuple[str, ...] = ()
+    plain: bool = False
+    """The line says nothing that the target's own files do not say."""
+
+
+class Direction(Protocol):
+    """One way of converting: a plan of clips, each made on its own, and an end."""
+
+    @property
+    def source(self) -> Path: ...
+
+    @property
+    def names(self) -> Sequence[str]:
+        """How messages call the clips, in the order of the target's metadata."""
+        ...
+
+    @property
+    def contents(self) -> str:
+        """Hash of what the plan was made from."""
+        ...
+
+    def inputs(self, index: int) -> Iterable[Path]:
+        """Files of a clip; where one changes, the clip is made again."""
+        ...
+
+    def make(self, index: int) -> Made:
+        """Write a clip's files. ``MatrixError`` where it cannot be read; nothing else is lost."""
+        ...
+
+    def finish(self, made: Iterator[tuple[int, Made]]) -> tuple[list[str], list[str]]:
+        """Write the metadata, last of all, and copy what no clip has: its names, and notes."""
+        ...
 
 
 @dataclass(frozen=True)
 class ConvertSummary:
-    """``masks`` counts PNG files; ``extra`` are files that neither layout knows, carried along."""
+    """``masks`` counts pictures; ``extra`` are files that neither layout knows, carried along;
+    ``left_out`` are clips with the reason why."""
 
-    source: Path
     target: Path
-    to: Layout
     clips: int
     masks: int
     extra: tuple[str, ...]
     notes: tuple[str, ...]
+    left_out: tuple[tuple[str, str], ...]
 
 
-def convert(source: Path, target: Path, to: Layout | None = None) -> ConvertSummary:
-    """Convert a data set into the other layout (or into ``to``, which must be the other).
-
-    Nothing is lost either way, see this package's page. ``target`` appears whole or not at all.
-    Raises ``MatrixError`` where the source is in neither layout or already in ``to``, where the
-    target holds something, and for the first file that cannot be converted.
-    """
-    origin = recognise(source)
-    wanted: Layout = ("authors" if origin == "matrix" else "matrix") if to is None else to
-    if origin == wanted:
-        raise MatrixError(
-            f"the data set is in the layout {wanted!r} already",
-            remedy="Copy the folder, or ask for the other layout",
-            file=source,
-        )
-    if target.resolve().is_relative_to(source.resolve()):
-        raise MatrixError(
-            f"the target {target} lies inside the source",
-            remedy="Give a folder outside of it",
-            file=source,
-        )
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+def run(direction: Direction, target: Path) -> ConvertSummary:
+    """Convert all clips; ``MatrixError`` where none can be, or where the target is another's."""
+    names = direction.names
+    fresh = not target.exists()
+    ours = fresh or (target / STORE).is_file()
+    if not ours and (not target.is_dir() or any(f.name != LOCK for f in target.iterdir())):
         raise MatrixError(
             "the target exists already and is not empty",
             remedy="Give a new folder, or remove this one",
             file=target,
         )
-    with atomic_dir(target) as temporary:
-        kept = (from_authors if wanted == "matrix" else to_authors)(source, temporary)
+    if not names:
+        raise MatrixError(
+            "there are 0 clips to convert", remedy="Give a data set with clips", file=target
+        )
+    with writing(target), FolderLock(target), Store(target / STORE) as store:
+        plan = store.once(_PLAN, "plan", lambda: Result("ok", direction.contents))
+        if plan.value != direction.contents:
+            raise MatrixError(
+                "the target holds an unfinished conversion of other data, or with other options",
+                remedy="Remove the target, or give a new one",
+                file=target,
+            )
+        keys: list[str] = []
+        left_out: list[tuple[str, str]] = []
+        with progress("convert", len(names)) as advance:
+            for index, name in enumerate(names):
+                key = _key(direction, index)
+                done = store.once(
+                    _CLIP, key, lambda index=index: _made(direction, index), retry=True
+                )
+                keys.append(key)
+                if done.state != "ok":
+                    left_out.append((name, done.reason))
+                advance(1)
+        if len(left_out) == len(names):
+            if fresh:
+                store.close()
+                shutil.rmtree(target)
+            raise MatrixError(
+                f"none of {len(names)} clips could be converted, the first because: "
+                f"{left_out[0][1].rstrip('.')}",
+                remedy="Mend them, and give the same command again",
+                file=target,
+            )
+        masks = 0
+        notes: list[str] = []
+
+        def made() -> Iterator[tuple[int, Made]]:
+            nonlocal masks
+            for index, key in enumerate(keys):
+                result = store.get(_CLIP, key)
+                if result is not None and result.state == "ok":
+                    one = Made.model_validate(result.value)
+                    masks += one.masks
+                    notes.extend(f"{names[index]}: {note}" for note in one.notes)
+                    yield index, one
+
+        (target / LEFT_OUT).unlink(missing_ok=True)
+        if left_out:
+            lines = (json.dumps({"clip": c, "reason": r}, ensure_ascii=False) for c, r in left_out)
+            write_atomic(target / LEFT_OUT, "\n".join(lines) + "\n")
+        extra, more = direction.finish(made())
+        store.close()
+        if not left_out:
+            for file in target.glob(f"{STORE}*"):
+                file.unlink()
     return ConvertSummary(
-        source, target, wanted, kept.clips, kept.masks, tuple(kept.extra), tuple(kept.notes)
+        target,
+        len(names) - len(left_out),
+        masks,
+        tuple(extra),
+        (*notes, *more),
+        tuple(left_out),
     )
+
+
+def _made(direction: Direction, index: int) -> Result:
+    with reading(direction.source):
+        return Result("ok", direction.make(index).model_dump(mode="json"))
+
+
+@contextmanager
+def reading(source: Path) -> Generator[None]:
+    """Turn failed reads below ``source`` into a ``MatrixError``; failed writes pass through."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error.filename, str | Path) and Path(error.filename).is_relative_to(source):
+            raise MatrixError(
+                f"cannot be read ({error.strerror})", remedy="Restore the file", file=error.filename
+            ) from error
+        raise
+
+
+def _key(direction: Direction, index: int) -> str:
+    """Files are told apart without reading them; the time of change cannot be set by hand."""
+    found: list[list[int | str]] = []
+    for path in direction.inputs(index):
+        try:
+            stat = path.stat()
+            found.append([str(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino])
+        except OSError:
+            found.append([str(path)])
+    return work_key([direction.contents], [index, found])

@@ -5,15 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 from matrix_video.data.convert.recognise import TABLES
 from matrix_video.services.errors import MatrixError
 
 Kind = Literal["csv", "json", "jsonl"]
-COLUMNS = ("video", "prompt")
+COLUMNS: Final = ("video", "prompt")
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,18 @@ def read_table(path: Path) -> Table:
         ) from error
     if path.suffix == ".csv":
         return _read_csv(path, text)
-    entries = _read_lines(path, text) if path.suffix == ".jsonl" else _read_list(path, text)
     rows: list[dict[str, Any]] = []
-    for place, entry in entries:
+    for place, entry in _entries(path, text):
         if not isinstance(entry, dict):
             raise _wrong(path, place, "expected an object with 'video' and 'prompt'")
         row = cast("dict[str, Any]", entry)
         for column in COLUMNS:
             if not isinstance(row.get(column), str):
                 raise _wrong(path, f"{place}: {column}", f"expected text, found {row.get(column)}")
+        try:
+            json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise _wrong(path, place, f"it holds half a character ({error.reason})") from error
         rows.append(row)
     kind: Kind = "jsonl" if path.suffix == ".jsonl" else "json"
     return Table(kind, COLUMNS, tuple(rows))
@@ -83,32 +87,11 @@ def _cell(text: str) -> str:
 
 def _read_csv(path: Path, text: str) -> Table:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows: list[dict[str, Any]] = []
-    columns: list[str] = []
     try:
-        for cells in reader:
-            if not cells:
-                continue
-            if not columns:
-                columns = cells
-                _check_columns(path, columns)
-                continue
-            if len(cells) != len(columns):
-                raise _wrong(
-                    path,
-                    f"line {reader.line_num}",
-                    f"{len(cells)} cells under {len(columns)} columns; a comma in a prompt needs "
-                    "quotes around it",
-                )
-            rows.append(dict(zip(columns, cells, strict=True)))
+        lines = [(f"line {reader.line_num}", cells) for cells in reader if cells]
     except csv.Error as error:
         raise _wrong(path, f"line {reader.line_num}", f"this is not CSV ({error})") from error
-    if not columns:
-        _check_columns(path, columns)
-    return Table("csv", tuple(columns), tuple(rows))
-
-
-def _check_columns(path: Path, columns: list[str]) -> None:
+    columns = lines[0][1] if lines else []
     for column in COLUMNS:
         if columns.count(column) != 1:
             raise _wrong(
@@ -116,36 +99,42 @@ def _check_columns(path: Path, columns: list[str]) -> None:
             )
     if len(set(columns)) != len(columns):
         raise _wrong(path, "line 1", f"two columns have the same name: {columns}")
+    for place, cells in lines:
+        if len(cells) != len(columns):
+            raise _wrong(
+                path,
+                place,
+                f"{len(cells)} cells under {len(columns)} columns; a comma in a prompt needs "
+                "quotes around it",
+            )
+    rows = tuple(dict(zip(columns, cells, strict=True)) for _, cells in lines[1:])
+    return Table("csv", tuple(columns), rows)
 
 
-def _read_lines(path: Path, text: str) -> list[tuple[str, object]]:
-    found: list[tuple[str, object]] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                found.append((f"line {number}", json.loads(line)))
-            except ValueError as error:
-                raise _wrong(
-                    path, f"line {number}", f"this is not a line of JSON ({error})"
-                ) from error
-    return found
-
-
-def _read_list(path: Path, text: str) -> list[tuple[str, object]]:
-    try:
-        value: object = json.loads(text)
-    except ValueError as error:
-        raise MatrixError(
-            f"this is not valid JSON ({error})", remedy="Correct the file", file=path
-        ) from error
+def _entries(path: Path, text: str) -> Iterator[tuple[str, object]]:
+    """Place and value of each entry of a JSON or JSON lines file."""
+    if path.suffix == ".jsonl":
+        for number, line in enumerate(text.split("\n"), start=1):
+            if line.strip():
+                yield f"line {number}", _json(path, line, f"line {number}")
+        return
+    value = _json(path, text, None)
     if not isinstance(value, list):
         raise MatrixError(
             "expected a list of objects with 'video' and 'prompt'",
             remedy="Correct the file",
             file=path,
         )
-    entries = cast("list[object]", value)
-    return [(f"row {number}", entry) for number, entry in enumerate(entries)]
+    yield from ((f"row {n}", entry) for n, entry in enumerate(cast("list[object]", value)))
+
+
+def _json(path: Path, text: str, place: str | None) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise MatrixError(
+            f"this is not valid JSON ({error})", remedy="Correct it", file=path, field=place
+        ) from error
 
 
 def _wrong(path: Path, field: str, problem: str) -> MatrixError:

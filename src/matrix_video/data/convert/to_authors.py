@@ -2,277 +2,376 @@
 
 from __future__ import annotations
 
+import colorsys
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from matrix_video.data.convert.clips import Row, derive_samples, stem, video_field
-from matrix_video.data.convert.files import Kept, copy_file, others
-from matrix_video.data.convert.merged import can_paint, default_plan, masks_key, render_merged
-from matrix_video.data.convert.png import DEFAULT_FORM, decode_png, render
-from matrix_video.data.convert.prompts import id_number, read_prompt, write_prompt
-from matrix_video.data.convert.recognise import MASKS, VIDEOS
-from matrix_video.data.convert.sidecar import (
-    AUTHORS_FILE,
-    AUTHORS_FOLDER,
-    KEPT,
-    MATRIX_FILE,
-    MATRIX_FOLDER,
-    MERGED,
-    AuthorsSidecar,
-    ClipEntry,
-    ClipPlan,
-    IdPlan,
-    MatrixLine,
-    kept_path,
-    read_authors_sidecar,
-    read_plan,
+from matrix_video.data.convert.clips import (
+    ClipNames,
+    Names,
+    copy,
+    copy_other,
+    others,
+    stem,
+    video_field,
 )
+from matrix_video.data.convert.from_authors import frames_in, id_folders
+from matrix_video.data.convert.kept import (
+    Facts,
+    Files,
+    MatrixLine,
+    digest,
+    facts_paths,
+    read_facts,
+    read_files,
+    walk,
+)
+from matrix_video.data.convert.png import Mask, colour_png, mask_png, read_colours, read_mask
+from matrix_video.data.convert.prompts import (
+    derive_instances,
+    id_number,
+    read_prompt,
+    write_prompt,
+)
+from matrix_video.data.convert.recognise import (
+    AUTHORS,
+    MASKS,
+    MATRIX,
+    MATRIX_LINES,
+    MERGED,
+    TABLES,
+    VIDEOS,
+)
+from matrix_video.data.convert.run import OWN, Made
 from matrix_video.data.convert.table import COLUMNS, Table, read_table, render_table
 from matrix_video.data.dataset import Dataset
-from matrix_video.data.metadata import FILE_NAME, JOURNAL
+from matrix_video.data.metadata import FILE_NAME
+from matrix_video.data.paths import inside
 from matrix_video.data.sample import Sample
-from matrix_video.data.trackfile import read_tracks, track_path
+from matrix_video.data.trackfile import read_tracks
 from matrix_video.data.tracks import MaskTrack, State
+from matrix_video.data.video import probe_video
 from matrix_video.services.errors import MatrixError
-from matrix_video.services.files import sha256_file, write_atomic
-from matrix_video.services.progress import progress
+from matrix_video.services.files import sha256_file, sha256_text, write_atomic
 
-Tracks = dict[str, MaskTrack]
+Tracks = Mapping[str, MaskTrack]
+Colour = tuple[int, int, int]
 
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a clip goes: what its row says, its video below the root, its mask folder's name."""
-
-    value: str
-    path: str
-    masks: str | None
+_BOXES = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255), (0, 255, 255))
+"""Red, green, blue, yellow, magenta, cyan: the box colours of InterGenEval."""
 
 
-def to_authors(source: Path, target: Path) -> Kept:
-    """Write ``target`` in the authors' layout; errors as ``Dataset`` raises them."""
-    if (source / JOURNAL).is_file():
-        raise MatrixError(
-            f"the data set is unfinished: it still has {JOURNAL}",
-            remedy="Let the command that writes it finish first",
-            file=source,
+class ToAuthors:
+    """A ``Direction``; errors as ``Dataset`` raises them."""
+
+    def __init__(self, source: Path, target: Path) -> None:
+        self.source, self.target = source, target
+        self.samples = Dataset(source).samples
+        self.names = [sample.id for sample in self.samples]
+        tables = [name for name in TABLES if (source / AUTHORS / name).is_file()]
+        self.table_path = inside(source, f"{AUTHORS}/{tables[0]}") if tables else None
+        self.before = None if self.table_path is None else read_table(self.table_path)
+        self.notes: list[str] = []
+        if (source / "authors.json").is_file():
+            self.notes.append(
+                "authors.json is of an earlier version: masks are drawn anew from the tracks"
+            )
+        facts = [self._facts(sample) for sample in self.samples]
+        self.places = self._place(facts)
+        self.folders = {f"{MASKS}/{stem(path)}" for _, path in self.places}
+        table = "" if self.table_path is None else sha256_file(self.table_path)
+        self.contents = sha256_text(
+            sha256_file(source / FILE_NAME), table, str(source.resolve()), repr(self.places)
         )
-    dataset = Dataset(source)
-    sidecar = read_authors_sidecar(source)
-    before = _read_before(source, sidecar)
-    kept = Kept()
-    places = _Places()
-    rows: list[dict[str, Any]] = []
-    facts: list[Row] = []
-    claimed = {source / FILE_NAME, source / AUTHORS_FILE}
-    with progress("convert", len(dataset)) as advance:
-        for index, sample in enumerate(dataset.samples):
-            entry = None if sidecar is None else sidecar.clips.get(sample.id)
-            tracks = _tracks(dataset, index)
-            digest = sha256_file(dataset.video_path(index))
-            place = places.find(sample, entry, tracks, digest)
-            _copy_video(dataset.video_path(index), target / place.path)
-            if place.masks is not None and not (target / MASKS / place.masks).exists():
-                folder = target / MASKS / place.masks
-                kept.masks += _write_masks(source, folder, sample.id, tracks)
-            row = {} if entry is None or before is None else dict(before.rows[entry.row])
-            prompt = _prompt(sample, row.get("prompt"))
-            rows.append(row | {"video": place.value, "prompt": prompt})
-            facts.append(Row(PurePosixPath(place.path), prompt, tuple(tracks)))
-            claimed |= {dataset.video_path(index), dataset.track_path(index)}
-            kept.clips += 1
-            advance(1)
-    _write_table(source, target, sidecar, before, rows)
-    _write_lines(target, dataset.samples, facts, rows)
-    for file in others(source, claimed):
-        relative = file.relative_to(source)
-        if relative.parts[0] != AUTHORS_FOLDER:
-            copy_file(file, target / MATRIX_FOLDER / relative, kept)
-            kept.extra.append(str(relative))
-        elif relative.parts[1] == "extra":
-            copy_file(file, target / relative.relative_to(AUTHORS_FOLDER, "extra"), kept)
-    return kept
 
+    def _facts(self, sample: Sample) -> Facts | None:
+        try:
+            return read_facts(self.source, sample.id)
+        except MatrixError:
+            return None  # told when the clip is made
 
-def _read_before(source: Path, sidecar: AuthorsSidecar | None) -> Table | None:
-    """The authors' metadata as it was when the data came from there."""
-    if sidecar is None:
-        return None
-    table = read_table(source / AUTHORS_FOLDER / sidecar.metadata)
-    for name, entry in sidecar.clips.items():
-        if not 0 <= entry.row < len(table.rows):
-            raise MatrixError(
-                f"row {entry.row} is not among the {len(table.rows)} rows of {sidecar.metadata}",
-                remedy="Restore both files, or remove the sidecar",
-                file=source / AUTHORS_FILE,
-                field=f"clips.{name}.row",
-            )
-    return table
+    def _place(self, facts: list[Facts | None]) -> list[tuple[str, str]]:
+        """Of each clip what its row says and its video's path: where it came from, else by its
+        name. Clips share a path only where video and tracks are the same for both."""
+        wanted: list[tuple[str, str]] = []
+        for sample, known in zip(self.samples, facts, strict=True):
+            usual = video_field(sample)
+            place = usual, f"{VIDEOS}/{usual}"
+            if known is not None and known.file_name == sample.file_name:
+                below = PurePosixPath(known.path).parts[0].casefold()
+                place = place if below in (MASKS, MATRIX) else (known.video, known.path)
+            wanted.append(place)
+        often = Counter(path for _, path in wanted)
+        names, owners = Names(), dict[str, str]()
+        places: list[tuple[str, str]] = []
+        for sample, first in zip(self.samples, wanted, strict=True):
+            tail = PurePosixPath(first[1]).suffix
+            numbered = (sample.id + (f"-{n}" if n > 1 else "") + tail for n in count(1))
+            for value, path in chain((first,), ((name, f"{VIDEOS}/{name}") for name in numbered)):
+                content = self._content(sample) if often[path] > 1 else None
+                if names.fits(path):
+                    names.take(path)
+                    owners[path] = content or ""
+                elif content is None or owners.get(path) != content:
+                    continue
+                places.append((value, path))
+                break
+        return places
 
+    def _content(self, sample: Sample) -> str:
+        files = (inside(self.source, sample.file_name), self._track_path(sample))
+        return sha256_text(*map(_sha256, files))
 
-def _tracks(dataset: Dataset, index: int) -> Tracks:
-    """The clip's tracks in the order of their ids; instances may lack one."""
-    sample = dataset.samples[index]
-    path = track_path(dataset.path, sample.id)
-    none = not path.is_file() and not sample.instances
-    names = [] if none else list(read_tracks(path).tracks)
-    known = [instance.id for instance in sample.instances]
-    for name in names:
-        if name not in known:
-            raise MatrixError(
-                f"the track names no instance; the clip has {known}",
-                remedy="Add the instance to the sample, or remove the track",
-                file=path,
-                field=f"instances.{name}",
-            )
-    return dataset.tracks(index, sorted(names, key=id_number))
+    def _track_path(self, sample: Sample) -> Path:
+        return inside(self.source, f"tracks/{sample.id}.json")
 
+    def inputs(self, index: int) -> Iterable[Path]:
+        sample = self.samples[index]
+        try:
+            files = facts_paths(self.source, sample.id)
+            return inside(self.source, sample.file_name), self._track_path(sample), *files
+        except MatrixError:
+            return ()  # told when the clip is made
 
-class _Places:
-    """Hands out places. Clips share a video or a mask folder only where it is the same for both."""
-
-    def __init__(self) -> None:
-        self.videos: dict[str, str] = {}
-        self.masks: dict[str, Tracks] = {}
-
-    def find(self, sample: Sample, entry: ClipEntry | None, tracks: Tracks, digest: str) -> _Place:
-        """Where the clip came from or would go by default, else the first name that is free."""
-        for place in self._options(sample, entry, bool(tracks)):
-            same_video = self.videos.get(place.path, digest) == digest
-            same_masks = place.masks is None or self.masks.get(place.masks, tracks) == tracks
-            if same_video and same_masks:
-                self.videos[place.path] = digest
-                if place.masks is not None:
-                    self.masks[place.masks] = tracks
-                return place
-        raise AssertionError("names do not run out")
-
-    @staticmethod
-    def _options(sample: Sample, entry: ClipEntry | None, masked: bool) -> Iterator[_Place]:
-        if entry is not None and entry.file_name == sample.file_name:
-            masks = stem(PurePosixPath(entry.path)) if masked else entry.masks
-            yield _Place(entry.video, entry.path, masks)
-        usual = video_field(sample)
-        suffix = PurePosixPath(usual).suffix
-        names = chain((usual, sample.id + suffix), (f"{sample.id}-{n}{suffix}" for n in count(2)))
-        for name in names:
-            path = f"{VIDEOS}/{name}"
-            yield _Place(name, path, stem(PurePosixPath(path)) if masked else None)
-
-
-def _copy_video(source: Path, target: Path) -> None:
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
-
-
-def _write_masks(source: Path, folder: Path, id: str, tracks: Tracks) -> int:
-    """All PNGs of a clip, as its plan has them; returns how many."""
-    folder.mkdir(parents=True, exist_ok=True)
-    plan = read_plan(source, id)
-    written = 0
-    for name, track in tracks.items():
-        usual = IdPlan(folder=f"<{name}>", width=3, forms=(), frames=())
-        how = plan.ids.get(name, usual)
-        (folder / how.folder).mkdir()
-        for t, state in enumerate(track.states):
-            if state is State.UNKNOWN:
-                continue
-            file = f"{t:0{how.width}d}.png"
-            png = _mask_png(how, t, track, kept_path(source, id, name, file))
-            (folder / how.folder / file).write_bytes(png)
-            written += 1
-    return written + _write_merged(source, folder / MERGED, id, plan, tracks)
-
-
-def _mask_png(how: IdPlan, t: int, track: MaskTrack, kept: Path) -> bytes:
-    mask_HW = track.mask(t)
-    choice = how.frames[t] if t < len(how.frames) else None
-    if choice == KEPT and kept.is_file():
-        raw = kept.read_bytes()
-        if np.array_equal(decode_png(raw, kept).mask(), mask_HW):  # else the mask was edited
-            return raw
-    if isinstance(choice, int):
-        return render(how.forms[choice], mask_HW)
-    return render(how.forms[0] if how.forms else DEFAULT_FORM, mask_HW)
-
-
-def _write_merged(source: Path, folder: Path, id: str, plan: ClipPlan, tracks: Tracks) -> int:
-    usual = default_plan(tracks)
-    how = usual if plan.merged == "default" else plan.merged
-    if how is None:
-        return 0
-    folder.mkdir()
-    num_frames = max((len(track) for track in tracks.values()), default=len(how.frames))
-    written = 0
-    for t, choice in enumerate(how.frames):
-        if choice is None or t >= num_frames:
-            continue
-        file = f"{t:0{how.width}d}.png"
-        kept = kept_path(source, id, MERGED, file)
-        if choice == KEPT and kept.is_file() and how.masks.get(str(t)) == masks_key(tracks, t):
-            png = kept.read_bytes()
-        elif can_paint(how, t, tracks):
-            png = render_merged(how, t, tracks)
-        elif usual is not None:  # an id has come since that the colours do not know
-            png = render_merged(usual, t, tracks)
+    def make(self, index: int) -> Made:
+        sample, (value, path) = self.samples[index], self.places[index]
+        video = inside(self.source, sample.file_name)
+        info = probe_video(video)
+        facts = read_facts(self.source, sample.id)
+        row = self._row(facts, sample)
+        kept = {} if facts is None else read_files(self.source, sample.id)
+        track_path = self._track_path(sample)
+        notes: list[str] = []
+        if facts is not None and _sha256(track_path) == facts.tracks:
+            files = kept
+            ids = set(id_folders(files, track_path))
         else:
-            continue
-        (folder / file).write_bytes(png)
-        written += 1
-    return written
+            tracks = self._tracks(sample, (info.height, info.width), len(info.times))
+            files, redrawn = draw(tracks, kept, facts is not None, track_path)
+            ids = set(tracks)
+            if facts is not None and redrawn:
+                notes.append(f"{redrawn} of {len(files)} mask pictures were drawn anew")
+        prompt = row.get("prompt")
+        if prompt is None or read_prompt(prompt).caption != sample.caption:
+            prompt = write_prompt(sample.caption, sample.instances)
+        copy(video, self.target, path)
+        self._write(stem(path), files)
+        tagged = read_prompt(prompt)
+        derived = Sample(
+            id=sample.id,
+            file_name=sample.file_name,
+            caption=tagged.caption,
+            instances=derive_instances(tagged, ids),
+        )
+        masks = digest(files) if facts is None else None
+        line = MatrixLine(video=value, prompt=prompt, sample=sample, masks=masks)
+        return Made(
+            text=line.model_dump_json(),
+            masks=sum(name.endswith(".png") for name in files),
+            notes=tuple(notes),
+            plain=derived == sample and masks is None,
+        )
+
+    def _row(self, facts: Facts | None, sample: Sample) -> dict[str, Any]:
+        """The row of the authors that the clip came from."""
+        if facts is None or self.before is None:
+            return {}
+        if facts.row >= len(self.before.rows):
+            raise MatrixError(
+                f"row {facts.row} is not among the {len(self.before.rows)} rows of "
+                f"{self.table_path}",
+                remedy="Restore both files, or remove this one",
+                file=facts_paths(self.source, sample.id)[0],
+                field="row",
+            )
+        return dict(self.before.rows[facts.row])
+
+    def _tracks(self, sample: Sample, size: tuple[int, int], num_frames: int) -> Tracks:
+        """In the order of ids; instances may lack one."""
+        path = self._track_path(sample)
+        if not path.is_file() and not sample.instances:
+            return {}
+        stored = read_tracks(path)
+        if (stored.size, stored.num_frames) != (size, num_frames):
+            raise MatrixError(
+                f"the masks are {stored.num_frames} frames of {stored.size[0]}x{stored.size[1]}, "
+                f"but the video has {num_frames} of {size[0]}x{size[1]} (height x width)",
+                remedy="Make the masks from this very video",
+                file=path,
+            )
+        known = [instance.id for instance in sample.instances]
+        for name in stored.tracks:
+            if name not in known:
+                raise MatrixError(
+                    f"the track names no instance; the clip has {known}",
+                    remedy="Add the instance to the sample, or remove the track",
+                    file=path,
+                    field=f"instances.{name}",
+                )
+        return {name: stored.tracks[name] for name in sorted(stored.tracks, key=id_number)}
+
+    def _write(self, name: str, files: Files) -> None:
+        """The mask folder of a clip, without what an earlier try left in it."""
+        folder = f"{MASKS}/{name}"
+        root = inside(self.target, folder)
+        if root.is_dir():
+            for old in list(walk(self.target, folder, self.folders.__contains__)):
+                place = self.target / old
+                shutil.rmtree(place) if place.is_dir() else place.unlink()
+        made: set[Path] = set()
+        for below, raw in files.items():
+            place = inside(root, below.removesuffix("/"))
+            parent = place if below.endswith("/") else place.parent
+            if parent not in made:
+                parent.mkdir(parents=True, exist_ok=True)
+                made.add(parent)
+            if not below.endswith("/"):
+                place.write_bytes(raw)
+
+    def finish(self, made: Iterator[tuple[int, Made]]) -> tuple[list[str], list[str]]:
+        rows: list[dict[str, Any]] = []
+        lines: list[str] = []
+        given = ClipNames()
+        for index, one in made:
+            sample, (value, path) = self.samples[index], self.places[index]
+            line = MatrixLine.model_validate_json(one.text)
+            row = self._row(self._facts(sample), sample)
+            rows.append(row | {"video": value, "prompt": line.prompt})
+            names = sample.id, sample.file_name
+            if not one.plain or given.derive(path) != names:
+                lines.append(one.text + "\n")
+            given.take(*names)
+        if lines:
+            write_atomic(self.target / MATRIX_LINES, "".join(lines))
+        extra = self._copy_others()
+        table = self.before
+        if table is None or self.table_path is None:
+            usual = Table("csv", COLUMNS, tuple(rows))
+            write_atomic(self.target / TABLES[0], render_table(usual))
+        elif list(table.rows) == rows:  # byte for byte as it was
+            copy(self.table_path, self.target, self.table_path.name)
+        else:
+            edited = Table(table.kind, table.columns, tuple(rows))
+            write_atomic(self.target / self.table_path.name, render_table(edited))
+        return extra, self.notes
+
+    def _copy_others(self) -> list[str]:
+        claimed = {FILE_NAME, *OWN, f"{AUTHORS}/clips"}
+        claimed |= {f"{AUTHORS}/{name}" for name in TABLES}
+        for sample in self.samples:
+            claimed |= {sample.file_name, f"tracks/{sample.id}.json"}
+        made = {*TABLES, MATRIX_LINES, *(path for _, path in self.places), *self.folders}
+        shutil.rmtree(self.target / MATRIX, ignore_errors=True)  # of an earlier try
+        extra: list[str] = []
+        for name in others(self.source, claimed):
+            parts = PurePosixPath(name).parts
+            back = parts[:2] == (AUTHORS, "extra") and len(parts) > 2
+            goal = "/".join(parts[2:]) if back else f"{MATRIX}/{name}"
+            note = copy_other(self.source, name, self.target, goal, made)
+            if note is not None:
+                self.notes.append(note)
+            elif not back:
+                extra.append(name)
+        return extra
 
 
-def _prompt(sample: Sample, before: str | None) -> str:
-    """The original prompt as long as the caption is still what it reads."""
-    if before is not None and read_prompt(before).caption == sample.caption:
-        return before
-    return write_prompt(sample.caption, sample.instances)
+def draw(tracks: Tracks, kept: Files, had: bool, place: Path) -> tuple[Files, int]:
+    """A clip's mask folder: kept pictures where they show the same masks, others drawn.
 
-
-def _write_table(
-    source: Path,
-    target: Path,
-    sidecar: AuthorsSidecar | None,
-    before: Table | None,
-    rows: list[dict[str, Any]],
-) -> None:
-    """Byte for byte as it was where the rows are the same, else in the same kind and columns."""
-    if sidecar is None or before is None:
-        write_atomic(target / "metadata.csv", render_table(Table("csv", COLUMNS, tuple(rows))))
-    elif list(before.rows) == rows:
-        shutil.copyfile(source / AUTHORS_FOLDER / sidecar.metadata, target / sidecar.metadata)
-    else:
-        table = Table(before.kind, before.columns, tuple(rows))
-        write_atomic(target / sidecar.metadata, render_table(table))
-
-
-def _write_lines(
-    target: Path, samples: tuple[Sample, ...], facts: list[Row], rows: list[dict[str, Any]]
-) -> None:
-    """``matrix.jsonl``: the samples that their rows alone would not give back.
-
-    Leaving one to its row changes which names are free for the others, hence the repetition; it
-    ends because the known ones only grow.
+    ``had``: the clip came from the authors, whose choice of ``merged`` pictures stays. Returns how
+    many pictures were drawn, too.
     """
-    known: dict[int, Sample] = {}
-    while True:
-        derived = derive_samples(facts, known)
-        lost = {i: s for i, s in enumerate(samples) if derived[i] != s}
-        if not lost:
-            break
-        known |= lost
-    lines = [
-        MatrixLine(
-            video=rows[index]["video"], prompt=rows[index]["prompt"], sample=known[index]
-        ).model_dump_json()
-        for index in sorted(known)
-    ]
-    if lines:
-        write_atomic(target / MATRIX_FILE, "\n".join(lines) + "\n")
+    num_frames = max((len(track) for track in tracks.values()), default=0)
+    folders = id_folders(kept, place)
+    frames = {name: frames_in(kept, folder, place, num_frames) for name, folder in folders.items()}
+    merged = frames_in(kept, MERGED, place, num_frames)
+    pictures = {*merged.values(), *(file for by_t in frames.values() for file in by_t.values())}
+    files = {name: raw for name, raw in kept.items() if name not in pictures}
+    old: list[dict[str, Mask]] = [{} for _ in range(num_frames)]
+    changed = set(range(num_frames if frames.keys() - tracks.keys() else 0))
+    drawn = 0
+    for name, track in tracks.items():
+        folder, before = folders.get(name, f"<{name}>"), frames.get(name, {})
+        files[f"{folder}/"] = b""
+        for t, state in enumerate(track.states):
+            file = before.get(t) or f"{folder}/{t:0{_digits(before)}d}.png"
+            mask_HW = track.mask(t)
+            if t in before:
+                old[t][name] = read_mask(kept[file], None, place / file)
+                if state is not State.UNKNOWN and np.array_equal(old[t][name], mask_HW):
+                    files[file] = kept[file]
+                    continue
+            if t in before or state is State.VISIBLE:
+                changed.add(t)
+            if state is not State.UNKNOWN:
+                files[file] = mask_png(mask_HW)
+                drawn += 1
+    if not had:
+        known = zip(*(track.states for track in tracks.values()), strict=True)
+        shown = [t for t, s in enumerate(known) if any(one is not State.UNKNOWN for one in s)]
+        merged = {t: f"{MERGED}/{t:03d}.png" for t in shown}
+        changed = set(shown)
+    for t, file in merged.items():
+        if t in changed:
+            colours = _colours(tracks)
+            if file in kept:
+                colours |= _read_palette(kept[file], old[t], place / file)
+            files[file] = _paint(tracks, t, colours)
+            drawn += 1
+        else:
+            files[file] = kept[file]
+    filled = {f"{parent}/" for file in files for parent in PurePosixPath(file).parents}
+    return {file: raw for file, raw in files.items() if file not in filled}, drawn
+
+
+def _digits(frames: Mapping[int, str]) -> int:
+    """Of the frame numbers in the names of pictures."""
+    return min((len(PurePosixPath(file).stem) for file in frames.values()), default=3)
+
+
+def _sha256(path: Path) -> str:
+    return sha256_file(path) if path.is_file() else ""
+
+
+def _colours(tracks: Tracks) -> dict[str, Colour]:
+    """Of id1, id2, ...: the box colours, then hues a golden angle apart (our choice)."""
+    found: dict[str, Colour] = {}
+    for name in tracks:
+        number = id_number(name) - 1
+        hue = (0.04 + number * 0.381966) % 1.0
+        made = colorsys.hsv_to_rgb(hue, (1.0, 0.6, 0.8)[number % 3], (0.9, 0.7)[number % 2])
+        red, green, blue = (round(255 * channel) for channel in made)
+        found[name] = _BOXES[number] if number < len(_BOXES) else (red, green, blue)
+    return found
+
+
+def _read_palette(raw: bytes, masks: Mapping[str, Mask], place: Path) -> dict[str, Colour]:
+    """The colour that most of an id's own pixels have in the authors' picture of the frame."""
+    found: dict[str, Colour] = {}
+    if not masks:
+        return found
+    alone = np.sum(list(masks.values()), axis=0) == 1
+    size = alone.shape[0], alone.shape[1]
+    for name, mask in masks.items():
+        own = read_colours(raw, size, place)[mask & alone]
+        if len(own):
+            values, counts = np.unique(own, axis=0, return_counts=True)
+            red, green, blue = values[counts.argmax()].tolist()
+            found[name] = red, green, blue
+    return found
+
+
+def _paint(tracks: Tracks, t: int, colours: Mapping[str, Colour]) -> bytes:
+    """All ids in one picture, later ones on top."""
+    size = next(iter(tracks.values())).size
+    pixels_HWC = np.zeros((*size, 3), dtype=np.uint8)
+    for name, track in tracks.items():
+        if track.states[t] is State.VISIBLE:
+            pixels_HWC[track.mask(t)] = colours[name]
+    return colour_png(pixels_HWC)
