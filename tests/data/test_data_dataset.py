@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from matrix_video.data.dataset import Dataset
+from matrix_video.data.survey import survey_clips
 from matrix_video.data.tracks import MaskTrack
 from matrix_video.data.transform import ClipTransform
 from matrix_video.data.video import write_video
@@ -147,3 +148,20 @@ def test_content_key_is_of_all_that_a_clip_is_made_of(dataset_path: Path) -> Non
     dataset.video_path(1).unlink()
     with pytest.raises(MatrixError, match=r"0002\.mp4: a file of clip '0002' is missing"):
         dataset.content_key(1)
+
+
+def test_a_survey_tells_every_clip_before_any_is_decoded(dataset_path: Path) -> None:
+    (dataset_path / "videos/0002.mp4").write_bytes(b"no video")
+    found = survey_clips(Dataset(dataset_path, ClipTransform(num_frames=4, size=(8, 16))))
+    assert {i: (s.num_frames, s.height, s.width) for i, s in found.shapes.items()} == {
+        0: (4, 8, 16),
+        2: (4, 8, 16),
+    }
+    assert list(found.refused) == [1]
+    assert "cannot be opened" in str(found.refused[1])
+    assert found.notes == (
+        "0001: squeezed 1.60 times in aspect to 8x16; crop it before, or choose another --height "
+        "and --width (2 of 3 clips are)",
+    )
+    short = survey_clips(Dataset(dataset_path, ClipTransform(num_frames=9)))
+    assert sorted(short.refused) == [0, 1, 2]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from matrix_video.data.trackfile import read_tracks, scan_tracks, track_path, write_tracks
-from matrix_video.data.tracks import MaskTrack
+from matrix_video.data.tracks import MaskTrack, run_lengths
 from matrix_video.services.errors import MatrixError
 
 Json = dict[str, Any]
@@ -77,6 +77,65 @@ def test_problems_name_file_and_field(
     edit(stored)
     path.write_text(json.dumps(stored))
     with pytest.raises(MatrixError, match=rf"0001\.json: {message}.*\. Correct the entry"):
+        read_tracks(path)
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_run_lengths_of_others_are_read(
+    tmp_path: Path, tracks: dict[str, MaskTrack], listed: bool
+) -> None:
+    path = tmp_path / "a.json"
+    write_tracks(path, tracks, (8, 10), 5)
+    stored = json.loads(path.read_text())
+    for entry in stored["instances"].values():
+        for t, counts in enumerate(entry["rles"]):
+            if counts is not None:
+                other = run_lengths(counts) if listed else {"size": [8, 10], "counts": counts}
+                entry["rles"][t] = other
+    path.write_text(json.dumps(stored))
+    assert read_tracks(path).tracks == tracks
+
+
+def test_a_mistake_in_every_frame_is_told_once_for_each_instance(
+    tmp_path: Path, tracks: dict[str, MaskTrack]
+) -> None:
+    path = tmp_path / "a.json"
+    write_tracks(path, tracks, (8, 10), 5)
+    stored = json.loads(path.read_text())
+    for entry in stored["instances"].values():
+        entry["states"], entry["rles"] = ["seen"] * 5, [7] * 5
+    path.write_text(json.dumps(stored))
+    file, problems = scan_tracks(path)
+    assert file is None
+    told = [(problem.field, problem.problem) for problem in problems]
+    assert [field for field, _ in told if field and "states" in field] == [
+        "instances.id1.states.0",
+        "instances.id2.states.0",
+    ]
+    assert all("(5 entries like this)" in text for _, text in told)
+    assert len(told) <= 2 * (1 + 3)  # a state; and a string, dict or list that is none
+
+
+@pytest.mark.parametrize(
+    ("rle", "problem"),
+    [
+        ({"size": [8, 11], "counts": "P2"}, "frame 0: RLE of 8x11, not 8x10"),
+        ({"size": 8, "counts": "P2"}, "frame 0: RLE whose size is 8"),
+        ({"counts": [3]}, "frame 0: RLE covers 3 pixels, not 8x10 = 80"),
+        ([-1, 81], "frame 0: RLE runs must be whole numbers"),
+        ({"counts": {}}, "frame 0: RLE counts must be a string or a list, not dict"),
+        ("o" * 99, "frame 0: RLE holds a number without end"),
+    ],
+)
+def test_broken_run_lengths_are_named(
+    tmp_path: Path, tracks: dict[str, MaskTrack], rle: object, problem: str
+) -> None:
+    path = tmp_path / "a.json"
+    write_tracks(path, tracks, (8, 10), 5)
+    stored = json.loads(path.read_text())
+    stored["instances"]["id1"]["rles"][0] = rle
+    path.write_text(json.dumps(stored))
+    with pytest.raises(MatrixError, match=problem):
         read_tracks(path)
 
 

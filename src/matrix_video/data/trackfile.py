@@ -2,20 +2,22 @@
 
 ``{"size": [H, W], "num_frames": T, "instances": {"id1": {"states": [...], "rles": [...]}}}``:
 states are "visible", "absent" or "unknown", one a frame; rles are COCO counts strings, null where
-the state is not visible.
+the state is not visible. Run lengths of others are read as well: dicts with size and counts, and
+uncompressed lists.
 """
 
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
-from matrix_video.data.tracks import MaskTrack, State
+from matrix_video.data.tracks import MaskTrack, State, rle_counts
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import write_atomic
 
@@ -31,7 +33,7 @@ _REMEDY = "Correct the entry, or track the clip again"
 class _Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     states: tuple[Literal["visible", "absent", "unknown"], ...]
-    rles: tuple[str | None, ...]
+    rles: tuple[str | dict[str, Any] | list[int] | None, ...]
 
 
 class _File(BaseModel):
@@ -96,20 +98,13 @@ def scan_tracks(path: Path) -> tuple[TrackFile | None, list[MatrixError]]:
     try:
         stored = _File.model_validate_json(text)
     except ValidationError as error:
-        return None, [
-            MatrixError(
-                item["msg"],
-                remedy=_REMEDY,
-                file=path,
-                field=".".join(str(part) for part in item["loc"]) or None,
-            )
-            for item in error.errors()
-        ]
+        return None, _once(path, error)
     tracks: dict[str, MaskTrack] = {}
     problems: list[MatrixError] = []
     for name, entry in stored.instances.items():
         try:
-            track = MaskTrack(*stored.size, tuple(map(State, entry.states)), entry.rles)
+            rles = tuple(_counts(rle, t, stored.size) for t, rle in enumerate(entry.rles))
+            track = MaskTrack(*stored.size, tuple(map(State, entry.states)), rles)
             if len(track) != stored.num_frames:
                 raise ValueError(f"{len(track)} frames, not {stored.num_frames}")
         except ValueError as error:
@@ -119,6 +114,37 @@ def scan_tracks(path: Path) -> tuple[TrackFile | None, list[MatrixError]]:
         else:
             tracks[name] = track
     return TrackFile(stored.size, stored.num_frames, tracks), problems
+
+
+def _counts(
+    rle: str | dict[str, Any] | list[int] | None, t: int, size: tuple[int, int]
+) -> str | None:
+    if rle is None or isinstance(rle, str):
+        return rle
+    try:
+        return rle_counts(rle, size)[1]
+    except ValueError as error:
+        raise ValueError(f"frame {t}: {error}") from error
+
+
+def _once(path: Path, error: ValidationError) -> list[MatrixError]:
+    """One problem for each mistake of each instance, with its first place and its number."""
+    places: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for item in error.errors():
+        loc = tuple(map(str, item["loc"]))
+        field = ".".join(loc[:4])  # below, pydantic names the forms that an entry might have had
+        known = places[(*loc[:3], item["msg"]) if len(loc) > 3 else (*loc, item["msg"])]
+        if field not in known:
+            known.append(field)
+    return [
+        MatrixError(
+            kind[-1] + (f" ({len(fields)} entries like this)" if len(fields) > 1 else ""),
+            remedy=_REMEDY,
+            file=path,
+            field=fields[0] or None,
+        )
+        for kind, fields in places.items()
+    ]
 
 
 def _by(size: tuple[int, int]) -> str:
