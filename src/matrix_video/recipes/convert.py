@@ -5,33 +5,48 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from matrix_video.services.console import make_console, say
+from matrix_video.services.errors import MatrixError
 
 
 @dataclass(frozen=True)
 class ConvertCommand:
-    """Convert a data set between our layout and the authors'; the source is recognised.
+    """Convert a data set between our layout and the authors', or make one of videos and masks.
 
     Both ways keep mask pictures, prompts, file names and videos exactly. A clip that cannot be
     converted is left out and told. Stopped? Give the same command again: it goes on.
     """
 
     source: tyro.conf.Positional[Path]
-    """Folder to read, in either layout."""
+    """Folder to read: a data set in either layout, or videos with texts and masks."""
     target: tyro.conf.Positional[Path]
     """Folder to write; must not exist, or be empty. It is complete when its metadata is there."""
     to: Literal["matrix", "authors"] | None = None
     """Layout of the target; None: the one that the source is not in."""
+    layout: Annotated[Literal["masks"] | None, tyro.conf.arg(name="from")] = None
+    """Layout of the source; None: it is recognised. masks: for each a.mp4 an a.json with caption,
+    instances and interactions, and masks in a/, a.npz, a.npy or a.masks.json."""
+    stride: int | None = None
+    """With masks: they were made for every so many frames of the video."""
+    resize_masks: bool = False
+    """With masks: stretch those of another size than the video's, by area."""
 
 
 def run(config: ConvertCommand) -> int:
-    from matrix_video.data.convert import LEFT_OUT, convert
+    from matrix_video.data.convert import LEFT_OUT, MaskOptions, convert
 
-    summary = convert(config.source, config.target, config.to)
+    masks = MaskOptions(config.stride, config.resize_masks)
+    if config.layout is None and masks != MaskOptions():
+        raise MatrixError(
+            "--stride and --resize-masks fit masks of your own to their videos",
+            remedy="Add --from masks, or leave them out",
+        )
+    masked = None if config.layout is None else masks
+    summary = convert(config.source, config.target, config.to, masks=masked)
     lines = [
         f"{config.target}: {summary.clips} clips and {summary.masks} mask pictures",
         *_some("carried along: ", summary.extra),

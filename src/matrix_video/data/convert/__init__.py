@@ -22,22 +22,46 @@ from __future__ import annotations
 from pathlib import Path
 
 from matrix_video.data.convert.from_authors import FromAuthors
+from matrix_video.data.convert.from_masks import FromMasks, MaskOptions
 from matrix_video.data.convert.recognise import TABLES, Layout, recognise
 from matrix_video.data.convert.run import LEFT_OUT, STORE, ConvertSummary, reading, run
 from matrix_video.data.convert.to_authors import ToAuthors
 from matrix_video.data.metadata import JOURNAL
 from matrix_video.services.errors import MatrixError
 
-__all__ = ["LEFT_OUT", "ConvertSummary", "Layout", "convert", "recognise"]
+__all__ = ["LEFT_OUT", "ConvertSummary", "Layout", "MaskOptions", "convert", "recognise"]
 
 
-def convert(source: Path, target: Path, to: Layout | None = None) -> ConvertSummary:
-    """Convert a data set into the other layout (or into ``to``, which must be the other).
+def convert(
+    source: Path,
+    target: Path,
+    to: Layout | None = None,
+    *,
+    masks: MaskOptions | None = None,
+) -> ConvertSummary:
+    """Convert a data set into the other layout (or into ``to``, which must be the other), or, with
+    ``masks``, a folder of videos with texts and masks (see from_masks.py) into ours.
 
     A clip that cannot be converted is left out and told. A stopped run goes on when it is called
     again. Raises ``MatrixError`` where the source is in neither layout or already in ``to``, where
     the target holds something else, and where no clip can be converted.
     """
+    if target.resolve().is_relative_to(source.resolve()):
+        raise MatrixError(
+            f"the target {target} lies inside the source",
+            remedy="Give a folder outside of it",
+            file=source,
+        )
+    if masks is not None and to == "authors":
+        raise MatrixError(
+            "masks are made into our layout alone",
+            remedy="Leave --to out, and convert the result once more",
+            file=source,
+        )
+    if masks is not None:
+        with reading(source):
+            videos = FromMasks(source, target, masks)
+        return run(videos, target)
     whole = any((source / name).is_file() for name in TABLES)
     left = [n for n in (JOURNAL, STORE) if (source / n).is_file() and (n == JOURNAL or not whole)]
     if left:
@@ -51,12 +75,6 @@ def convert(source: Path, target: Path, to: Layout | None = None) -> ConvertSumm
         raise MatrixError(
             f"the data set is in the layout {to!r} already",
             remedy="Copy the folder, or ask for the other layout",
-            file=source,
-        )
-    if target.resolve().is_relative_to(source.resolve()):
-        raise MatrixError(
-            f"the target {target} lies inside the source",
-            remedy="Give a folder outside of it",
             file=source,
         )
     with reading(source):

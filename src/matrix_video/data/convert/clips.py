@@ -12,10 +12,10 @@ from matrix_video.data.convert.kept import walk
 from matrix_video.data.convert.prompts import derive_instances, read_prompt
 from matrix_video.data.convert.recognise import VIDEOS
 from matrix_video.data.paths import inside
+from matrix_video.data.probe import VideoInfo
 from matrix_video.data.sample import Instance, Interaction, Sample
 from matrix_video.data.trackfile import render_tracks
 from matrix_video.data.tracks import MaskTrack
-from matrix_video.data.video import VideoInfo
 
 
 class Names:

@@ -52,9 +52,9 @@ from matrix_video.data.convert.run import OWN, Made
 from matrix_video.data.convert.table import COLUMNS, Table, find_table, read_table, render_table
 from matrix_video.data.metadata import FILE_NAME, JOURNAL, dump_line
 from matrix_video.data.paths import VideoPath, inside
+from matrix_video.data.probe import VideoInfo, probe_video
 from matrix_video.data.sample import Sample
 from matrix_video.data.tracks import MaskTrack
-from matrix_video.data.video import VideoInfo, probe_video
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import sha256_file, sha256_text, write_atomic
 

@@ -53,10 +53,10 @@ from matrix_video.data.convert.table import COLUMNS, Table, read_table, render_t
 from matrix_video.data.dataset import Dataset
 from matrix_video.data.metadata import FILE_NAME
 from matrix_video.data.paths import inside
+from matrix_video.data.probe import probe_video
 from matrix_video.data.sample import Sample
 from matrix_video.data.trackfile import read_tracks
 from matrix_video.data.tracks import MaskTrack, State
-from matrix_video.data.video import probe_video
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import sha256_file, sha256_text, write_atomic
 
