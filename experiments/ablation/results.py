@@ -16,13 +16,12 @@ from pydantic import BaseModel, ConfigDict
 
 from ablation.rows import Pair, settings_hash
 from ablation.settings import Settings, Split
-from matrix_video.evaluation.scoring import Metric, VideoScore
+from matrix_video.evaluation.scores import REPLY_LETTERS, Metric, Numbers, VideoScore
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import write_atomic
 from matrix_video.services.records import read_record
 
 FOLDER: Final = Path(__file__).with_name("results")
-_LETTERS: Final = {"yes": "y", "no": "n", "no (visually implausible)": "i", "unscored": "u"}
 
 
 class _Part(BaseModel):
@@ -36,17 +35,27 @@ class PromptScore(_Part):
     kisa_raw: float | None
     sgi_raw: float | None
     spi: float | None
-    answers: tuple[str, ...]
-    """A letter a question for each interaction: yes, no, implausible, unscored."""
+    role_gap: float | None = None
+    verb_gap: float | None = None
+    answers: tuple[str, ...] = ()
+    """A letter a question for each interaction: yes, no, implausible, unscored; none of null rows.
+    """
 
     @classmethod
-    def of(cls, video: VideoScore) -> Self:
+    def of(cls, video: Numbers) -> Self:
+        interactions = video.interactions if isinstance(video, VideoScore) else ()
         answers = tuple(
-            "".join(_LETTERS[answer["answer"]] for answer in one["answers"])
-            for one in video.interactions
+            "".join(REPLY_LETTERS[answer.answer] for answer in one.answers) for one in interactions
         )
-        raw = (video.kisa_raw, video.sgi_raw, video.spi)
-        return cls(id=video.id, kisa_raw=raw[0], sgi_raw=raw[1], spi=raw[2], answers=answers)
+        return cls(
+            id=video.id,
+            kisa_raw=video.kisa_raw,
+            sgi_raw=video.sgi_raw,
+            spi=video.spi,
+            role_gap=video.role_gap,
+            verb_gap=video.verb_gap,
+            answers=answers,
+        )
 
     def value(self, metric: Metric) -> float:
         """NaN where it could not be scored."""
@@ -54,6 +63,8 @@ class PromptScore(_Part):
         kisa, sgi, spi = (np.nan if value is None else value for value in found.values())
         values: dict[Metric, float] = {"kisa_raw": kisa, "sgi_raw": sgi, "spi": spi}
         values |= {"kisa": kisa * spi, "sgi": sgi * spi, "if": (kisa + sgi) / 2 * spi}
+        gaps = (self.role_gap, self.verb_gap)
+        values["role_gap"], values["verb_gap"] = (np.nan if v is None else v for v in gaps)
         return float(values[metric])
 
 

@@ -23,9 +23,8 @@ from ablation.rows import (
     Pair,
 )
 from ablation.settings import GROUPS, Settings, Split
-from matrix_video.evaluation.scoring import METRICS, Metric
+from matrix_video.evaluation.scores import METRIC_NAMES, METRICS, Metric
 from matrix_video.report.collect.scores import REFERENCE_NAMES
-from matrix_video.report.content import METRIC_NAMES
 from matrix_video.report.wording import duration, number, signed
 
 PAPER: Final[dict[str, tuple[float, float, float]]] = {

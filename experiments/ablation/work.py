@@ -28,8 +28,8 @@ from matrix_video.backbones.fingerprint import fingerprint
 from matrix_video.backbones.loading import backbone_for, load_pipeline
 from matrix_video.data.dataset import Dataset
 from matrix_video.evaluation.config import EvaluateConfig
-from matrix_video.evaluation.run import CEILING, NULLS, evaluate, read_scores
-from matrix_video.evaluation.scoring import VideoScore
+from matrix_video.evaluation.run import evaluate
+from matrix_video.evaluation.scores import VideoScore, read_scores
 from matrix_video.generation.config import GenerateConfig
 from matrix_video.generation.run import generate
 from matrix_video.services.errors import MatrixError
@@ -121,12 +121,10 @@ class Workshop:
             judged = folder / f"scores-{group}"
             with _clock(folder, "evaluate"):
                 self._evaluate(group, videos, judged, references=pair.row == BASE)
-            own += read_scores(judged)
-            if pair.row == BASE:
-                for name in (*NULLS, CEILING):
-                    rows = read_json(judged / "rows" / f"{name}.json")
-                    found = [PromptScore.of(VideoScore.from_json(row)) for row in rows]
-                    others.setdefault(name, []).extend(found)
+            scores = read_scores(judged)
+            own += scores.videos
+            for name, row in scores.references.items():
+                others.setdefault(name, []).extend(map(PromptScore.of, row.videos))
         heldout, losses = _measured(RunFolder(trained))
         return Result(
             row=pair.row,

@@ -137,14 +137,16 @@ def test_another_model_is_measured_again(data: Path, tmp_path: Path, backbone: B
 @pytest.mark.usefixtures("undrawn")
 def test_labels_reach_the_evidence(data: Path, tmp_path: Path, backbone: Backbone) -> None:
     labels = tmp_path / "scores.json"
-    videos = [{"id": f"clip{i}", "sgi_raw": i / 2} for i in range(3)]
+    videos = [{"id": f"clip{i}", "sgi_raw": i / 2, "margin": 0.5} for i in range(3)]
     labels.write_text(json.dumps({"format": 1, "videos": videos}))
     choice = analyze(_config(data, tmp_path / "run", labels=labels, overlays=0), backbone)
     for group in choice.evidence.groups:
         assert (group.successes, group.failures) == (1, 2)
         assert group.dominance == "not measured"
         assert group.reason == "1 successes and 2 failures; at least 3 of each are needed"
-    labels.write_text(json.dumps({"format": 1, "videos": [{"id": "other", "sgi_raw": 1.0}]}))
+    labels.write_text(
+        json.dumps({"format": 1, "videos": [{"id": "other", "sgi_raw": 1.0, "margin": 0.5}]})
+    )
     with pytest.raises(MatrixError, match=r"none of its videos \(other, …\) is among"):
         analyze(_config(data, tmp_path / "run2", labels=labels, overlays=0), backbone)
 

@@ -11,7 +11,7 @@ from matrix_video.world.clips import make_clip
 
 def test_frozen_holds_the_first_frame() -> None:
     frames = make_clip(0, "val", 0).frames_THWC
-    held = frozen(frames)
+    held = frozen(frames, len(frames))
     assert held.shape == frames.shape
     assert (held == frames[0]).all()
 

@@ -1,18 +1,65 @@
 """An evaluation run from folders to scores.json."""
 
-import json
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 
 from matrix_video.data.dataset import Dataset, DatasetWriter
+from matrix_video.data.sample import Sample
+from matrix_video.data.trackfile import track_path, write_tracks
 from matrix_video.data.tracks import MaskTrack, State
-from matrix_video.evaluation import run as run_module
-from matrix_video.evaluation.run import EvaluateConfig, evaluate, read_scores
+from matrix_video.data.video import Video
+from matrix_video.evaluation.references import CEILING, GROUND_TRUTH, NULLS
+from matrix_video.evaluation.run import EvaluateConfig, evaluate
+from matrix_video.evaluation.scores import Scores, check_comparable, read_scores
+from matrix_video.evaluation.verdict import Answer, Propagation, Verdict
 from matrix_video.services.errors import MatrixError
 from matrix_video.world.clips import make_clip
 from matrix_video.world.write import write_split
+
+
+class StubJudge:
+    """Answers by the pixels' sum, at once; writes down whom it was shown."""
+
+    name, verbs = "stub", ("push", "pull", "hug")
+
+    def __init__(self, version: str = "1", log: Path | None = None, dies_at: int = 0) -> None:
+        self.version, self.log, self.dies_at = version, log, dies_at
+        self.seen: list[str] = []
+
+    def judge(
+        self, video: Video, sample: Sample, first_masks: Mapping[str, NDArray[np.bool_]]
+    ) -> Verdict:
+        self.seen.append(sample.id)
+        if self.log is not None:
+            time.sleep(0.004)
+            with self.log.open("a") as file:
+                file.write(f"{sample.id} {len(video)} {int(video.frames_THWC.sum())}\n")
+        if len(self.seen) == self.dies_at:
+            raise KeyboardInterrupt
+        total = int(video.frames_THWC.sum())
+        return Verdict(
+            tuple(
+                tuple(
+                    Answer(q, "yes" if (total + q + k) % 3 else "no", 1, {"why": "the sum"}, "Yes.")
+                    for q in range(1, 11)
+                )
+                for k, _ in enumerate(sample.interactions)
+            ),
+            tuple(Propagation(t, "no", "no") for t in range(1, len(video))),
+        )
 
 
 @pytest.fixture(scope="module")
@@ -22,75 +69,212 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def videos(prompts: Path, tmp_path: Path) -> Path:
+    """A copy whose files may be broken."""
+    return Path(shutil.copytree(prompts, tmp_path / "videos"))
+
+
+def _config(videos: Path, prompts: Path, out: Path, **options: Any) -> EvaluateConfig:
+    return EvaluateConfig(videos=videos, prompts=prompts, out=out, **options)
+
+
+def _judged(config: EvaluateConfig, **options: Any) -> list[str]:
+    judge = StubJudge(**options)
+    evaluate(config, judge=judge)
+    return judge.seen
+
+
 def test_ground_truth_wins_and_null_rows_lose(prompts: Path, tmp_path: Path) -> None:
-    summary = evaluate(EvaluateConfig(videos=prompts, prompts=prompts, out=tmp_path / "s"))
+    summary = evaluate(_config(prompts, prompts, tmp_path / "s"))
+    scores = read_scores(tmp_path / "s")
+    assert scores.summary == summary
     assert summary["if"].mean is not None
     assert summary["if"].mean > 0.95
-    stored = json.loads((tmp_path / "s/scores.json").read_text())
-    assert stored["format"] == 1
-    assert [video["id"] for video in stored["videos"]] == [s.id for s in Dataset(prompts).samples]
-    assert set(stored["nulls"]) == set(run_module.NULLS)
-    assert stored["nulls"]["frozen_first_frame"]["if"]["mean"] == pytest.approx(1 / 12)
-    for row in stored["nulls"].values():
-        assert row["if"]["mean"] < summary["if"].mean
-    assert len(stored["videos"][0]["interactions"][0]["answers"]) == 10
-    assert read_scores(tmp_path / "s")[0].id == stored["videos"][0]["id"]
+    assert [video.id for video in scores.videos] == [s.id for s in Dataset(prompts).samples]
+    assert {video.state for video in scores.videos} == {"scored"}
+    assert all(video.margin is not None and video.margin > 0 for video in scores.videos)
+    rows = {name: row.summary["if"].mean or 0 for name, row in scores.references.items()}
+    assert set(rows) == {*NULLS, GROUND_TRUTH}
+    nulls = [rows[name] for name, row in scores.references.items() if row.kind == "null"]
+    assert nulls == sorted(nulls, reverse=True)
+    assert max(nulls) < summary["if"].mean
+    assert rows["frozen_first_frame"] == pytest.approx(1 / 12)
+    assert rows[GROUND_TRUTH] == summary["if"].mean
+    # What is asked is worth more than its foils, in ground truth alone.
+    for metric, foiled in (("role_gap", "roles_exchanged"), ("verb_gap", "another_verb")):
+        assert (summary[metric].mean or 0) > 0.3
+        assert (scores.references[foiled].summary[metric].mean or 0) < 0
+        assert scores.references["frozen_first_frame"].summary[metric].mean == 0
 
 
-def test_a_killed_run_goes_on_at_its_row(
-    prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = EvaluateConfig(videos=prompts, prompts=prompts, out=tmp_path / "s")
-    whole = EvaluateConfig(videos=prompts, prompts=prompts, out=tmp_path / "whole")
-    evaluate(whole)
-    judged: list[str] = []
-    original = run_module.judge
-
-    def dying(frames, tracks, sample):
-        judged.append(sample.id)
-        if len(judged) == 9:
-            raise KeyboardInterrupt
-        return original(frames, tracks, sample)
-
-    monkeypatch.setattr(run_module, "judge", dying)
+def test_an_interrupted_run_goes_on_at_its_video(prompts: Path, tmp_path: Path) -> None:
+    whole = _judged(_config(prompts, prompts, tmp_path / "whole"))
+    config = _config(prompts, prompts, tmp_path / "s")
     with pytest.raises(KeyboardInterrupt):
-        evaluate(config)
+        _judged(config, dies_at=9)
     assert not (tmp_path / "s/scores.json").exists()
-    evaluate(config)  # the first row is not judged again
-    assert len(judged) == 9 + 18
-    ours, theirs = ((tmp_path / name / "scores.json").read_bytes() for name in ("s", "whole"))
-    assert ours == theirs
+    assert len(_judged(config)) == len(whole) - 8
+    assert (tmp_path / "s/scores.json").read_bytes() == (
+        tmp_path / "whole/scores.json"
+    ).read_bytes()
+    facts = (tmp_path / "s/done/evaluate.json").read_bytes()
+    assert _judged(config) == []
+    assert (tmp_path / "s/done/evaluate.json").read_bytes() == facts
+
+
+def test_ten_kills_change_no_byte_and_no_video_is_judged_twice(
+    prompts: Path, tmp_path: Path
+) -> None:
+    evaluate(_config(prompts, prompts, tmp_path / "whole", tracked=True), judge=StubJudge())
+    config, log = _config(prompts, prompts, tmp_path / "s", tracked=True), tmp_path / "log"
+    draw, kills, finished = random.Random(0), 0, False
+    while not finished:
+        child = os.fork()
+        if child == 0:
+            try:
+                evaluate(config, judge=StubJudge(log=log))
+                os._exit(0)
+            except BaseException:
+                os._exit(1)
+        if kills < 10:
+            time.sleep(draw.uniform(0.02, 0.16))
+            os.kill(child, signal.SIGKILL)
+            kills += 1
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert status in (0, -signal.SIGKILL)
+        finished = status == 0 and kills == 10
+    for file in ("scores.json", "tracked/metadata.jsonl", f"tracked/videos/{_ids(prompts)[0]}.mp4"):
+        assert (tmp_path / "s" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    lines = log.read_text().splitlines()
+    # A verdict that was on its way into the store when its process died is the one that is lost.
+    assert len(lines) - len(set(lines)) <= kills
+    assert len(set(lines)) == 6 * 4  # own and truth are alike; drift, frozen, another's
+
+
+def _ids(folder: Path) -> list[str]:
+    return [sample.id for sample in Dataset(folder).samples]
+
+
+def test_a_damaged_video_is_quarantined_and_the_row_goes_on(
+    prompts: Path, videos: Path, tmp_path: Path
+) -> None:
+    names = _ids(prompts)
+    whole = (videos / f"videos/{names[1]}.mp4").read_bytes()
+    (videos / f"videos/{names[1]}.mp4").write_bytes(whole[: len(whole) // 2])
+    (videos / f"videos/{names[2]}.mp4").write_text("no video at all")
+    (videos / f"videos/{names[3]}.mp4").unlink()
+    clip = make_clip(0, "val", 4)
+    with DatasetWriter(tmp_path / "small") as writer:
+        writer.add(clip.sample, clip.frames_THWC[:, :32, :32], 8.0, {}, lossless=True)
+    shutil.copy(tmp_path / f"small/videos/{names[4]}.mp4", videos / "videos")
+    config = _config(videos, prompts, tmp_path / "s", nulls=False)
+    evaluate(config, judge=StubJudge())
+    scores = read_scores(tmp_path / "s")
+    states = ["scored", "quarantined", "quarantined", "missing", "quarantined", "scored"]
+    assert [video.state for video in scores.videos] == states
+    assert (scores.asked, scores.delivered, scores.scored) == (6, 5, 2)
+    assert (scores.unscored, scores.quarantined, scores.summary["if"].n) == (0, 3, 2)
+    for video, reason in zip(
+        (v for v in scores.videos if v.state != "scored"),
+        ("damaged", "damaged", "not delivered", "the video has 32x32 pixels"),
+        strict=True,
+    ):
+        assert reason in (video.reason or "")
+        assert video.value("if") is None
+    (videos / f"videos/{names[1]}.mp4").write_bytes(whole)
+    assert _judged(config) == [names[1]]
+    assert read_scores(tmp_path / "s").scored == 3
+
+
+@pytest.mark.parametrize("what", ["videos", "tracks"])
+def test_a_prompt_or_video_that_was_replaced_is_judged_again(
+    what: str, videos: Path, tmp_path: Path
+) -> None:
+    first, second = _ids(videos)[:2]
+    config = _config(videos, videos, tmp_path / "s", nulls=False, tracked=True)
+    _judged(config)
+    before = read_scores(tmp_path / "s")
+    if what == "videos":
+        shutil.copy(videos / f"videos/{second}.mp4", videos / f"videos/{first}.mp4")
+    else:
+        mask_THW = np.zeros((17, 64, 64), bool)
+        mask_THW[:, 5:20, 5:20] = True
+        tracks = {"id1": MaskTrack.from_masks(mask_THW)}
+        write_tracks(track_path(videos, first), tracks, (64, 64), 17)
+    assert _judged(config) == [first]
+    after = read_scores(tmp_path / "s")
+    changed = [a.id for a, b in zip(after.videos, before.videos, strict=True) if a != b]
+    assert changed == [first]
+    copied = (tmp_path / f"s/tracked/videos/{first}.mp4").read_bytes()
+    assert copied == (videos / f"videos/{first}.mp4").read_bytes()
+    assert _judged(config, version="2") == _ids(videos)
+
+
+def test_where_nothing_can_be_judged_the_first_reason_is_told(videos: Path, tmp_path: Path) -> None:
+    for file in (videos / "videos").iterdir():
+        file.write_text("no video")
+    with pytest.raises(MatrixError, match=r"not one of 6 videos could be judged; the first: .*dam"):
+        evaluate(_config(videos, videos, tmp_path / "s"), judge=StubJudge())
+    shutil.rmtree(videos / "videos")
+    with pytest.raises(MatrixError, match="there are no videos"):
+        evaluate(_config(videos, videos, tmp_path / "s"), judge=StubJudge())
 
 
 def test_videos_of_other_prompts_are_refused(prompts: Path, tmp_path: Path) -> None:
     write_split(tmp_path / "other", 2, 1, "val")
     with pytest.raises(MatrixError, match=r"no clip 'val-1-000000'"):
-        evaluate(EvaluateConfig(videos=tmp_path / "other", prompts=prompts, out=tmp_path / "s"))
+        evaluate(_config(tmp_path / "other", prompts, tmp_path / "s"))
 
 
-def test_a_finished_run_is_not_judged_again(
-    prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_generation_runs_limit_is_what_was_asked_for(prompts: Path, tmp_path: Path) -> None:
+    run = tmp_path / "made"
+    with DatasetWriter(run / "dataset") as writer:
+        few = Dataset(prompts)[:2]
+        for index, sample in enumerate(few.samples):
+            writer.add_file(sample, few.video_path(index), {})
+    for settings, limit, asked in (("limit: 2\nseed: 5", None, 2), ("", None, 6), ("", 3, 3)):
+        (run / "config.yaml").write_text(settings)
+        out = tmp_path / f"s{asked}"
+        evaluate(_config(run, prompts, out, nulls=False, limit=limit), judge=StubJudge())
+        scores = read_scores(out)
+        assert (scores.asked, scores.delivered, scores.scored) == (asked, 2, 2)
+        assert scores.video_seed == (5 if settings else None)
+
+
+def test_prompts_that_are_pictures_have_null_rows_as_long_as_the_video(
+    prompts: Path, tmp_path: Path
 ) -> None:
-    config = EvaluateConfig(videos=prompts, prompts=prompts, out=tmp_path, nulls=False)
-    summary = evaluate(config)
-    facts = (tmp_path / "done/evaluate.json").read_bytes()
-    monkeypatch.setattr(run_module, "judge", None)
-    assert evaluate(config) == summary
-    assert (tmp_path / "done/evaluate.json").read_bytes() == facts
-
-
-def test_damaged_scores_name_the_file(tmp_path: Path) -> None:
-    (tmp_path / "scores.json").write_text('{"videos": [{"id": "a"}]}')
-    with pytest.raises(MatrixError, match=r"scores\.json: these are no scores"):
-        read_scores(tmp_path)
+    pictures = tmp_path / "pictures"
+    (pictures / "videos").mkdir(parents=True)
+    clips = Dataset(prompts)
+    lines: list[str] = []
+    for index, sample in enumerate(clips.samples):
+        name = f"videos/{sample.id}.png"
+        Image.fromarray(clips.video(index).frames_THWC[0]).save(pictures / name)
+        lines.append(sample.model_copy(update={"file_name": name}).model_dump_json())
+        first = {k: t.take([0]) for k, t in clips.tracks(index).items()}
+        write_tracks(track_path(pictures, sample.id), first, (64, 64), 1)
+    (pictures / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    log = tmp_path / "log"
+    evaluate(_config(prompts, pictures, tmp_path / "s"), judge=StubJudge(log=log))
+    scores = read_scores(tmp_path / "s")
+    assert set(scores.references) == {"straight_drift", "frozen_first_frame"}
+    assert {len(row.videos) for row in scores.references.values()} == {6}
+    assert {line.split()[1] for line in log.read_text().splitlines()} == {"17"}
+    whole = tmp_path / "whole"
+    evaluate(_config(prompts, prompts, whole), judge=StubJudge())
+    assert scores.videos == read_scores(whole).videos
+    known = read_scores(whole).references
+    assert all(row == known[name] for name, row in scores.references.items())
 
 
 def test_the_judges_tracks_become_a_data_set(prompts: Path, tmp_path: Path) -> None:
-    evaluate(EvaluateConfig(videos=prompts, prompts=prompts, out=tmp_path, tracked=True))
+    evaluate(_config(prompts, prompts, tmp_path, tracked=True, nulls=False))
     found = Dataset(tmp_path / "tracked")
-    truth = [make_clip(0, "val", index) for index in range(6)]
     overlaps: list[float] = []
-    for row, clip in enumerate(truth):
+    for row in range(6):
+        clip = make_clip(0, "val", row)
         assert found.video_path(row).read_bytes() == Dataset(prompts).video_path(row).read_bytes()
         tracks = found.tracks(row)
         for instance, masks_THW in zip(clip.sample.instances, clip.masks_RTHW, strict=True):
@@ -102,8 +286,7 @@ def test_the_judges_tracks_become_a_data_set(prompts: Path, tmp_path: Path) -> N
 
 def test_the_remains_of_a_vanished_instance_are_no_mask(prompts: Path, tmp_path: Path) -> None:
     """An instance of which a corner is left is gone: its later frames are absent."""
-    dataset = Dataset(prompts)
-    clip, sample = make_clip(0, "val", 3), dataset.samples[3]
+    clip, sample = make_clip(0, "val", 3), Dataset(prompts).samples[3]
     frames = clip.frames_THWC.copy()
     background = np.median(frames[0][~clip.masks_RTHW[:, 0].any(0)], axis=0)
     for t in range(6, 17):
@@ -114,11 +297,7 @@ def test_the_remains_of_a_vanished_instance_are_no_mask(prompts: Path, tmp_path:
         assert 40 > (clip.masks_RTHW[0, t] & ~body).sum() > 20
     with DatasetWriter(tmp_path / "videos") as writer:
         writer.add(sample, frames, 8.0, {}, lossless=True)
-    evaluate(
-        EvaluateConfig(
-            videos=tmp_path / "videos", prompts=prompts, out=tmp_path / "s", tracked=True
-        )
-    )
+    evaluate(_config(tmp_path / "videos", prompts, tmp_path / "s", tracked=True, nulls=False))
     states = Dataset(tmp_path / "s/tracked").tracks(0)[sample.instances[0].id].states
     assert states[0] is State.VISIBLE
     assert all(state is State.ABSENT for state in states[6:])
@@ -126,7 +305,7 @@ def test_the_remains_of_a_vanished_instance_are_no_mask(prompts: Path, tmp_path:
 
 def test_clips_of_several_sizes_are_exchanged_within_their_size(tmp_path: Path) -> None:
     with DatasetWriter(tmp_path / "mixed") as writer:
-        for index in range(5):
+        for index in (0, 1, 2, 4):  # one wide clip, which has no partner
             clip = make_clip(0, "val", index)
             pad = ((0, 0), (0, 0), (0, 8 * (index % 2)))
             frames = np.pad(clip.frames_THWC, (*pad, (0, 0)), mode="edge")
@@ -134,49 +313,60 @@ def test_clips_of_several_sizes_are_exchanged_within_their_size(tmp_path: Path) 
                 instance.id: MaskTrack.from_masks(np.pad(masks_THW, pad))
                 for instance, masks_THW in zip(clip.sample.instances, clip.masks_RTHW, strict=True)
             }
-            if index != 3:  # leaves one wide clip, which has no partner
-                writer.add(clip.sample, frames, 8.0, tracks, lossless=True)
-    config = EvaluateConfig(
-        videos=tmp_path / "mixed", prompts=tmp_path / "mixed", out=tmp_path / "s"
-    )
-    evaluate(config)
-    nulls = json.loads((tmp_path / "s/scores.json").read_text())["nulls"]
-    assert nulls["frozen_first_frame"]["if"]["n"] == 4
-    assert nulls["another_prompts_clip"]["if"]["n"] == 3
+            writer.add(clip.sample, frames, 8.0, tracks, lossless=True)
+    evaluate(_config(tmp_path / "mixed", tmp_path / "mixed", tmp_path / "s"), judge=StubJudge())
+    nulls = read_scores(tmp_path / "s").references
+    assert len(nulls["frozen_first_frame"].videos) == 4
+    assert len(nulls["another_prompts_clip"].videos) == 3
 
 
 def test_a_prompts_null_rows_do_not_depend_on_the_others(prompts: Path, tmp_path: Path) -> None:
-    few = Dataset(prompts)[4:]
-    with DatasetWriter(tmp_path / "few") as writer:
-        for row, sample in enumerate(few.samples):
-            writer.add_file(sample, few.video_path(row), few.tracks(row))
-    for name, folder in (("few", tmp_path / "few"), ("all", prompts)):
-        evaluate(EvaluateConfig(videos=folder, prompts=folder, out=tmp_path / f"s-{name}"))
-    rows = [
-        json.loads((tmp_path / f"s-{name}/rows/straight_drift.json").read_text())
-        for name in ("few", "all")
-    ]
-    assert rows[0] == rows[1][4:]
+    for name, limit in (("few", 3), ("all", None)):
+        config = _config(prompts, prompts, tmp_path / name, limit=limit)
+        evaluate(config, judge=StubJudge())
+    few, every = (read_scores(tmp_path / name).references for name in ("few", "all"))
+    for name in ("straight_drift", "frozen_first_frame", GROUND_TRUTH):
+        assert few[name].videos == every[name].videos[:3]
 
 
 def test_the_shipped_vae_is_a_high_ceiling(prompts: Path, tmp_path: Path) -> None:
-    evaluate(
-        EvaluateConfig(videos=prompts, prompts=prompts, out=tmp_path, nulls=False, model="tiny")
-    )
-    stored = json.loads((tmp_path / "scores.json").read_text())
-    assert stored["nulls"]["ceiling"]["if"]["mean"] > 0.95
-    assert stored["nulls"]["ceiling"]["if"]["n"] == 6
+    evaluate(_config(prompts, prompts, tmp_path, nulls=False, model="tiny"))
+    ceiling = read_scores(tmp_path).references[CEILING]
+    assert (ceiling.kind, ceiling.summary["if"].n) == ("ceiling", 6)
+    assert (ceiling.summary["if"].mean or 0) > 0.95
+
+
+def _scores(videos: Path, prompts: Path, out: Path, judge: StubJudge) -> Scores:
+    evaluate(_config(videos, prompts, out, nulls=False), judge=judge)
+    return read_scores(out)
+
+
+def test_only_the_same_prompts_and_judge_compare(
+    prompts: Path, videos: Path, tmp_path: Path
+) -> None:
+    ours = _scores(prompts, prompts, tmp_path / "a", StubJudge())
+    moved = _scores(prompts, videos, tmp_path / "b", StubJudge())
+    check_comparable(ours, moved, tmp_path)  # a copy of the prompts is the same prompts
+    newer = _scores(prompts, prompts, tmp_path / "c", StubJudge("2"))
+    with pytest.raises(MatrixError, match=r"its judge is stub 2, this one's is stub 1"):
+        check_comparable(ours, newer, tmp_path)
+    lines = (videos / "metadata.jsonl").read_text()
+    (videos / "metadata.jsonl").write_text(lines.replace('"caption":"', '"caption":"  ', 1))
+    with pytest.raises(MatrixError, match="'val-0-000000' asks for something else there"):
+        check_comparable(ours, _scores(prompts, videos, tmp_path / "d", StubJudge()), tmp_path)
+    write_split(tmp_path / "other", 2, 1, "val")
+    other = _scores(tmp_path / "other", tmp_path / "other", tmp_path / "e", StubJudge())
+    with pytest.raises(MatrixError, match="it scores other prompts"):
+        check_comparable(ours, other, tmp_path)
 
 
 @pytest.mark.slow
 def test_200_clips_through_the_shipped_vae(tmp_path: Path) -> None:
     write_split(tmp_path / "val", 200, 0, "val")
-    data = tmp_path / "val"
-    evaluate(EvaluateConfig(videos=data, prompts=data, out=tmp_path / "s", model="tiny"))
-    stored = json.loads((tmp_path / "s/scores.json").read_text())
-    assert stored["summary"]["if"]["mean"] >= 0.98
-    assert stored["nulls"]["ceiling"]["if"]["mean"] >= 0.95
-    frozen = json.loads((tmp_path / "s/rows/frozen_first_frame.json").read_text())
-    for video in frozen:
-        for answer in video["interactions"][0]["answers"][1:]:
-            assert answer["answer"] != "yes", video["id"]
+    evaluate(_config(tmp_path / "val", tmp_path / "val", tmp_path / "s", model="tiny"))
+    scores = read_scores(tmp_path / "s")
+    assert (scores.summary["if"].mean or 0) >= 0.98
+    assert (scores.references[CEILING].summary["if"].mean or 0) >= 0.95
+    frozen = scores.references["frozen_first_frame"].videos
+    assert {video.kisa_raw for video in frozen} <= {0, 1 / 6}
+    assert {video.sgi_raw for video in frozen} == {0}

@@ -63,7 +63,7 @@ def test_maps_are_read_along_the_sampling(
     with DatasetWriter(Path("tracked")) as writer:
         for i in range(2):
             writer.add_file(videos.sample(i), videos.video_path(i), tracks)
-    scores = [{"id": f"p{i}", "sgi_raw": float(i)} for i in range(2)]
+    scores = [{"id": f"p{i}", "sgi_raw": float(i), "margin": 0.5} for i in range(2)]
     Path("scores.json").write_text(json.dumps({"videos": scores}))
 
     command = AnalyzeCommand(

@@ -45,7 +45,7 @@ def test_the_page_has_the_paired_difference(
     assert found.n == 3
     assert f"+{found.mean:.3f}" in text
     assert "truth − frozen" in text
-    assert "truth is higher" in text
+    assert "no verdict below 20 videos" in text
     assert "Not shown: null rows: not evaluated." in text
 
 

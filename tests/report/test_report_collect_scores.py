@@ -66,20 +66,26 @@ def test_scores_are_those_of_the_evaluation(scored: Path) -> None:
     assert list(by_label) == [
         "frozen",
         "truth",
+        "another verb",
+        "roles exchanged",
+        "straight drift",
         "frozen first frame",
         "another prompt’s clip",
-        "straight drift",
+        "ground truth",
     ]
+    for label, summary in (
+        ("truth", stored["summary"]),
+        ("straight drift", stored["references"]["straight_drift"]["summary"]),
+    ):
+        for metric, found in by_label[label].scores.items():
+            wanted = [summary[metric][name] for name in ("mean", "low", "high", "n")]
+            assert found == Estimate(*wanted)
     own = by_label["truth"]
-    for metric, found in stored["summary"].items():
-        assert own.scores[metric] == Estimate(**found)
-    for metric, found in stored["nulls"]["straight_drift"].items():
-        assert by_label["straight drift"].scores[metric] == Estimate(**found)
-    assert own.unscored == stored["unscored"]
+    assert own.unscored == 0
     answers = sum(len(i["answers"]) for v in stored["videos"] for i in v["interactions"])
     assert own.answers == answers
     assert content.judge == "oracle"
-    assert content.missing["scores"] == ("ceiling: not evaluated",)
+    assert "scores" not in content.missing
 
 
 def test_two_evaluations_of_one_run_keep_their_own_names(scored: Path, tmp_path: Path) -> None:
@@ -120,7 +126,7 @@ def test_null_rows_of_other_prompts_stand_apart(scored: Path, tmp_path: Path) ->
     labels = [row.label for row in content.rows]
     assert "straight drift (frozen, truth)" in labels
     assert "straight drift (other)" in labels
-    assert len(set(labels)) == len(labels) == 3 + 2 * 3
+    assert len(set(labels)) == len(labels) == 3 + 2 * 6
 
 
 def test_differences_are_later_less_earlier(scored: Path) -> None:
@@ -176,7 +182,10 @@ def test_an_unscored_answer_stays_unscored(scored: Path, tmp_path: Path) -> None
                 {
                     **video,
                     "interactions": [
-                        {"key_interaction": "k", "answers": [{**answer, "answer": "maybe"}]}
+                        {
+                            **video["interactions"][0],
+                            "answers": [{**answer, "answer": "maybe"}],
+                        }
                     ],
                 }
             ],
@@ -184,7 +193,7 @@ def test_an_unscored_answer_stays_unscored(scored: Path, tmp_path: Path) -> None
     )
     with pytest.raises(
         MatrixError,
-        match=r"answers\.0\.answer: not scores of an evaluation \(Input should be 'yes', 'no', "
+        match=r"answers\.0\.answer: not the scores of an evaluation \(Input should be 'yes', 'no', "
         r"'no \(visually implausible\)' or 'unscored'\)\. Give the folder of a finished matrix",
     ):
         collect([("s", run)], title="t")
@@ -193,9 +202,9 @@ def test_an_unscored_answer_stays_unscored(scored: Path, tmp_path: Path) -> None
 def test_an_estimate_without_its_interval_is_refused(scored: Path, tmp_path: Path) -> None:
     stored = json.loads((scored / "scores-truth" / "scores.json").read_text())
     for change, problem in (
-        ({"low": None}, "a mean needs both ends of its interval"),
-        ({"mean": None}, "a mean needs both ends of its interval"),
-        ({"low": 0.9, "high": 0.1}, r"interval \[0\.9, 0\.1\]"),
+        ({"low": 0.1}, "an interval both of its ends"),
+        ({"mean": None}, "a mean needs videos"),
+        ({"low": 0.9, "high": 0.1}, r"interval \[0\.9, 0\.1\] is upside down"),
     ):
         summary = {**stored["summary"], "kisa": {**stored["summary"]["kisa"], **change}}
         write_json(tmp_path / "scores.json", {**stored, "summary": summary})

@@ -50,9 +50,10 @@ def test_verdict(mean: float, low: float, high: float, text: str) -> None:
     assert verdict(Difference("MATRIX", "LoRA", "if", Estimate(mean, low, high, 24))) == text
 
 
-def test_one_prompt_resolves_nothing() -> None:
-    one = Difference("MATRIX", "LoRA", "if", Estimate(0.2, 0.2, 0.2, 1))
-    assert verdict(one) == "not resolved"
+@pytest.mark.parametrize("few", [1, 19])
+def test_few_prompts_resolve_nothing(few: int) -> None:
+    one = Difference("MATRIX", "LoRA", "if", Estimate(0.2, 0.1, 0.3, few))
+    assert verdict(one) == "no verdict below 20 videos"
 
 
 @pytest.mark.parametrize(

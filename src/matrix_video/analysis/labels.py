@@ -1,20 +1,23 @@
 """Success or failure of videos: from people (CSV) or from a judge's scores.
 
-Only answers 7-10 count (SGI_raw: does the right one act on the right one). The propagation score
-never does: it measures instances that vanish, whose masks are also what attention is scored on, so
-that a test on it would be circular (our choice).
+A video succeeds when the right one acts on the right one (SGI_raw, questions 7-10) and it answers
+the questions as asked better than with subject and object exchanged and than for any verb of
+another effect (its *margin*; without it 74 % of clips that show another verb were successes, with
+it 4 %, and of true clips 98 %). The propagation score never counts: it measures instances that
+vanish, whose masks are also what attention is scored on, so that a test on it would be circular.
+All of it is our choice.
 """
 
 from __future__ import annotations
 
 import csv
-import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Annotated, Final
+
+from pydantic import BaseModel, Field
 
 from matrix_video.services.errors import MatrixError
-from matrix_video.services.files import read_json
+from matrix_video.services.records import read_record
 
 SUCCESS_AT: Final = 0.75
 """Share of yes among the questions 7-10 from which a video counts as a success (our choice)."""
@@ -35,8 +38,9 @@ def read_labels(path: Path, *, success_at: float = SUCCESS_AT) -> dict[str, bool
 
     A ``.csv`` has a header with the columns ``id`` and ``success`` (yes/no, true/false, 1/0,
     success/failure; an empty field means unlabelled). Anything else is read as the ``scores.json``
-    of an evaluation: a video succeeds when its ``sgi_raw`` is at least ``success_at``; a video
-    without score is left out. Raises `MatrixError` naming the line or video.
+    of an evaluation: a video succeeds when its ``sgi_raw`` is at least ``success_at`` and its
+    ``margin`` above 0 (or unknown, where a judge answered no foils); a video without score is left
+    out. Raises `MatrixError` naming the line or video.
     """
     labels = _from_csv(path) if path.suffix == ".csv" else _from_scores(path, success_at)
     if not labels:
@@ -82,25 +86,23 @@ def _from_csv(path: Path) -> dict[str, bool]:
     return labels
 
 
+class _Video(BaseModel):
+    """Of ``scores.json``, which `evaluation.scores` declares, the three numbers that decide."""
+
+    id: str
+    sgi_raw: Annotated[float, Field(ge=0, le=1)] | None
+    margin: Annotated[float, Field(ge=-1, le=1)] | None
+
+
+class _Scores(BaseModel):
+    videos: tuple[_Video, ...]
+
+
 def _from_scores(path: Path, success_at: float) -> dict[str, bool]:
-    remedy = "Give the scores.json of a finished matrix evaluate run, or a .csv"
-    stored: Any = read_json(path)
-    videos: Any = cast("dict[str, Any]", stored).get("videos") if isinstance(stored, dict) else None
-    if not isinstance(videos, list):
-        raise MatrixError("it holds no list of videos", remedy=remedy, file=path, field="videos")
-    labels: dict[str, bool] = {}
-    for index, video in enumerate(cast("list[Any]", videos)):
-        field = f"videos[{index}]"
-        if not isinstance(video, Mapping):
-            raise MatrixError("it is no object", remedy=remedy, file=path, field=field)
-        entry = cast("Mapping[str, Any]", video)
-        name, raw = entry.get("id"), entry.get("sgi_raw")
-        if not isinstance(name, str):
-            raise MatrixError("it has no id", remedy=remedy, file=path, field=f"{field}.id")
-        if raw is None:  # unscored
-            continue
-        if not isinstance(raw, int | float) or not (math.isfinite(raw) and 0 <= raw <= 1):
-            problem = f"{raw!r} is not a share between 0 and 1"
-            raise MatrixError(problem, remedy=remedy, file=path, field=f"{field}.sgi_raw")
-        labels[name] = raw >= success_at
-    return labels
+    remedy = "Give the scores.json of a finished matrix evaluate run of this version, or a .csv"
+    scores = read_record(path, _Scores, what="the scores of an evaluation", remedy=remedy)
+    return {
+        video.id: video.sgi_raw >= success_at and (video.margin is None or video.margin > 0)
+        for video in scores.videos
+        if video.sgi_raw is not None
+    }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class EvaluateConfig(BaseModel):
@@ -15,10 +16,16 @@ class EvaluateConfig(BaseModel):
     videos: Path
     """Generation run, or data set of generated videos."""
     prompts: Path
-    """Prompt set that the videos were generated from: samples and first-frame masks; its own
-    videos make null rows and ceiling."""
+    """Prompt set that the videos were generated from: samples, first-frame masks and, where it has
+    them, questions; its own clips make null rows and ceiling."""
     out: Path
-    """Run folder; a run that was stopped goes on with the row it was at."""
+    """Run folder. A run that was stopped goes on with the video it was at; run again, it judges the
+    videos that were replaced or added."""
+    judge: Literal["oracle"] = "oracle"
+    """Who answers the questions."""
+    limit: int | None = Field(default=None, ge=1)
+    """Ask for the videos of the first so many prompts; None: of those that the generation run had,
+    or of all."""
     nulls: bool = True
     """Also score the null rows."""
     model: str | None = None

@@ -19,9 +19,9 @@ Frames = NDArray[np.uint8]
 _SPEED = (0.5, 1.6)  # pixels a frame: the range in which acting instances move
 
 
-def frozen(frames_THWC: Frames) -> Frames:
+def frozen(frames_THWC: Frames, num_frames: int) -> Frames:
     """The first frame, held."""
-    return np.repeat(frames_THWC[:1], len(frames_THWC), axis=0)
+    return np.repeat(frames_THWC[:1], num_frames, axis=0)
 
 
 def derangement(count: int, seed: int) -> list[int]:

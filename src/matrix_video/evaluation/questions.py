@@ -1,23 +1,36 @@
-"""The ten questions of a key interaction, in words.
+"""The ten questions of an interaction in words, for any verb, and which verbs look alike.
 
 Questions 1-6 follow the interaction (before, four steps, after: KISA), 7-10 ask who does what to
-whom (SGI). Each is one geometric statement about the *named* subject and object.
+whom (SGI). They come from ``questions.jsonl`` beside a prompt set's ``metadata.jsonl`` where it has
+them, else from a template: one for each verb of tiny world, and one for any other.
 
-Source: the scheme is the paper's (section on InterGenEval); the wording for these verbs is our
-choice. Entities are named as appearance plus box colour, as the authors' code does.
+Source: the scheme is the paper's (section on InterGenEval); the wording is our choice. Entities are
+named as appearance plus box colour, as the authors' code does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
-from matrix_video.data.sample import Interaction, Sample
+from pydantic import Field, ValidationError
 
+from matrix_video.data.sample import Interaction, Record, Sample
+from matrix_video.evaluation.verdict import NUM_QUESTIONS
+from matrix_video.services.errors import MatrixError
+from matrix_video.services.files import write_atomic
+from matrix_video.services.records import invalid_record
+
+QUESTIONS: Final = "questions.jsonl"
 BOX_COLOURS: Final = ("red", "green", "blue", "yellow", "magenta", "cyan")
 """Box colours in the order of ``Sample.instances``."""
-NUM_QUESTIONS: Final = 10
 KISA_QUESTIONS: Final = (1, 2, 3, 4, 5, 6)
 SGI_QUESTIONS: Final = (7, 8, 9, 10)
+EFFECTS: Final = (frozenset({"push", "hit", "chase"}),)
+"""Verbs that leave the same effect: the object is farther along the way that the subject came. A
+pushed ball answers every question about chasing with yes. All other verbs differ from each other.
+"""
 
 _APART = "Are the {s} and the {o} both there at the start, apart from each other?"
 _COMES = "Does the {s} come up to the {o} by its own motion?"
@@ -127,8 +140,19 @@ _TEXTS: Final[dict[str, tuple[str, ...]]] = {
     ),
 }
 
-VERBS: Final = tuple(_TEXTS)
-"""Base verbs that have questions."""
+_ANY: Final = (
+    'Are the {s} and the {o} both there at the start, before "{v}" begins?',
+    'Does the {s} set out to "{v}" the {o}, by its own motion?',
+    'Does the {s} begin to "{v}" the {o}?',
+    'Does the {o} begin to change when the {s} begins to "{v}" it, and not before?',
+    'Does it go on as "{v}" demands, for both the {s} and the {o}?',
+    'Are the {s} and the {o} at the end as "{v}" leaves them?',
+    _ACTS,
+    'Of all that is there, is it the {s} that does "{v}" to the {o}?',
+    'Of all others, is it the {o}, and nothing in its stead, that the {s} does "{v}" to?',
+    'Is the {o} changed by "{v}"?',
+)
+"""Any other verb or verb phrase, as it stands in the sample."""
 
 
 def entity(sample: Sample, id: str) -> str:
@@ -146,7 +170,90 @@ def key_interaction(sample: Sample, interaction: Interaction) -> str:
     return f"{subject} {interaction.verb} {object_}"
 
 
-def questions(sample: Sample, interaction: Interaction) -> tuple[str, ...]:
-    """The ten questions of an interaction; ``KeyError`` for a verb that has none."""
+def template(sample: Sample, interaction: Interaction) -> tuple[str, ...]:
+    """Ten questions of an interaction of any verb, made by rule."""
     s, o = entity(sample, interaction.subject), entity(sample, interaction.object)
-    return tuple(text.format(s=s, o=o) for text in _TEXTS[interaction.verb])
+    texts = _TEXTS.get(interaction.verb, _ANY)
+    return tuple(text.format(s=s, o=o, v=interaction.verb) for text in texts)
+
+
+def share_effect(one: str, other: str) -> bool:
+    """Whether two verbs leave the same effect, so that a video of one may show the other."""
+    return one == other or any({one, other} <= alike for alike in EFFECTS)
+
+
+class QuestionSet(Record):
+    """One line of ``questions.jsonl``."""
+
+    sample: str
+    subject: str
+    verb: str
+    object: str
+    texts: tuple[str, ...] = Field(min_length=NUM_QUESTIONS, max_length=NUM_QUESTIONS)
+    source: str
+    """Who worded them: "template", the name of a model or of a person."""
+
+
+class Questions:
+    """The questions of a prompt set: those of its file, and the template's for the rest."""
+
+    def __init__(self, sets: Iterable[QuestionSet] = ()) -> None:
+        self._texts: Mapping[tuple[str, ...], tuple[str, ...]] = {
+            (one.sample, one.subject, one.verb, one.object): one.texts for one in sets
+        }
+
+    @classmethod
+    def read(cls, folder: Path, samples: Iterable[Sample] = ()) -> Questions:
+        """Of the data set in ``folder`` with these ``samples``; `MatrixError` names the line that
+        is wrong, such as one about an interaction that its sample does not have."""
+        file = folder / QUESTIONS
+        if not file.is_file():
+            return cls()
+        remedy = "Correct the line, or delete the file to ask the template's questions"
+        asked = {sample.id: sample.interactions for sample in samples}
+        sets: list[QuestionSet] = []
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+            try:
+                sets.append(QuestionSet.model_validate_json(line))
+            except ValidationError as error:
+                what = f"ten questions in line {number}"
+                raise invalid_record(file, error, what=what, remedy=remedy) from error
+            own = sets[-1]
+            known = [(one.subject, one.verb, one.object) for one in asked.get(own.sample, ())]
+            if own.sample in asked and (own.subject, own.verb, own.object) not in known:
+                raise MatrixError(
+                    f"line {number} asks about an interaction that its sample {own.sample!r} does "
+                    "not have",
+                    remedy=remedy,
+                    file=file,
+                )
+        found = cls(sets)
+        if len(found._texts) < len(sets):
+            raise MatrixError("an interaction has two sets of questions", remedy=remedy, file=file)
+        return found
+
+    def texts(self, sample: Sample, interaction: Interaction) -> tuple[str, ...]:
+        """The ten questions of an interaction of a sample, asked or foil."""
+        key = (sample.id, interaction.subject, interaction.verb, interaction.object)
+        return self._texts.get(key) or template(sample, interaction)
+
+
+def write_questions(folder: Path, samples: Sequence[Sample]) -> Path:
+    """Write the template's questions of all interactions, to be edited; returns the file."""
+    lines = [
+        QuestionSet(
+            sample=sample.id,
+            subject=one.subject,
+            verb=one.verb,
+            object=one.object,
+            texts=template(sample, one),
+            source="template",
+        ).model_dump_json()
+        for sample in samples
+        for one in sample.interactions
+    ]
+    write_atomic(folder / QUESTIONS, "".join(f"{line}\n" for line in lines))
+    return folder / QUESTIONS
+
+
+questions = template

@@ -1,217 +1,205 @@
 """An evaluation run: generated videos and their prompt set in, ``scores.json`` out.
 
-Rows are judged one after the other and kept in ``rows/<row>.json``; a killed run goes on with the
-row it was at. Shapes: T frames, H rows, W columns, C colours.
+Verdicts are kept video by video in ``work.sqlite`` under the content of video and prompt: a killed
+run goes on with the video it was at, a repeated one judges the videos that changed.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-import numpy as np
-from numpy.typing import NDArray
-
-from matrix_video.data.dataset import Dataset, DatasetWriter
-from matrix_video.data.tracks import first_masks
-from matrix_video.data.video import probe_video
+from matrix_video.data.dataset import DatasetWriter
+from matrix_video.data.video import read_video
 from matrix_video.evaluation.config import EvaluateConfig
-from matrix_video.evaluation.nulls import derangement, drifting, frozen
-from matrix_video.evaluation.oracle import Verdict, judge
-from matrix_video.evaluation.scoring import Estimate, Metric, VideoScore, score_video, summarise
-from matrix_video.evaluation.tracked import tracks_of
+from matrix_video.evaluation.judging import JUDGED, Judging, Row, Source
+from matrix_video.evaluation.oracle import OracleJudge
+from matrix_video.evaluation.prompts import PromptSet
+from matrix_video.evaluation.references import (
+    CEILING,
+    FOILED,
+    GROUND_TRUTH,
+    NULLS,
+    PIXELS,
+    References,
+)
+from matrix_video.evaluation.scores import (
+    SCORES,
+    JudgeFacts,
+    ReferenceRow,
+    Scores,
+    Summary,
+    VideoScore,
+    read_scores,
+    write_scores,
+)
+from matrix_video.evaluation.scoring import foil_numbers, summarise
+from matrix_video.evaluation.verdict import Judge
 from matrix_video.services.errors import MatrixError
-from matrix_video.services.files import read_json, write_json
-from matrix_video.services.progress import progress
-from matrix_video.services.run import RunFolder
+from matrix_video.services.files import atomic_dir, sha256_file, sha256_text
+from matrix_video.services.run import RunFolder, read_config
+from matrix_video.services.store import Result, Store
 
 if TYPE_CHECKING:
     from matrix_video.backbones.base import Backbone
 
-SCORES: Final = "scores.json"
+__all__ = ["EvaluateConfig", "evaluate", "read_scores"]
+
 TRACKED: Final = "tracked"
-NULLS: Final = ("frozen_first_frame", "another_prompts_clip", "straight_drift")
-CEILING: Final = "ceiling"
+WORK: Final = "work.sqlite"
 STAGE: Final = "evaluate"
 
-Frames = NDArray[np.uint8]
 
-
-def evaluate(config: EvaluateConfig, backbone: Backbone | None = None) -> dict[Metric, Estimate]:
+def evaluate(
+    config: EvaluateConfig, backbone: Backbone | None = None, judge: Judge | None = None
+) -> Summary:
     """Judge every video and write ``scores.json``; returns the videos' own summary.
 
-    ``backbone`` saves loading ``config.model`` for the ceiling. A finished run returns at once.
-    Raises `MatrixError` for a video without a prompt, and for videos of another size or length than
-    can be judged.
+    ``backbone`` saves loading ``config.model`` for the ceiling; ``judge`` takes the place of
+    ``config.judge``. Videos that cannot be judged are quarantined. Raises `MatrixError` for a video
+    without a prompt, and where not one video could be judged.
     """
-    with RunFolder.open(config.out, config, command="evaluate") as run:
-        if run.done(STAGE):
-            return summarise(read_scores(config.out))
-        videos = open_videos(config.videos)
-        if not len(videos):
-            raise MatrixError("there are no videos", remedy="Generate some first", file=videos.path)
-        prompts = Dataset(config.prompts).subset(sample.id for sample in videos.samples)
-        own = _row(run, "videos", partial(_own, run, config, videos, prompts))
-        others = {
-            name: _row(run, name, make)
-            for name, make in _reference_rows(config, prompts, backbone).items()
-        }
-        summary = summarise(own)
-        write_json(
-            run.path / SCORES,
-            {
-                "format": 1,
-                "judge": "oracle",
-                "videos": [video.to_json() for video in own],
-                "summary": _plain(summary),
-                "unscored": sum(video.unscored for video in own),
-                "nulls": {name: _plain(summarise(row)) for name, row in others.items()},
-            },
-        )
-        run.mark_done(STAGE, videos=len(own))
-    return summary
+    judge = OracleJudge() if judge is None else judge
+    known = read_config(config.out)
+    # What lies in these folders may change: its verdicts are kept by content.
+    open_to = [n for n in ("videos", "prompts") if known.get(n) == str(getattr(config, n))]
+    with RunFolder.open(config.out, config, command="evaluate", may_change=open_to) as run:
+        prompts = PromptSet(config.prompts, config.videos, config.limit, judge.verbs)
+        with Store(run.path / WORK) as store:
+            judging = Judging(store, judge, prompts)
+            own = _Own(prompts, judging, store, tracks=config.tracked)
+            references = _references(config, prompts, judging, backbone)
+            if config.tracked:
+                own.write_tracked(run)
+            summaries = {name: summarise(row) for name, row in references.items()}
+            head = Scores(
+                judge=JudgeFacts(name=judge.name, version=judge.version),
+                prompts=sha256_text(*judging.hashes),
+                seed=config.seed,
+                video_seed=prompts.video_seed,
+                asked=len(prompts),
+                delivered=own.delivered,
+                scored=own.summary["if"].n,
+                unscored=own.judged - own.summary["if"].n,
+                quarantined=own.delivered - own.judged,
+                summary=own.summary,
+                references={
+                    name: ReferenceRow(
+                        kind="null" if name in NULLS else "ceiling", summary=found, videos=()
+                    )
+                    for name, found in summaries.items()
+                },
+                videos=(),
+            )
+            known = sha256_file(run.path / SCORES) if run.done(STAGE) else None
+            write_scores(run.path, head, references, own.scores())
+            if sha256_file(run.path / SCORES) != known:
+                run.mark_done(STAGE, videos=own.judged)
+    return own.summary
 
 
-def read_scores(folder: Path) -> list[VideoScore]:
-    """The videos of a finished evaluation run; `MatrixError` where the file is none of ours."""
-    file = folder / SCORES
-    stored = read_json(file)
-    try:
-        return [VideoScore.from_json(video) for video in stored["videos"]]
-    except (KeyError, TypeError) as error:
-        raise MatrixError(
-            f"these are no scores ({error})",
-            remedy="Give the folder of a finished matrix evaluate run",
-            file=file,
-        ) from error
+class _Own:
+    """The generated videos: judged once, scored from the store whenever they are read."""
+
+    def __init__(self, prompts: PromptSet, judging: Judging, store: Store, *, tracks: bool) -> None:
+        self._prompts, self._judging, self._store = prompts, judging, store
+        self._keys: dict[int, str] = {}
+        self._files: dict[int, str] = {}
+        row, reason = Row(), ""
+        for index, key, result in judging.row("videos", self._sources(), tracks=tracks):
+            self._keys[index] = key
+            reason = reason or result.reason
+            if result.state != "failed":
+                row.add(judging.score(index, result, self._files[index]))
+        self.delivered, self.judged = len(self._files), len(row.ids)
+        if not self.judged:
+            reason = reason or next(iter(judging.broken.values()))
+            raise MatrixError(
+                f"not one of {self.delivered} videos could be judged; the first: {reason}",
+                remedy="Correct what it says, then run the command again",
+                file=prompts.clips.path,
+            )
+        self.summary = summarise(row)
+
+    def _sources(self) -> Iterator[tuple[int, Source]]:
+        for index, sample in enumerate(self._prompts.clips.samples):
+            path = self._prompts.videos.get(sample.id)
+            if path is not None:
+                self._files[index] = sha256_file(path)
+                yield index, Source((self._files[index],), lambda path=path: read_video(path))
+
+    def scores(self) -> Iterator[VideoScore]:
+        """Of every video that was asked for, one at a time."""
+        for index, sample in enumerate(self._prompts.clips.samples):
+            file, result = self._files.get(index), self._result(index)
+            if file is not None and result is not None and result.state != "failed":
+                yield self._judging.score(index, result, file)
+                continue
+            told = self._judging.broken.get(index) or (result.reason if result else None)
+            yield VideoScore(
+                id=sample.id,
+                state="missing" if file is None else "quarantined",
+                reason="the video was not delivered" if file is None else told,
+                video=file,
+                prompt=self._judging.hashes[index],
+            )
+
+    def _result(self, index: int) -> Result | None:
+        return self._store.get(JUDGED, self._keys[index]) if index in self._keys else None
+
+    def write_tracked(self, run: RunFolder) -> None:
+        """The judged videos with the tracks that the judge followed, unless they are there."""
+        contents = sha256_text(*self._keys.values())
+        if run.done(TRACKED) and run.facts(TRACKED)["contents"] == contents:
+            return
+        with atomic_dir(run.path / TRACKED) as folder, DatasetWriter(folder) as writer:
+            for index in self._keys:
+                sample, result = self._prompts.clips.sample(index), self._result(index)
+                if result is not None and result.state != "failed":
+                    tracks = self._judging.verdict(result).tracks
+                    made = sample.model_copy(update={"file_name": f"videos/{sample.id}.mp4"})
+                    writer.add_file(made, self._prompts.videos[sample.id], tracks)
+        run.mark_done(TRACKED, contents=contents)
 
 
-def open_videos(path: Path) -> Dataset:
-    """A generation run's clips, or a data set itself."""
-    inner = path / "dataset"
-    return Dataset(inner if inner.is_dir() else path)
+def _references(
+    config: EvaluateConfig, prompts: PromptSet, judging: Judging, backbone: Backbone | None
+) -> dict[str, Row]:
+    """Rows by name: nulls, the strongest first, then ceilings."""
+    references = References(prompts, config.seed)
+    nulls: dict[str, Row] = {}
+    ceilings: dict[str, Row] = {}
 
+    def row(name: str, sources: Iterator[tuple[int, Source]]) -> Row:
+        found = Row()
+        for index, _, result in judging.row(name, sources):
+            if result.state != "failed":
+                found.add(judging.score(index, result, ""))
+        return found
 
-def _plain(summary: dict[Metric, Estimate]) -> dict[str, Any]:
-    return {metric: asdict(found) for metric, found in summary.items()}
-
-
-def _row(run: RunFolder, name: str, make: Callable[[], list[VideoScore]]) -> list[VideoScore]:
-    """A row of the table, made unless an interrupted run has it already."""
-    stored = run.path / "rows" / f"{name}.json"
-    if stored.exists():
-        return [VideoScore.from_json(video) for video in read_json(stored)]
-    scores = make()
-    write_json(stored, [score.to_json() for score in scores])
-    return scores
-
-
-def _own(
-    run: RunFolder, config: EvaluateConfig, videos: Dataset, prompts: Dataset
-) -> list[VideoScore]:
-    def frames_of(i: int) -> Frames:
-        return videos.video(i).frames_THWC
-
-    if not config.tracked:
-        return _judged("videos", prompts, range(len(prompts)), frames_of)
-    with DatasetWriter(run.path / TRACKED) as writer:
-
-        def keep(i: int, verdict: Verdict) -> None:
-            if not writer.has(videos.samples[i].id):
-                writer.add_file(videos.samples[i], videos.video_path(i), tracks_of(verdict))
-
-        return _judged("videos", prompts, range(len(prompts)), frames_of, keep)
-
-
-def _judged(
-    title: str,
-    prompts: Dataset,
-    rows: Iterable[int],
-    frames_of: Callable[[int], Frames],
-    keep: Callable[[int, Verdict], None] | None = None,
-) -> list[VideoScore]:
-    """Scores of one video for each prompt in ``rows``; ``keep`` is shown every verdict."""
-    scores: list[VideoScore] = []
-    rows = list(rows)
-    with progress(f"judge {title.replace('_', ' ')}", len(rows)) as advance:
-        for i in rows:
-            sample, tracks, frames_THWC = prompts.samples[i], prompts.tracks(i), frames_of(i)
-            try:
-                verdict = judge(frames_THWC, tracks, sample)
-            except ValueError as error:
-                raise MatrixError(
-                    f"video {sample.id!r} cannot be judged: {error}",
-                    remedy="Generate it at its prompt's own size and length",
-                    file=prompts.path,
-                    field=title,
-                ) from error
-            scores.append(score_video(sample.id, verdict))
-            if keep is not None:
-                keep(i, verdict)
-            advance(1)
-    return scores
-
-
-def _reference_rows(
-    config: EvaluateConfig, prompts: Dataset, backbone: Backbone | None
-) -> dict[str, Callable[[], list[VideoScore]]]:
-    """What a table is read against, by row name; a clip may have no partner of its own shape."""
-    every = range(len(prompts))
-
-    def truth(i: int) -> Frames:
-        return prompts.video(i).frames_THWC
-
-    def drift(i: int) -> Frames:
-        frames_THWC, sample = truth(i), prompts.samples[i]
-        masks = list(first_masks(prompts.tracks(i)).values())
-        return drifting(frames_THWC[0], masks, len(frames_THWC), f"{config.seed} {sample.id}")
-
-    rows: dict[str, Callable[[], list[VideoScore]]] = {}
     if config.nulls:
-        partner = _partners(prompts, config.seed)
-        makers: tuple[tuple[Iterable[int], Callable[[int], Frames]], ...] = (
-            (every, lambda i: frozen(truth(i))),
-            (sorted(partner), lambda i: truth(partner[i])),
-            (every, drift),
-        )
-        for name, (chosen, maker) in zip(NULLS, makers, strict=True):
-            rows[name] = partial(_judged, name, prompts, chosen, maker)
+        truth = {name: Row() for name in (GROUND_TRUTH, *FOILED)}
+        for index, _, result in judging.row(GROUND_TRUTH, references.ground_truth()):
+            if result.state != "failed":
+                score = judging.score(index, result, "")
+                truth[GROUND_TRUTH].add(score)
+                for name, kind in FOILED.items():
+                    if (numbers := foil_numbers(score, kind)) is not None:
+                        truth[name].add(numbers)
+        ceilings[GROUND_TRUTH] = truth.pop(GROUND_TRUTH)
+        nulls |= truth
+        for name in PIXELS:
+            nulls[name] = row(name, references.pixels(name))
     if config.model is not None:
-        rows[CEILING] = partial(_ceiling, config.model, backbone, prompts, truth)
-    return rows
+        sources = references.ceiling(config.model, _content(config.model), backbone)
+        ceilings[CEILING] = row(CEILING, sources)
+    strongest = sorted(nulls, key=lambda name: -(summarise(nulls[name])["if"].mean or 0.0))
+    rows = {name: nulls[name] for name in strongest} | ceilings
+    return {name: found for name, found in rows.items() if found.ids}
 
 
-def _partners(prompts: Dataset, seed: int) -> dict[int, int]:
-    """For each prompt another one of the same size, where there is one."""
-    alike: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for i in range(len(prompts)):
-        info = probe_video(prompts.video_path(i))
-        alike[info.height, info.width].append(i)
-    return {
-        i: group[j]
-        for group in alike.values()
-        if len(group) > 1
-        for i, j in zip(group, derangement(len(group), seed), strict=True)
-    }
-
-
-def _ceiling(
-    model: str, backbone: Backbone | None, prompts: Dataset, truth: Callable[[int], Frames]
-) -> list[VideoScore]:
-    """Ground truth through the model's VAE and back: the best that the model could show."""
-    import torch
-
-    from matrix_video.backbones.loading import backbone_for, load_pipeline
-
-    loaded = backbone_for(load_pipeline(model)) if backbone is None else backbone
-
-    def round_trip(i: int) -> Frames:
-        with torch.no_grad():
-            latents = loaded.encode_video(torch.from_numpy(truth(i))[None])
-            return loaded.decode(latents)[0].cpu().numpy()
-
-    return _judged(CEILING, prompts, range(len(prompts)), round_trip)
+def _content(model: str) -> str:
+    """Hash of a pipeline's VAE where it is a folder; a name stands for itself."""
+    weights = sorted((Path(model) / "vae").glob("*"))
+    return sha256_text(model, *(sha256_file(file) for file in weights if file.is_file()))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, TextIO, get_args
 
 from pydantic import ConfigDict, Field
 
@@ -125,8 +125,10 @@ class VideoScore(Numbers):
     """Frames in which something is gone."""
     unscored: int = 0
     """Asked questions without an answer."""
-    success: bool | None = None
-    """The right one did the right thing to the right one, by `scoring.is_success`."""
+    margin: Gap | None = None
+    """How much higher the raw scores' mean is as asked than for the best foil of another effect,
+    in the interaction where it is least; None: no foil was answered. `analysis.labels` calls a
+    video a success where it is above 0 and ``sgi_raw`` is high."""
 
 
 Summary = dict[Metric, Estimate]
@@ -183,22 +185,34 @@ def read_scores(folder: Path) -> Scores:
     )
 
 
-def write_scores(folder: Path, head: Scores, videos: Iterable[VideoScore]) -> None:
-    """Write atomically, one line a video; ``videos`` takes the place of ``head.videos`` and is
-    never held whole."""
-    fields: dict[str, Any] = head.model_dump(mode="json", by_alias=True, exclude={"videos"})
-    rows = fields.pop("references")
+def write_scores(
+    folder: Path,
+    head: Scores,
+    references: Mapping[str, Iterable[Numbers]],
+    videos: Iterable[VideoScore],
+) -> None:
+    """Write atomically, one line a video. ``references`` (in the order of the head's) and
+    ``videos`` take the place of those in ``head`` and are never held whole."""
+    fields: dict[str, Any] = head.model_dump(mode="json", by_alias=True)
+    rows, _ = fields.pop("references"), fields.pop("videos")
     with atomic_path(folder / SCORES) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(json.dumps(fields, indent=1)[:-2] + ',\n "references": {')
         for number, (name, row) in enumerate(rows.items()):
-            file.write(",\n" if number else "\n")
-            lines = ",\n  ".join(map(_line, row.pop("videos")))
-            file.write(f' {_line(name)}: {_line(row)[:-1]}, "videos": [\n  {lines}]}}')
-        file.write('},\n "videos": [')
-        for number, video in enumerate(videos):
-            file.write(",\n " if number else "\n ")
-            file.write(_line(video.model_dump(mode="json", by_alias=True)))
-        file.write("\n]}\n")
+            del row["videos"]
+            file.write(f"{',' if number else ''}\n {_line(name)}: {_line(row)[:-1]}, ")
+            _write_list(file, references[name])
+            file.write("}")
+        file.write("},\n ")
+        _write_list(file, videos)
+        file.write("}\n")
+
+
+def _write_list(file: TextIO, videos: Iterable[Numbers]) -> None:
+    file.write('"videos": [')
+    for number, video in enumerate(videos):
+        file.write(",\n  " if number else "\n  ")
+        file.write(_line(video.model_dump(mode="json", by_alias=True)))
+    file.write("]")
 
 
 def _line(value: object) -> str:

@@ -1,77 +1,46 @@
-"""From answers to KISA, SGI, SPI and IF, with bootstrap intervals over videos.
+"""From a verdict to KISA, SGI, SPI, IF and the contrastive scores of one video, and to summaries.
 
-Source: paper section 6 (InterGenEval); pooling, clamping, intervals and the treatment of unscored
-answers are our choice. V videos.
+Source: paper section 6 (InterGenEval). Pooling, clamping, the treatment of unscored answers and
+the contrastive scores are our choice:
+
+role gap    IF as asked less IF with subject and object exchanged, mean over interactions whose verb
+            has a direction
+verb gap    IF as asked less the mean of IF over other verbs, mean over interactions
+
+Both stand on the same tracks, so that a motion which looks like any interaction cancels out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal, get_args
+from collections.abc import Callable, Iterable, Sequence
+from statistics import fmean
+from typing import Final
 
-import numpy as np
+from matrix_video.data.sample import Sample
+from matrix_video.evaluation.estimates import Estimate, estimate
+from matrix_video.evaluation.foils import AskedFoil
+from matrix_video.evaluation.questions import (
+    KISA_QUESTIONS,
+    SGI_QUESTIONS,
+    Questions,
+    key_interaction,
+)
+from matrix_video.evaluation.scores import (
+    METRICS,
+    REPLY_LETTERS,
+    Foil,
+    FoilKind,
+    Metric,
+    Numbers,
+    ScoredAnswer,
+    ScoredInteraction,
+    Summary,
+    VideoScore,
+)
+from matrix_video.evaluation.verdict import Verdict
 
-from matrix_video.evaluation.oracle import Verdict
-from matrix_video.evaluation.questions import KISA_QUESTIONS, SGI_QUESTIONS
-
-Metric = Literal["kisa_raw", "sgi_raw", "spi", "kisa", "sgi", "if"]
-METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
 LAMBDA: Final = 5.0
 """Weight of emergence and disappearance: one flagged frame in five already gives 0 (paper)."""
-
-
-@dataclass(frozen=True)
-class VideoScore:
-    """One video; a value is None where nothing could be scored.
-
-    ``kisa_raw`` is the share of yes among the scored answers to questions 1-6 of all its
-    interactions, ``sgi_raw`` that of 7-10; ``emergence`` and ``disappearance`` are shares of the
-    frames after the first.
-    """
-
-    id: str
-    interactions: tuple[dict[str, Any], ...]
-    kisa_raw: float | None
-    sgi_raw: float | None
-    emergence: float | None
-    disappearance: float | None
-    spi: float | None
-    kisa: float | None
-    sgi: float | None
-    if_: float | None
-    unscored: int
-
-    def value(self, metric: Metric) -> float | None:
-        return self.if_ if metric == "if" else getattr(self, metric)
-
-    def to_json(self) -> dict[str, Any]:
-        """As in ``scores.json``; the key of ``if_`` is "if"."""
-        fields = asdict(self)
-        return {"if" if key == "if_" else key: value for key, value in fields.items()}
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> VideoScore:
-        named: dict[str, Any] = {
-            "if_" if key == "if" else key: value for key, value in fields.items()
-        }
-        named["interactions"] = tuple(fields["interactions"])
-        return cls(**named)
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Mean over ``n`` scored videos with a 95 % bootstrap interval; None when ``n`` is 0."""
-
-    mean: float | None
-    low: float | None
-    high: float | None
-    n: int
-
-
-def _share(replies: Sequence[str]) -> float | None:
-    scored = [reply for reply in replies if reply != "unscored"]
-    return sum(reply == "yes" for reply in scored) / len(scored) if scored else None
 
 
 def spi(emergence: float, disappearance: float) -> float:
@@ -79,71 +48,183 @@ def spi(emergence: float, disappearance: float) -> float:
     return 0.5 * (max(0.0, 1 - LAMBDA * emergence) + max(0.0, 1 - LAMBDA * disappearance))
 
 
-def score_video(id: str, verdict: Verdict) -> VideoScore:
-    """Pool the answers of all interactions of a video and weigh them with its SPI."""
-    answers = [answer for one in verdict.interactions for answer in one.answers]
-    kisa_raw = _share([answer.reply for answer in answers if answer.question in KISA_QUESTIONS])
-    sgi_raw = _share([answer.reply for answer in answers if answer.question in SGI_QUESTIONS])
-    emergence = disappearance = integrity = None
-    if verdict.emergence_T is not None and verdict.disappearance_T is not None:
-        emergence = float(verdict.emergence_T[1:].mean())
-        disappearance = float(verdict.disappearance_T[1:].mean())
-        integrity = spi(emergence, disappearance)
-    kisa = None if kisa_raw is None or integrity is None else kisa_raw * integrity
-    sgi = None if sgi_raw is None or integrity is None else sgi_raw * integrity
+def score_video(
+    sample: Sample,
+    verdict: Verdict,
+    foils: Sequence[AskedFoil],
+    questions: Questions,
+    *,
+    video: str,
+    prompt: str,
+) -> VideoScore:
+    """Scores of one judged video; ``verdict`` answers the asked interactions, then ``foils``.
+
+    ``video`` and ``prompt`` are the hashes that the score keeps. ``ValueError`` where the judge
+    answered another number of interactions.
+    """
+    asked = len(sample.interactions)
+    if len(verdict.answers) != asked + len(foils):
+        raise ValueError(
+            f"{asked + len(foils)} interactions were asked, not {len(verdict.answers)}"
+        )
+    interactions = tuple(
+        ScoredInteraction(
+            key_interaction=key_interaction(sample, one),
+            subject=one.subject,
+            verb=one.verb,
+            object=one.object,
+            answers=tuple(
+                ScoredAnswer(
+                    question=answer.question,
+                    text=text,
+                    answer=answer.reply,
+                    frame=answer.frame,
+                    evidence=dict(answer.evidence),
+                    raw=answer.raw,
+                    reason=answer.reason,
+                )
+                for answer, text in zip(answers, questions.texts(sample, one), strict=True)
+            ),
+            foils=tuple(
+                Foil(
+                    kind=foil.kind,
+                    subject=foil.interaction.subject,
+                    verb=foil.interaction.verb,
+                    object=foil.interaction.object,
+                    same_effect=foil.same_effect,
+                    replies="".join(REPLY_LETTERS[answer.reply] for answer in replies),
+                )
+                for foil, replies in zip(foils, verdict.answers[asked:], strict=True)
+                if foil.of == index
+            ),
+        )
+        for index, (one, answers) in enumerate(
+            zip(sample.interactions, verdict.answers[:asked], strict=True)
+        )
+    )
+    looked = [p for p in verdict.propagation if "unscored" not in (p.emergence, p.disappearance)]
+    emerged = tuple(p.frame for p in looked if p.emergence == "yes")
+    gone = tuple(p.frame for p in looked if p.disappearance == "yes")
+    integrity = spi(len(emerged) / len(looked), len(gone) / len(looked)) if looked else None
+    numbers = _numbers(sample.id, [_replies(one) for one in interactions], integrity)
+    reasons = [a.reason for one in interactions for a in one.answers if a.answer == "unscored"]
+    if not sample.interactions:
+        reasons = ["the prompt asks for no interaction"]
+    margins = [value for one in interactions for value in _margins(one)]
     return VideoScore(
-        id=id,
-        interactions=tuple(
-            {
-                "key_interaction": one.key_interaction,
-                "verb": one.verb,
-                "answers": [
-                    {
-                        "question": answer.question,
-                        "text": answer.text,
-                        "answer": answer.reply,
-                        "frame": answer.frame,
-                        "evidence": {key: float(v) for key, v in answer.evidence.items()},
-                        "reason": answer.reason,
-                    }
-                    for answer in one.answers
-                ],
-            }
-            for one in verdict.interactions
-        ),
-        kisa_raw=kisa_raw,
-        sgi_raw=sgi_raw,
-        emergence=emergence,
-        disappearance=disappearance,
-        spi=integrity,
-        kisa=kisa,
-        sgi=sgi,
-        if_=None if kisa is None or sgi is None else (kisa + sgi) / 2,
-        unscored=sum(answer.reply == "unscored" for answer in answers),
+        **numbers.model_dump(exclude={"role_gap", "verb_gap"}),
+        role_gap=_gap(interactions, "roles exchanged", integrity),
+        verb_gap=_gap(interactions, "another verb", integrity),
+        margin=min(margins) if margins else None,
+        state="unscored" if numbers.if_ is None else "scored",
+        reason=reasons[0] if reasons else None,
+        video=video,
+        prompt=prompt,
+        interactions=interactions,
+        looked_at=len(looked),
+        emerged=emerged,
+        disappeared=gone,
+        unscored=sum(_replies(one).count(REPLY_LETTERS["unscored"]) for one in interactions),
     )
 
 
-def estimate(values: Sequence[float], *, draws: int = 2000, seed: int = 0) -> Estimate:
-    """Mean with the 2.5 and 97.5 percentiles of bootstrap means over videos."""
-    if not values:
-        return Estimate(None, None, None, 0)
-    values_V = np.asarray(values, dtype=np.float64)
-    rng = np.random.default_rng(seed)
-    rows = rng.integers(len(values_V), size=(draws, len(values_V)))
-    low, high = np.percentile(values_V[rows].mean(axis=1), [2.5, 97.5])
-    return Estimate(float(values_V.mean()), float(low), float(high), len(values_V))
+def _numbers(id: str, replies: Sequence[str], integrity: float | None) -> Numbers:
+    """Pool the replies of several interactions, ten letters each, and weigh them with SPI."""
+    kisa_raw, sgi_raw = (
+        _share("".join(one[number - 1] for one in replies for number in numbers))
+        for numbers in (KISA_QUESTIONS, SGI_QUESTIONS)
+    )
+    kisa = None if kisa_raw is None or integrity is None else kisa_raw * integrity
+    sgi = None if sgi_raw is None or integrity is None else sgi_raw * integrity
+    mean = None if kisa is None or sgi is None else (kisa + sgi) / 2
+    return Numbers.model_validate(
+        {
+            "id": id,
+            "kisa_raw": kisa_raw,
+            "sgi_raw": sgi_raw,
+            "spi": integrity,
+            "kisa": kisa,
+            "sgi": sgi,
+            "if": mean,
+        }
+    )
 
 
-def summarise(videos: Sequence[VideoScore]) -> dict[Metric, Estimate]:
-    """Mean over videos per metric; a video without a value does not count (and ``n`` tells)."""
-    return {
-        metric: estimate([v for video in videos if (v := video.value(metric)) is not None])
+def _share(replies: str) -> float | None:
+    scored = replies.replace(REPLY_LETTERS["unscored"], "")
+    return scored.count(REPLY_LETTERS["yes"]) / len(scored) if scored else None
+
+
+def _raw(replies: str) -> float | None:
+    """IF of one interaction before SPI."""
+    return _numbers("", [replies], 1.0).if_
+
+
+def _replies(one: ScoredInteraction) -> str:
+    return "".join(REPLY_LETTERS[answer.answer] for answer in one.answers)
+
+
+def _raws(one: ScoredInteraction, wanted: Callable[[Foil], bool]) -> list[float]:
+    return [raw for foil in one.foils if wanted(foil) and (raw := _raw(foil.replies)) is not None]
+
+
+def _gap(
+    interactions: Iterable[ScoredInteraction], kind: FoilKind, integrity: float | None
+) -> float | None:
+    gaps: list[float] = []
+    for one in interactions:
+        own, others = _raw(_replies(one)), _raws(one, lambda foil: foil.kind == kind)
+        if own is not None and others:
+            gaps.append(own - fmean(others))
+    return fmean(gaps) * integrity if gaps and integrity is not None else None
+
+
+def _margins(one: ScoredInteraction) -> list[float]:
+    own = _raw(_replies(one))
+    others = _raws(one, lambda foil: not foil.same_effect)
+    return [] if own is None else [own - other for other in others]
+
+
+def foil_numbers(video: VideoScore, kind: FoilKind) -> Numbers | None:
+    """What the same video scores if its foils had been asked: a null row, made from ground truth.
+
+    The mean over the foils of each interaction; None where it has none of this kind.
+    """
+    foiled = [[f.replies for f in one.foils if f.kind == kind] for one in video.interactions]
+    rounds = max(map(len, foiled), default=0)
+    if not rounds:
+        return None
+    found = [
+        _numbers(video.id, [some[turn % len(some)] for some in foiled if some], video.spi)
+        for turn in range(rounds)
+    ]
+    means = {
+        metric: fmean(values)
         for metric in METRICS
+        if (values := [v for one in found if (v := one.value(metric)) is not None])
     }
+    gap: Metric = "role_gap" if kind == "roles exchanged" else "verb_gap"
+    own = video.value(gap)
+    if kind == "roles exchanged" and own is not None:
+        means[gap] = -own
+    elif own is not None:
+        # Of each other verb less the mean over all but it, the true one among them.
+        means[gap] = -own / rounds
+    return Numbers.model_validate({"id": video.id, **means})
+
+
+def summarise(videos: Iterable[Numbers]) -> Summary:
+    """Mean over videos per metric; a video without a value does not count (and ``n`` tells)."""
+    values: dict[Metric, list[float]] = {metric: [] for metric in METRICS}
+    for video in videos:
+        for metric in METRICS:
+            if (value := video.value(metric)) is not None:
+                values[metric].append(value)
+    return {metric: estimate(found) for metric, found in values.items()}
 
 
 def paired_difference(
-    left: Sequence[VideoScore], right: Sequence[VideoScore], metric: Metric
+    left: Iterable[Numbers], right: Iterable[Numbers], metric: Metric
 ) -> Estimate:
     """Mean of left − right over the videos that both have scored, resampled in pairs."""
     other = {video.id: video.value(metric) for video in right}

@@ -302,15 +302,14 @@ class _Demo:
 
     def show(self) -> None:
         """Scores, differences, stage times and where the page is."""
-        from matrix_video.evaluation.run import read_scores
-        from matrix_video.recipes.evaluate import show_difference, show_scores
+        from matrix_video.evaluation.scores import read_scores
+        from matrix_video.recipes.evaluate import show_differences, show_scores
 
         names = ("base", "lora", "matrix")
         show_scores([self.path("scores", name) for name in names], self.console)
-        lora, matrix = (read_scores(self.path("scores", name)) for name in ("lora", "matrix"))
-        base = read_scores(self.path("scores", "base"))
-        show_difference("lora", lora, "base", base, self.console)
-        show_difference("matrix", matrix, "lora", lora, self.console)
+        base, lora, matrix = (read_scores(self.path("scores", name)) for name in names)
+        pairs = {"matrix − lora": (matrix, lora), "lora − base": (lora, base)}
+        show_differences(pairs, self.console)
         table = Table("stage", "seconds")
         for name, _ in self.stages():
             table.add_row(name, f"{self.folder.facts(name)['seconds']:.1f}")

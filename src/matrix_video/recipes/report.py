@@ -61,12 +61,12 @@ def compare(left: Path, right: Path, metric: Metric) -> Estimate | None:
 
     None: no video was scored in both.
     """
-    from matrix_video.evaluation.run import read_scores
+    from matrix_video.evaluation.scores import read_scores
     from matrix_video.evaluation.scoring import paired_difference
     from matrix_video.report.content import Estimate
 
-    found = paired_difference(read_scores(left), read_scores(right), metric)
-    if found.mean is None or found.low is None or found.high is None:
+    found = paired_difference(read_scores(left).videos, read_scores(right).videos, metric)
+    if found.mean is None:
         return None
     return Estimate(found.mean, found.low, found.high, found.n)
 

@@ -8,9 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from matrix_video.data.video import write_video
-from matrix_video.evaluation.oracle import judge
-from matrix_video.evaluation.scoring import METRICS, VideoScore, score_video, summarise
+import numpy as np
+
+from matrix_video.data.tracks import first_masks
+from matrix_video.data.video import Video, write_video
+from matrix_video.evaluation.oracle import OracleJudge
+from matrix_video.evaluation.questions import Questions
+from matrix_video.evaluation.scores import METRICS, VideoScore
+from matrix_video.evaluation.scoring import score_video, summarise
 from matrix_video.generation.run import load_prompt
 from matrix_video.generation.sampler import Sampling, sample
 from matrix_video.services.errors import MatrixError
@@ -56,8 +61,11 @@ class StudentVideos:
             write_video(folder / f"{name}.mp4", made[0], loaded.fps, lossless=True)
             if config.sample_judge == "oracle":
                 known = self.prompts.sample(index)
-                verdict = judge(made[0], self.prompts.tracks(index), known)
-                scores.append(score_video(name, verdict))
+                times = np.arange(len(made[0])) / loaded.fps
+                video = Video(made[0], times, loaded.fps)
+                masks = first_masks(self.prompts.tracks(index))
+                verdict = OracleJudge().judge(video, known, masks)
+                scores.append(score_video(known, verdict, (), Questions(), video="", prompt=""))
         if not scores:
             return {}
         found = summarise(scores)

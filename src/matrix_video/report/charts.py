@@ -103,7 +103,8 @@ def forest_chart(rows: Sequence[ForestRow], axis: str, *, sign: bool = False) ->
     height = 30.0 * len(rows) + 44
     left, right = 172.0, 14.0
     pen = Pen(_WIDTH, height, f"{axis} with 95 % intervals: " + ", ".join(r.label for r in rows))
-    ends = [v for r in rows for v in (r.estimate.low, r.estimate.high, r.estimate.mean)]
+    shown = [v for r in rows for v in (r.estimate.low, r.estimate.high, r.estimate.mean)]
+    ends = [v for v in shown if v is not None]
     x = Scale.over(ends, left, _WIDTH - right, include=(0.0,))
     foot = height - 38
     values, step = ticks(x, 5)
@@ -118,9 +119,10 @@ def forest_chart(rows: Sequence[ForestRow], axis: str, *, sign: bool = False) ->
         pen.text(left - 10, y + (4 if not row.note else -1), _short(row.label), "row", "end")
         if row.note:
             pen.text(left - 10, y + 11, row.note, "note", "end")
-        pen.line(x(low), y, x(high), y, f"whisker {row.css}", text)
-        for end in (low, high):
-            pen.line(x(end), y - 4, x(end), y + 4, f"whisker {row.css}")
+        if low is not None and high is not None:
+            pen.line(x(low), y, x(high), y, f"whisker {row.css}", text)
+            for end in (low, high):
+                pen.line(x(end), y - 4, x(end), y + 4, f"whisker {row.css}")
         pen.dot(x(mean), y, 4.5, f"dot {row.css}", text)
     pen.text((left + _WIDTH - right) / 2, height - 6, axis, "label", "middle")
     return pen.markup()

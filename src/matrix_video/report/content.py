@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from matrix_video.data.sample import Sample
+from matrix_video.evaluation.estimates import FOR_VERDICT, judged
 
 Kind = Literal["v2t", "v2v"]
 KINDS: Final[tuple[Kind, ...]] = ("v2t", "v2v")
@@ -181,17 +182,19 @@ class TrainingCurves:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over ``n`` videos with its interval."""
+    """A mean over ``n`` videos with its interval, which few videos do not have."""
 
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     n: int
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.mean):
             raise ValueError(f"an estimate of {self.mean}")
-        if not self.low <= self.high:
+        if (self.low is None) != (self.high is None):
+            raise ValueError(f"an interval with one end: [{self.low}, {self.high}]")
+        if self.low is not None and self.high is not None and not self.low <= self.high:
             raise ValueError(f"interval [{self.low}, {self.high}]")
 
 
@@ -217,8 +220,11 @@ class Difference:
 
     @property
     def resolved(self) -> bool:
-        """Whether the interval leaves out 0; one prompt resolves nothing."""
-        return self.estimate.n > 1 and (self.estimate.low > 0 or self.estimate.high < 0)
+        """Whether there were videos enough for a verdict, and the interval leaves out 0."""
+        found = self.estimate
+        if found.n < FOR_VERDICT or found.low is None or found.high is None:
+            return False
+        return judged(found.mean, found.low, found.high) != "not resolved"
 
 
 @dataclass(frozen=True)

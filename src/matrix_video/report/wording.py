@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from matrix_video.evaluation.estimates import FOR_VERDICT
 from matrix_video.report.content import Difference, Estimate
 
 PLACES = 3
@@ -22,13 +23,17 @@ def signed(value: float, places: int = PLACES) -> str:
 
 
 def interval(estimate: Estimate, *, sign: bool = False) -> str:
-    """ "[0.331, 0.490]"."""
+    """ "[0.331, 0.490]"; nothing for an estimate that has none."""
+    if estimate.low is None or estimate.high is None:
+        return ""
     write = signed if sign else number
     return f"[{write(estimate.low)}, {write(estimate.high)}]"
 
 
 def verdict(difference: Difference) -> str:
-    """What a paired difference says. An interval that touches 0 says nothing."""
+    """What a paired difference says, by the rules of `evaluation.estimates`."""
+    if difference.estimate.n < FOR_VERDICT:
+        return f"no verdict below {FOR_VERDICT} videos"
     if not difference.resolved:
         return "not resolved"
     side = difference.left if difference.estimate.mean > 0 else difference.right

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Self
+from typing import Final
 
-from pydantic import Field, model_validator
-
-from matrix_video.report.collect.runs import DATASET, SCORES, Record, Run
+from matrix_video.evaluation.scores import ScoredAnswer, Summary, VideoScore, read_scores
+from matrix_video.evaluation.verdict import Reply
+from matrix_video.report.collect.runs import DATASET, Run
 from matrix_video.report.content import (
     METRICS,
     Answer,
@@ -18,82 +18,23 @@ from matrix_video.report.content import (
     RunRow,
     Verdict,
 )
-from matrix_video.services.records import read_record
 
 CEILING: Final = "ceiling"
 REFERENCE_NAMES: Final = {
+    "another_verb": "another verb",
+    "roles_exchanged": "roles exchanged",
+    "straight_drift": "straight drift",
     "frozen_first_frame": "frozen first frame",
     "another_prompts_clip": "another prompt’s clip",
-    "straight_drift": "straight drift",
+    "ground_truth": "ground truth",
     CEILING: "ground truth through the VAE",
 }
-_Reply = Literal["yes", "no", "no (visually implausible)", "unscored"]
-_VERDICTS: Final[dict[_Reply, Verdict]] = {
+_VERDICTS: Final[dict[Reply, Verdict]] = {
     "yes": "yes",
     "no": "no",
     "no (visually implausible)": "implausible",
     "unscored": "unscored",
 }
-
-
-class _Answer(Record):
-    question: int = Field(ge=1, le=10)
-    answer: _Reply
-    text: str = ""
-    frame: int | None = None
-    evidence: dict[str, float]
-    reason: str | None = None
-
-
-class _Interaction(Record):
-    key_interaction: str = "interaction"
-    answers: tuple[_Answer, ...]
-
-
-class _Video(Record):
-    id: str
-    interactions: tuple[_Interaction, ...] = ()
-    kisa_raw: float | None = None
-    sgi_raw: float | None = None
-    spi: float | None = None
-    kisa: float | None = None
-    sgi: float | None = None
-    if_: float | None = Field(default=None, alias="if")
-
-
-class _Estimate(Record):
-    """All three numbers, or none where no video was scored."""
-
-    mean: float | None
-    low: float | None
-    high: float | None
-    n: int
-
-    @model_validator(mode="after")
-    def _all_or_none(self) -> Self:
-        if self.shown is None and {self.mean, self.low, self.high} != {None}:
-            raise ValueError("a mean needs both ends of its interval")
-        return self
-
-    @property
-    def shown(self) -> Estimate | None:
-        """The three; None where there are none."""
-        if self.mean is None or self.low is None or self.high is None:
-            return None
-        return Estimate(self.mean, self.low, self.high, self.n)
-
-
-_Summary = dict[str, _Estimate]
-
-
-class _Scores(Record):
-    """The part of ``scores.json`` that the page shows."""
-
-    format: Literal[1]
-    judge: str
-    videos: tuple[_Video, ...]
-    summary: _Summary
-    nulls: dict[str, _Summary] = Field(default_factory=dict[str, _Summary])
 
 
 @dataclass(frozen=True)
@@ -142,28 +83,23 @@ def judges(evaluation: Run, generation: Run) -> bool:
 
 
 def _evaluation(run: Run, name: str) -> Evaluation:
-    scores = read_record(
-        run.path / SCORES,
-        _Scores,
-        what="scores of an evaluation",
-        remedy="Give the folder of a finished matrix evaluate run",
-    )
+    scores = read_scores(run.path)
     videos = {video.id: _video(video) for video in scores.videos}
     answers = [a for v in videos.values() for group in v.answers for a in group.answers]
     unscored = sum(answer.verdict == "unscored" for answer in answers)
     return Evaluation(
         run=run,
         name=name,
-        judge=scores.judge,
+        judge=scores.judge.name,
         videos=videos,
         row=RunRow(name, "run", _estimates(scores.summary), unscored, len(answers)),
         nulls=tuple(
             RunRow(
                 REFERENCE_NAMES.get(name, name.replace("_", " ")),
-                CEILING if name == CEILING else "null",
-                _estimates(summary),
+                reference.kind,
+                _estimates(reference.summary),
             )
-            for name, summary in scores.nulls.items()
+            for name, reference in scores.references.items()
         ),
     )
 
@@ -198,10 +134,9 @@ def score_rows(evaluations: Sequence[Evaluation]) -> tuple[tuple[RunRow, ...], t
     return (*(e.row for e in evaluations), *ordered), tuple(lines)
 
 
-def _video(video: _Video) -> ScoredVideo:
-    values = video.model_dump(by_alias=True)
+def _video(video: VideoScore) -> ScoredVideo:
     return ScoredVideo(
-        {metric: values[metric] for metric in METRICS if values[metric] is not None},
+        {metric: value for metric in METRICS if (value := video.value(metric)) is not None},
         tuple(
             Answers(
                 interaction.key_interaction,
@@ -215,19 +150,19 @@ def _video(video: _Video) -> ScoredVideo:
     )
 
 
-def _evidence(answer: _Answer) -> str:
+def _evidence(answer: ScoredAnswer) -> str:
     parts = [] if answer.reason is None else [answer.reason]
     parts += [f"{name.replace('_', ' ')} {_plain(v)}" for name, v in answer.evidence.items()]
     return ", ".join(parts)
 
 
-def _plain(value: float) -> str:
-    return f"{value:.3g}".replace("-", "−")
+def _plain(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.3g}".replace("-", "−")
 
 
-def _estimates(summary: _Summary) -> dict[Metric, Estimate]:
+def _estimates(summary: Summary) -> dict[Metric, Estimate]:
     return {
-        metric: shown
+        metric: Estimate(found.mean, found.low, found.high, found.n)
         for metric in METRICS
-        if (found := summary.get(metric)) is not None and (shown := found.shown) is not None
+        if (found := summary.get(metric)) is not None and found.mean is not None
     }
