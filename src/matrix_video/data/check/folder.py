@@ -64,6 +64,10 @@ def _check(path: Path, name: str, found: Findings) -> Checked:
         found.problem(file, None, f"cannot be read ({error.strerror})", "Make it readable")
         return Checked(name, path, ())
     lines = read_lines(file, raw, found)
+    if not raw.strip():
+        found.problem(
+            file, None, "the data set has 0 samples", "Give a data set with at least one clip"
+        )
     with progress(f"check {name}", len(lines)) as advance:
         for line in lines:
             _check_clip(path, line, found)
