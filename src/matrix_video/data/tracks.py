@@ -213,7 +213,7 @@ def rle_counts(value: object, size: tuple[int, int] | None = None) -> tuple[tupl
             case _:
                 raise ValueError(f"RLE whose size is {stated!r}, not [rows, columns]")
     if size is None:
-        raise ValueError("RLE without its size")
+        raise ValueError("neither RLE with its size nor null (polygons are not read)")
     area = size[0] * size[1]
     if isinstance(value, str):
         runs = run_lengths(value)

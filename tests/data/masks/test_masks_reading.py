@@ -163,6 +163,7 @@ STORED: dict[str, tuple[str, Callable[[Path], None]]] = {
     "a folder an object": ("masks", folders(("1", "2"))),
     "SAM 2's folders": ("masks", folders(("001", "002"), value=1)),
     "the authors' folders": ("masks", folders(("<id1>", "<id2>"))),
+    "below a folder of the video's name": ("masks", lambda f: folders(("1", "2"))(f / "a")),
     "a folder a frame": ("masks", frame_folders),
     "object-frame": ("masks", flat("{object}-{frame}.png")),
     "frame and object in words": ("masks", flat("f{frame}_obj{object}.png")),
@@ -174,6 +175,15 @@ STORED: dict[str, tuple[str, Callable[[Path], None]]] = {
     "npz an object and frame": (
         "m.npz",
         arrays(**{f"{t}_{i}": m == i for t, m in enumerate(numbers()) for i in (1, 2)}),
+    ),
+    "npz, objects last": ("m.npz", arrays(masks=np.moveaxis(stacked_TNHW(), 1, -1))),
+    "npz an array a frame": (
+        "m.npz",
+        arrays(**{f"frame_{t}": m[:, None] for t, m in enumerate(stacked_TNHW())}),
+    ),
+    "npz of dictionaries": (
+        "m.npz",
+        arrays(**{f"f{t}_obj{i}": [m == i] for t, m in enumerate(numbers()) for i in (1, 2)}),
     ),
     "npz a frame, ids": ("masks", array_files(ids_map=lambda m: m)),
     "npz a frame, objects": (
@@ -229,6 +239,22 @@ def test_white_on_black_is_the_one_object_or_tells_what_to_do(tmp_path: Path) ->
     assert np.array_equal(found.tracks["7"].masks(), numbers() == 1)
     with pytest.raises(MatrixError, match=r"White-on-black masks hold one object.*1/00000\.png"):
         read_masks(tmp_path / "m", (H, W), T, names=("1", "2"))
+
+
+def test_black_on_white_is_told(tmp_path: Path) -> None:
+    for t, ids_HW in enumerate(numbers()):
+        save(tmp_path / "m", f"{t}.png", (255 * (ids_HW == 0)).astype(np.uint8))
+    found = read_masks(tmp_path / "m", (H, W), T, names=("1",))
+    assert any("is it the background?" in note for note in found.notes)
+
+
+def test_a_frame_without_an_objects_mask_is_unknown_for_that_object(tmp_path: Path) -> None:
+    folders(("1", "2"))(tmp_path / "m")
+    (tmp_path / "m/2/00001.png").unlink()
+    tracks = read_masks(tmp_path / "m", (H, W), T).tracks
+    assert tracks["2"].states[1] is State.UNKNOWN
+    assert tracks["2"].states[T - 1] is State.ABSENT
+    assert State.UNKNOWN not in tracks["1"].states
 
 
 # Frames
@@ -323,14 +349,18 @@ def smoothed(ids_HW: np.ndarray, top: int) -> Image.Image:
     return picture.filter(ImageFilter.GaussianBlur(1.5))
 
 
-@pytest.mark.parametrize("kind", ["smoothed", "few levels", "jpeg", "jpeg stored as png", "alpha"])
+@pytest.mark.parametrize(
+    "kind",
+    ["smoothed", "few levels", "jpeg", "jpeg of colours", "webp", "jpeg stored as png", "alpha"],
+)
 def test_one_object_with_soft_edges_keeps_its_area_and_says_so(tmp_path: Path, kind: str) -> None:
     for t, ids_HW in enumerate(numbers()):
         picture, name, options = smoothed(ids_HW == 1, 255), f"{t}.png", {}
         if kind == "few levels":
             picture = picture.point([64 * round(v / 64.01) for v in range(256)])
-        elif kind == "jpeg":
-            name, options = f"{t}.jpg", {"quality": 60}
+        elif kind.startswith("jpeg of") or kind in ("jpeg", "webp"):
+            name, options = f"{t}.{'webp' if kind == 'webp' else 'jpg'}", {"quality": 60}
+            picture = picture.convert("RGB") if kind == "jpeg of colours" else picture
         elif kind == "jpeg stored as png":
             Image.fromarray((255 * (ids_HW == 1)).astype(np.uint8)).save(
                 tmp_path / "a.jpg", quality=40
@@ -395,6 +425,15 @@ def deep_colours(folder: Path) -> None:
     (folder / "0.png").write_bytes(raw)
 
 
+def mixed_depths(folder: Path) -> None:
+    for name in ("a/b/0.png", "0.png"):
+        save(folder, name, np.ones((H, W), bool))
+
+
+def colours_of_a_film(folder: Path) -> None:
+    save(folder, "0.png", np.random.default_rng(0).integers(0, 256, (H, W, 3), np.uint8))
+
+
 def text(folder: Path) -> None:
     folder.mkdir()
     (folder / "0.png").write_text("no picture")
@@ -412,13 +451,14 @@ def write_json(value: object) -> Callable[[Path], None]:
     ("name", "write", "problem"),
     [
         ("m", photograph, r"0\.png: this is no mask: it holds 25. shades"),
+        ("m", colours_of_a_film, r"0\.png: this is no mask: it holds \d+ colours"),
         ("m", deep_colours, "kind RGB with 16 bits a channel"),
         ("m", text, "cannot be read as a picture"),
         ("m", lambda folder: folder.mkdir(), "no masks were found"),
         ("m", lambda folder: None, "there are no masks here"),
         ("m.txt", lambda path: path.write_text("a") and None, "no masks were found"),
         ("m", lambda f: save(f, "0.png", np.zeros((H, W), np.uint8)), "all masks are empty"),
-        ("m", lambda f: save(f, "a/b/0.png", np.eye(9, dtype=bool)), "more than one folder deep"),
+        ("m", mixed_depths, "more than one folder deep"),
         ("m.npz", pickled, "Python objects, which are never loaded"),
         ("m.npz", arrays(a=np.full((T, H, W), np.nan)), "no numbers"),
         ("m.npz", arrays(a=np.zeros(3)), r"the array 'a' has the shape \(3,\)"),

@@ -26,28 +26,37 @@ _IDS: Final = ("obj_ids", "object_ids", "out_obj_ids", "ids")
 _Array = NDArray[Any]
 
 
-def array_frames(path: Path, num_frames: int) -> dict[int, Frame]:
-    """One file for the clip: ids [T,H,W], masks [T,N,H,W] or [N,T,H,W], or an array an object."""
+def array_frames(path: Path, size: tuple[int, int] | None, num_frames: int) -> dict[int, Frame]:
+    """One file for the clip: ids [T,H,W], masks [T,N,H,W], [N,T,H,W] or [T,H,W,N], an array an
+    object, or an array a frame."""
     arrays = _load(path)
     names = _names(arrays)
+    least = 2 if len(arrays) > 1 and num_frames > 1 else 3
+    arrays = {key: _squeezed(array, least) for key, array in arrays.items()}
+    many = len(arrays) > 1
     frames: dict[int, Frame] = {}
-    if all(array.ndim == 2 for array in arrays.values()):  # an array a frame, or frame and object
+    if many and all(array.ndim == 2 for array in arrays.values()):  # a frame, or frame and object
         grouped: dict[int, dict[str, _Array]] = defaultdict(dict)
         for name, place in places(arrays, path).items():
             grouped[place.frame][place.object or ""] = arrays[name]
         return {n: _later(group, path) for n, group in sorted(grouped.items())}
+    if many and all(a.ndim == 3 and len(a) < len(arrays) for a in arrays.values()):
+        # More arrays than rows in each: objects of a frame.
+        for key, place in sorted(places(arrays, path).items(), key=lambda item: item[1].frame):
+            frames[place.frame] = _later(_stack(key, arrays[key], names, path), path)
+        return frames
     by_object: dict[str, _Array] = {}
     for key, array in arrays.items():
-        array = _squeezed(array, path)
         if array.ndim == 4:  # frames first, unless only the second axis has their number
+            if size is not None and array.shape[1:3] == size != array.shape[2:]:
+                array = np.moveaxis(array, -1, 1)
             swap = array.shape[1] == num_frames != array.shape[0]
             stacked = array.swapaxes(0, 1) if swap else array
-            labels = names or tuple(str(i + 1) for i in range(stacked.shape[1]))
-            if len(arrays) > 1 or len(labels) != stacked.shape[1]:
+            if many:
                 raise _shape(key, array, path)
-            by_object |= {name: stacked[:, i] for i, name in enumerate(labels)}
+            by_object = _stack(key, stacked.swapaxes(0, 1), names, path)
         elif array.ndim == 3:
-            by_object[object_name(key) if len(arrays) > 1 else ""] = array
+            by_object[object_name(key) if many else ""] = array
         else:
             raise _shape(key, array, path)
     lengths = {len(array) for array in by_object.values()}
@@ -70,12 +79,9 @@ def array_files(path: Path, files: Mapping[str, Path]) -> dict[int, Frame]:
         names = _names(arrays)
         by_object: dict[str, _Array] = {}
         for key, array in arrays.items():
-            array = _squeezed(array, file, least=2)
+            array = _squeezed(array, 2)
             if array.ndim == 3:
-                labels = names or tuple(str(i + 1) for i in range(len(array)))
-                if len(labels) != len(array):
-                    raise _shape(key, array, file)
-                by_object |= dict(zip(labels, array, strict=True))
+                by_object |= _stack(key, array, names, file)
             elif array.ndim == 2:
                 by_object[object_name(key) if len(arrays) > 1 else ""] = array
             else:
@@ -155,7 +161,15 @@ def _names(arrays: dict[str, _Array]) -> tuple[str, ...]:
     return () if key is None else tuple(object_name(str(v)) for v in arrays.pop(key).tolist())
 
 
-def _squeezed(array: _Array, path: Path, least: int = 3) -> _Array:
+def _stack(key: str, array: _Array, names: tuple[str, ...], path: Path) -> dict[str, _Array]:
+    """An array of objects, by their names or numbers from 1."""
+    names = names or tuple(str(i + 1) for i in range(len(array)))
+    if len(names) != len(array):
+        raise _shape(key, array, path)
+    return dict(zip(names, array, strict=True))
+
+
+def _squeezed(array: _Array, least: int) -> _Array:
     """Without SAM's axis of one channel before rows and columns."""
     while array.ndim > least and array.shape[-3] == 1:
         array = array.squeeze(-3)

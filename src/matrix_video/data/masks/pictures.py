@@ -47,11 +47,13 @@ class Picture:
     """``masks`` bool [H,W] by name: a decimal number, or a colour as ``#rrggbb``.
 
     ``between`` counts the pixels whose value lies between those of objects or background.
+    ``known``: the objects that the frame is annotated for; None: all that there are.
     """
 
     size: tuple[int, int]
     masks: Mapping[str, Mask]
     between: int = 0
+    known: frozenset[str] | None = None
 
 
 def read_picture(path: Path, size: tuple[int, int] | None = None) -> Picture:
@@ -74,7 +76,7 @@ def read_picture(path: Path, size: tuple[int, int] | None = None) -> Picture:
                         file=path,
                     )
                 image.load()
-                lossy = image.format in ("JPEG", "JPEG2000")
+                lossy = image.format in ("JPEG", "JPEG2000") or _lossy_webp(path)
                 planes_HWC, grey = _planes(image, path)
     except MatrixError:
         raise
@@ -85,6 +87,12 @@ def read_picture(path: Path, size: tuple[int, int] | None = None) -> Picture:
             file=path,
         ) from error
     return _objects(planes_HWC, grey, lossy, path)
+
+
+def _lossy_webp(path: Path) -> bool:
+    with path.open("rb") as file:
+        header = file.read(64)
+    return header[8:12] == b"WEBP" and b"VP8 " in header
 
 
 def wrong_size(found: tuple[int, int], wanted: tuple[int, int], path: Path) -> MatrixError:
@@ -153,6 +161,9 @@ def _objects(planes_HWC: Values, grey: bool, lossy: bool, path: Path) -> Picture
     if len(values) == 1 or not top:
         return Picture(size, {name(int(top)): mask_HW} if top else {})
     shades = len(values) > _MOST or (lossy and planes_HWC.max() >= 128)
+    spread = int((planes_HWC.max(axis=2) - planes_HWC.min(axis=2)).max())
+    if shades and spread > 32:
+        raise _shades(path, f"{len(values) + 1} colours")
     if not shades and not _noisy(planes_HWC):
         between_HW, edge = _between(planes_HWC), int(_edge(codes_HW).sum())
         # A picture is smoothed where soft pixels, most of which lie between, line its edge.
@@ -178,8 +189,11 @@ def _objects(planes_HWC: Values, grey: bool, lossy: bool, path: Path) -> Picture
     count = int(((level_HW >= far) & (level_HW <= top - far)).sum())
     if count > max(mask_HW.sum(), mask_HW.size // 4):
         raise _shades(path, f"{len(values) + 1} shades, {count} pixels of them far from both ends")
-    where = codes_HW[level_HW == top]
-    return Picture(size, {name(int(where[0])): mask_HW}, count)
+    if top >= 128 and spread <= 32:  # one name for the white of all frames
+        shown = name(255 if grey else 0xFFFFFF)
+    else:
+        shown = name(int(codes_HW[level_HW == top][0]))
+    return Picture(size, {shown: mask_HW}, count)
 
 
 def _distinct(codes: Values) -> Values:

@@ -57,6 +57,9 @@ def read_masks(
     rles: dict[str, dict[int, str]] = defaultdict(dict)
     pixels: Counter[str] = Counter()
     faults: dict[str, list[MatrixError]] = defaultdict(list)
+    annotated: dict[str, set[int]] = defaultdict(set)
+    everywhere: set[int] = set()
+    whole: Counter[str] = Counter()
     between = softened = 0
     sizes: set[tuple[int, int]] = set()
     for number, read in source.frames.items():
@@ -68,12 +71,17 @@ def read_masks(
             continue
         if picture.masks:
             sizes.add(picture.size)
+        if picture.known is None:
+            everywhere.add(placed[number])
+        for name in picture.known or ():
+            annotated[name].add(placed[number])
         between += picture.between
         softened += picture.between > 0
         for name, mask_HW in masks.items():
             if mask_HW.any():
                 rles[name][placed[number]] = encode_rle(mask_HW)
                 pixels[name] += int(mask_HW.sum())
+                whole[name] += _covers_corners(mask_HW)
             else:
                 rles.setdefault(name, {})
     if faults:
@@ -96,9 +104,15 @@ def read_masks(
     others = [f"{n} ({pixels[n]} pixels)" for n in rles if n not in chosen.values()]
     if others:
         notes.append(f"objects that nothing names: {', '.join(others[:8])}, {len(others)} in all")
-    annotated = set(placed.values())
+    own = {alias: name for name, alias in aliases.items()}
+    notes += [
+        f"object {name} covers all corners and most of every frame: is it the background?"
+        for name in rles
+        if whole[own[name]] == len(source.frames)
+    ]
     tracks = {
-        wanted: _track(rles[found], annotated, size, num_frames) for wanted, found in chosen.items()
+        wanted: _track(rles[found], everywhere | annotated[own[found]], size, num_frames)
+        for wanted, found in chosen.items()
     }
     return MaskSet(tracks, source.files, (*source.notes, *notes))
 
@@ -117,6 +131,10 @@ def _fitted(
         )[0]
         for name, mask_HW in picture.masks.items()
     }
+
+
+def _covers_corners(mask_HW: Mask) -> bool:
+    return bool(mask_HW[[0, 0, -1, -1], [0, -1, 0, -1]].all()) and 2 * mask_HW.sum() > mask_HW.size
 
 
 def _track(

@@ -51,7 +51,7 @@ def open_masks(path: Path, size: tuple[int, int] | None, num_frames: int) -> Sou
     if suffix == ".json":
         return _frames_of(path, rle_frames(path))
     if suffix in ARRAYS:
-        return _frames_of(path, array_frames(path, num_frames))
+        return _frames_of(path, array_frames(path, size, num_frames))
     if suffix in SUFFIXES:
         return Source({0: lambda: read_picture(path, size)}, (path,))
     raise _nothing(path)
@@ -69,7 +69,13 @@ def _folder(path: Path, size: tuple[int, int] | None, num_frames: int) -> Source
             remedy="Keep one of the two",
             file=path,
         )
-    if any(len(f.relative_to(path).parts) > 2 for f in known):
+    root = path  # below folders that hold nothing but the next, such as one of the video's name
+    while all(len(f.relative_to(root).parts) > 2 for f in known):
+        first = {f.relative_to(root).parts[0] for f in known}
+        if len(first) > 1:
+            break
+        root = root / first.pop()
+    if any(len(f.relative_to(root).parts) > 2 for f in known):
         raise MatrixError(
             "the masks lie more than one folder deep",
             remedy="Give a folder with the masks of each object in a folder of their own, or of "
@@ -78,7 +84,7 @@ def _folder(path: Path, size: tuple[int, int] | None, num_frames: int) -> Source
         )
     left = len(files) - len(known)
     notes = (f"{left} files beside the masks are no pictures and left aside",) if left else ()
-    by_name = {f.relative_to(path).with_suffix("").as_posix(): f for f in known}
+    by_name = {f.relative_to(root).with_suffix("").as_posix(): f for f in known}
     if len(by_name) < len(known):
         raise MatrixError(
             "two masks differ in the kind of file alone", remedy="Keep one of each", file=path
@@ -115,7 +121,7 @@ def _merge(group: Mapping[str | None, Path], size: tuple[int, int] | None) -> Pi
             )
         empty = np.zeros(picture.size, dtype=bool)
         masks[str(name)] = next(iter(picture.masks.values()), empty)
-    return Picture(found, masks, between)
+    return Picture(found, masks, between, frozenset(masks))
 
 
 def _frames_of(path: Path, masks: Mapping[int, Frame]) -> Source:
