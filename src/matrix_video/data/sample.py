@@ -51,6 +51,7 @@ class Instance(Record):
     phrase: str = Field(min_length=1, description="appearance phrase, e.g. 'small red ball'")
     mentions: tuple[Span, ...] = ()
     noun_spans: tuple[Span, ...] = ()
+    doubtful: bool = Field(default=False, description="noun or mentions were guessed: look at them")
 
 
 class Interaction(Record):

@@ -32,7 +32,7 @@ from matrix_video.data.sample import Instance, Span
         (
             "<id1> <id2> people meet",
             "people meet",
-            {"id1": ["people meet"], "id2": ["people meet"]},
+            {"id1": ["people"], "id2": ["people"]},
         ),
         ("<id1><id2> people", "people", {"id1": ["people"], "id2": ["people"]}),
         ("a man <id1>, who waits", "a man, who waits", {"id1": ["man"]}),

@@ -185,6 +185,11 @@ class FromAuthors:
             for one in sample.instances
             if one.mentions and one.id not in tracks
         ]
+        notes += [
+            f"the noun of {one.id} is a guess: {one.noun!r} in {one.phrase!r}"
+            for one in sample.instances
+            if one.doubtful
+        ]
         text = write_ours(self.target, sample, video, info, tracks)
         plain = (
             line is not None

@@ -23,6 +23,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from matrix_video.data.convert.clips import ClipNames, write_ours
+from matrix_video.data.convert.nouns import find_mention
 from matrix_video.data.convert.run import Made
 from matrix_video.data.masks import read_masks
 from matrix_video.data.metadata import FILE_NAME, dump_line
@@ -219,6 +220,8 @@ def make_sample(
     )
 
 
-def _noun(caption: str, mention: Span) -> Span:
-    last = mention.of(caption).split()[-1]
-    return Span(start=mention.end - len(last), end=mention.end)
+def _noun(caption: str, phrase: Span) -> Span:
+    """Of "woman in red" the woman; of a phrase that the rules do not know its last word."""
+    found = find_mention(caption, phrase.start, phrase.end)
+    last = phrase.of(caption).split()[-1]
+    return found.noun if found else Span(start=phrase.end - len(last), end=phrase.end)

@@ -1,13 +1,10 @@
 """Prompts that carry the ids inline, and captions with spans.
 
-The authors write ``a <id1> woman hands a cup to a <id2> man``: the tag stands before the class
-noun. They do not say where a mention begins or ends, so these rules are our choice:
-
-- a mention goes on from the tag until a function word, punctuation, the next tag, a word that
-  looks like a verb (-ing, -ed, -s) or the end of a plural noun; its last word is the class noun;
-- it begins at the tag, or before it, just after a determiner that is near ("a tall <id1> man");
-- a tag that no word follows belongs to the word before it;
-- in scripts without spaces a mention is the whole run of letters after the tag.
+The authors write ``a <id1> woman hands a cup to a <id2> man``: the tag stands before the mention,
+or inside it, before the class noun. They do not say where a mention begins or ends, so these rules
+are our choice: it ends where nouns.py finds the end; it begins at the tag, or before it, just after
+a determiner that is near ("a tall <id1> man"); a tag that no word follows belongs to the word
+before it; in scripts without spaces a mention is the whole run of letters after the tag.
 """
 
 from __future__ import annotations
@@ -16,24 +13,17 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from matrix_video.data.convert.nouns import (
+    DETERMINERS,
+    FUNCTION_WORDS,
+    WORD,
+    Mention,
+    find_mention,
+)
 from matrix_video.data.sample import Instance, Span
 
 TAG = re.compile(r"<(id[1-9][0-9]*)>")
-_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
-_LAST_WORD = re.compile(rf"({_WORD.pattern})\s*$")
-_DETERMINING = (
-    "a an the another one two three four this that these those his her its their my your our some "
-    "each every other"
-)
-_CONNECTING = (
-    "and or but nor while when as then so if who whom whose which where because to of in on at by "
-    "with without from into onto over under above below near behind beside between against across "
-    "along around through toward towards after before during up down off out is are was were be "
-    "been being am has have had do does did can could will would may might must should he she it "
-    "they him them himself herself itself themselves not very"
-)
-_DETERMINERS = frozenset(_DETERMINING.split())
-_FUNCTION_WORDS = _DETERMINERS | frozenset(_CONNECTING.split())
+_LAST_WORD = re.compile(rf"({WORD.pattern})\s*$")
 _MAX_WORDS = 4
 _UNNAMED = "instance"
 """Noun and phrase of an id that no prompt names: ours may not be empty."""
@@ -97,96 +87,63 @@ def write_prompt(caption: str, instances: Sequence[Instance]) -> str:
 def derive_instances(tagged: Tagged, ids: Iterable[str]) -> tuple[Instance, ...]:
     """Instances of the tagged ids and of ``ids`` (those with masks), in the order of the ids."""
     names = {name for name, _ in tagged.tags} | set(ids)
-    mentions: dict[str, list[Span]] = {name: [] for name in names}
-    nouns: dict[str, list[Span]] = {name: [] for name in names}
+    found: dict[str, list[Mention]] = {name: [] for name in names}
     starts = sorted({position for _, position in tagged.tags})
     floor = 0
-    spans: dict[int, tuple[Span, Span] | None] = {}
+    mentions: dict[int, Mention | None] = {}
     for k, start in enumerate(starts):
         ceiling = starts[k + 1] if k + 1 < len(starts) else len(tagged.caption)
-        spans[start] = _mention(tagged.caption, floor, start, ceiling)
-        found = spans[start]
-        floor = max(start, found[0].end) if found else start
+        mentions[start] = one = _mention(tagged.caption, floor, start, ceiling)
+        floor = max(start, one.span.end) if one else start
     for name, position in tagged.tags:
-        pair = spans[position]
-        if pair is not None and pair[0] not in mentions[name]:
-            mentions[name].append(pair[0])
-            nouns[name].append(pair[1])
-    made: list[Instance] = []
-    for name in sorted(names, key=id_number):
-        phrase = mentions[name][0].of(tagged.caption) if mentions[name] else _UNNAMED
-        noun = nouns[name][0].of(tagged.caption) if nouns[name] else _UNNAMED
-        made.append(
-            Instance(
-                id=name,
-                noun=noun,
-                phrase=phrase,
-                mentions=tuple(mentions[name]),
-                noun_spans=tuple(nouns[name]),
-            )
+        one = mentions[position]
+        if one is not None and one not in found[name]:
+            found[name].append(one)
+    return tuple(
+        Instance(
+            id=name,
+            noun=found[name][0].noun.of(tagged.caption) if found[name] else _UNNAMED,
+            phrase=found[name][0].span.of(tagged.caption) if found[name] else _UNNAMED,
+            mentions=tuple(one.span for one in found[name]),
+            noun_spans=tuple(one.noun for one in found[name]),
+            doubtful=any(one.doubtful for one in found[name]),
         )
-    return tuple(made)
+        for name in sorted(names, key=id_number)
+    )
 
 
-def _mention(caption: str, floor: int, start: int, ceiling: int) -> tuple[Span, Span] | None:
+def _mention(caption: str, floor: int, start: int, ceiling: int) -> Mention | None:
     """The full mention and its noun around a tag that stood at ``start``."""
-    words = _words_after(caption, start, ceiling)
-    if words:
-        first, last = words[0], words[-1]
-        begin = _premodifiers(caption, floor, start)
-        if begin is None or begin == start:
-            begin = first.start
-        return Span(start=begin, end=last.end), last
+    begin, determiner = _premodifiers(caption, floor, start)
+    if begin is not None:
+        whole = find_mention(caption, begin, ceiling, determiner)
+        tagged = whole is not None and not caption[whole.span.end : start].strip()
+        if whole is not None and (tagged or whole.span.end > start):
+            return whole  # "a tall <id1> man", and "a man <id1> who waits"
+    found = find_mention(caption, start, ceiling)
+    if found is not None:
+        return found
     before = _LAST_WORD.search(caption, floor, start)
     if before is None:
         return None
     word = Span(start=before.start(1), end=before.end(1))
-    begin = _premodifiers(caption, floor, word.start)
-    return Span(start=word.start if begin is None else begin, end=word.end), word
+    begin, _ = _premodifiers(caption, floor, word.start)
+    span = Span(start=word.start if begin is None else begin, end=word.end)
+    return Mention(span, word, doubtful=False)
 
 
-def _words_after(caption: str, start: int, ceiling: int) -> list[Span]:
-    words: list[Span] = []
-    cursor = start
-    while len(words) < _MAX_WORDS:
-        while caption[cursor:ceiling][:1].isspace():
-            cursor += 1
-        match = _WORD.match(caption, cursor, ceiling)
-        if match is None or match.group().casefold() in _FUNCTION_WORDS:
-            break
-        if words and _looks_like_verb(match.group()):
-            break
-        words.append(Span(start=match.start(), end=match.end()))
-        cursor = match.end()
-        if _is_plural(match.group()):
-            break
-    return words
-
-
-def _premodifiers(caption: str, floor: int, start: int) -> int | None:
-    """Where the words between a determiner and ``start`` begin; None without a determiner."""
+def _premodifiers(caption: str, floor: int, start: int) -> tuple[int | None, str]:
+    """Where the words between a determiner and ``start`` begin, and the determiner."""
     begin = start
     for _ in range(_MAX_WORDS):
         match = _LAST_WORD.search(caption, floor, begin)
-        if match is None:
-            return None
-        word = match.group(1).casefold()
-        if word in _DETERMINERS:
-            return begin
-        if word in _FUNCTION_WORDS:
-            return None
+        word = "" if match is None else match.group(1).casefold()
+        if word in DETERMINERS:
+            return begin, word
+        if match is None or word in FUNCTION_WORDS:
+            break
         begin = match.start(1)
-    return None
-
-
-def _looks_like_verb(word: str) -> bool:
-    word = word.casefold()
-    return (len(word) > 4 and word.endswith(("ing", "ed"))) or _is_plural(word)
-
-
-def _is_plural(word: str) -> bool:
-    word = word.casefold()
-    return len(word) > 2 and word.endswith("s") and not word.endswith(("ss", "us", "is"))
+    return None, ""
 
 
 def _within(inner: Span, outer: Span) -> bool:
