@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except MatrixError as error:
         _say(name, str(error))
         code = EXIT_PROBLEM
-    except KeyboardInterrupt:
-        _say(name, "interrupted")
+    except KeyboardInterrupt as stop:
+        _say(name, f"interrupted: {stop}" if str(stop) else "interrupted")
         code = EXIT_INTERRUPTED
     raise SystemExit(code)

@@ -280,19 +280,26 @@ def test_a_run_goes_on_with_less_memory(pipe: Any, config: Make, tmp_path: Path)
     assert yaml.safe_load((broken.out / "config.yaml").read_text())["micro_batch"] == 1
 
 
-def test_sigterm_saves_and_says_so(
-    pipe: Any, config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_says_so(
+    pipe: Any, config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     straight = config(out=tmp_path / "a", checkpoint_every=100)
     train(straight, pipe)
     settings = config(out=tmp_path / "b", checkpoint_every=100)
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(number)
     with monkeypatch.context() as patch:
-        interrupting(patch, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        result = train(settings, pipe)
-    assert result.adapter is None
-    assert result.steps == 2  # the update that was running is finished
-    assert signal.getsignal(signal.SIGTERM) is before
+        interrupting(patch, 1, lambda: os.kill(os.getpid(), number))
+        if number == signal.SIGINT:
+            with pytest.raises(
+                KeyboardInterrupt, match="2 updates are saved; run the same command"
+            ):
+                train(settings, pipe)
+        else:
+            result = train(settings, pipe)
+            assert result.adapter is None
+            assert result.steps == 2  # the update that was running is finished
+    assert signal.getsignal(number) is before
     assert train(settings, pipe).steps == 4
     assert_same_adapter(straight.out, settings.out)
     assert metrics(straight.out) == metrics(settings.out)

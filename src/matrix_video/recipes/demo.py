@@ -197,9 +197,12 @@ class _Demo:
 
     def train(self, name: str, *, aligned: bool) -> None:
         """LoRA and the id map; ``aligned`` adds SGA and SPA, and nothing else."""
+        from matrix_video.services.signals import EXIT_TERMINATED
         from matrix_video.training.run import train
 
-        train(self.training(name, aligned=aligned), self.backbone.pipe)
+        result = train(self.training(name, aligned=aligned), self.backbone.pipe)
+        if result.adapter is None:  # SIGTERM: the stage is not done
+            raise SystemExit(EXIT_TERMINATED)
 
     def training(self, name: str, *, aligned: bool) -> TrainConfig:
         """Settings of a training; a loss for whose maps the analysis found no layer is left out."""

@@ -49,6 +49,7 @@ def run(config: TrainConfig) -> int:
     finds no run."""
     from matrix_video.recipes.watch import StudentVideos
     from matrix_video.services.signals import EXIT_TERMINATED
+    from matrix_video.training.loop import GO_ON
     from matrix_video.training.run import train
 
     resume = isinstance(config, TrainCommand) and config.resume
@@ -63,7 +64,7 @@ def run(config: TrainConfig) -> int:
     result = train(config, watch=watch)
     console = make_console(stderr=True)
     if result.adapter is None:
-        say(console, f"stopped after {result.steps} updates; run the same command to go on")
+        say(console, f"stopped after {result.steps} updates; {GO_ON}")
         return EXIT_TERMINATED
     say(console, f"adapter: {result.adapter}")
     if result.absorbed:

@@ -1,11 +1,11 @@
-"""Stopping in good order when the system asks for it."""
+"""Stopping in good order when the user or the system asks for it."""
 
 from __future__ import annotations
 
 import signal
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Final
 
@@ -14,28 +14,40 @@ EXIT_TERMINATED: Final = 128 + signal.SIGTERM
 
 
 class Stop:
-    """Whether SIGTERM has arrived."""
+    """Which of SIGTERM and SIGINT has arrived first."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.signal: int | None = None
+
+    @property
+    def asked(self) -> bool:
+        return self.signal is not None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it was the user's CTRL-C."""
+        return self.signal == signal.SIGINT
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        self.asked = True
+        del frame
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt  # the user cannot wait
+        self.signal = self.signal or number
 
 
 @contextmanager
-def stop_on_sigterm() -> Generator[Stop]:
-    """Within, SIGTERM sets the yielded flag instead of ending the process.
+def stop_on_signals() -> Generator[Stop]:
+    """Within, SIGTERM and CTRL-C raise the yielded flag instead of ending the process; a CTRL-C
+    after that ends it. One that the process ignored before, as background jobs do, stays ignored.
 
     Signals reach the main thread only; in another one the flag never rises.
     """
     stop = Stop()
-    if threading.current_thread() is not threading.main_thread():
+    with ExitStack() as stack:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                before = signal.getsignal(number)
+                if before is not signal.SIG_IGN:
+                    signal.signal(number, stop)
+                    stack.callback(signal.signal, number, before)
         yield stop
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGTERM, before)

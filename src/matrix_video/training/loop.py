@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import Final, cast
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ from matrix_video.backbones.text import Text
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.progress import progress
 from matrix_video.services.run import RunFolder
-from matrix_video.services.signals import stop_on_sigterm
+from matrix_video.services.signals import stop_on_signals
 from matrix_video.training.average import Average
 from matrix_video.training.batches import Batch, Draw, EncodedSet, make_batch
 from matrix_video.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
@@ -50,6 +50,9 @@ Validate = Callable[[Calls], Mapping[str, float]]
 Watch = Callable[[Backbone, Condition | None, int], Mapping[str, float]]
 """Looks at the student as it is after some updates, say at videos that it makes; what it returns
 goes into ``metrics.jsonl``."""
+
+
+GO_ON: Final = "run the same command to go on"
 
 
 @dataclass(frozen=True)
@@ -117,14 +120,15 @@ class Trainer:
 
         Raises `MatrixError` for a loss that is not a number (after saving a checkpoint of the
         update before), for an alignment term that reaches no attention, and for a loss that stays
-        as it is.
+        as it is. CTRL-C saves a checkpoint and is a KeyboardInterrupt after the running update;
+        a second one does not wait for it.
         """
         config = self.config
         start = self._resume()
         calls = Taps(self.student.backbone.transformer)
         with (
             ExitStack() as stack,
-            stop_on_sigterm() as stop,
+            stop_on_signals() as stop,
             progress("train", config.steps) as advance,
         ):
             stack.callback(calls.release)
@@ -146,6 +150,8 @@ class Trainer:
                 stopped = self.parallel.any(stop.asked)
                 if last or stopped or done % config.checkpoint_every == 0:
                     self._save(done)
+                if stopped and not last and stop.interrupted:
+                    raise KeyboardInterrupt(f"{done} updates are saved; {GO_ON}")
                 if stopped and not last:
                     return Outcome(done, True, self._final())
         return Outcome(config.steps, False, self._final())
