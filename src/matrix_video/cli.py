@@ -128,6 +128,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except MatrixError as error:
         _say(name, str(error))
         code = EXIT_PROBLEM
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _say(
+            name, f"{error.filename}: {error.strerror}. check the path, its permissions and space."
+        )
+        code = EXIT_PROBLEM
     except KeyboardInterrupt as stop:
         _say(name, f"interrupted: {stop}" if str(stop) else "interrupted")
         code = EXIT_INTERRUPTED

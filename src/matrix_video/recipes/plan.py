@@ -38,9 +38,11 @@ def run(config: PlanConfig) -> int:
     from matrix_video.plan.predict import Planner
     from matrix_video.plan.remedies import remedies
     from matrix_video.plan.show import report, show
-    from matrix_video.services.files import write_json
+    from matrix_video.services.files import make_folder, write_json
     from matrix_video.services.progress import progress
 
+    if config.out is not None:  # before the work, not after it
+        make_folder(config.out.parent)
     place = machine(config.device, utilisation=config.utilisation, tflops=config.tflops)
     budget = place.memory if config.memory_gb is None else int(config.memory_gb * GB)
     planner = Planner(place)

@@ -20,7 +20,8 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._made = not folder.exists()
+        with writing(folder):
+            self._made = not folder.exists()
         make_folder(folder)
         self._path = folder / LOCK
         self._descriptor: int | None = None

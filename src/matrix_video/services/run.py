@@ -303,11 +303,13 @@ def check_free(folder: Path, allowed: Literal["", "a data set", "a report"] = ""
         "a data set": ("metadata.jsonl", "metadata.partial.jsonl", "metadata.csv"),
         "a report": ("index.html",),
     }
-    command = read_config(folder).get("command")
-    found = "" if command is None else f"a run of {command!r}"
-    if not found and not any((folder / name).is_file() for name in marks.get(allowed, ())):
-        kinds = (k for k, names in marks.items() if any((folder / n).is_file() for n in names))
-        found = next(kinds, "")
+    with writing(folder):
+        command = read_config(folder).get("command")
+        kinds = [k for k, names in marks.items() if any((folder / n).is_file() for n in names)]
+    if command is not None:
+        found = f"a run of {command!r}"
+    else:
+        found = "" if allowed in kinds else next(iter(kinds), "")
     if found:
         raise MatrixError(
             f"the folder is {found} already",
