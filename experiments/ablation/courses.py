@@ -24,7 +24,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from ablation.bootstrap import interval
+from ablation.intervals import interval
 from ablation.results import FOLDER
 from ablation.settings import GROUPS, Split
 from matrix_video.data.dataset import Dataset

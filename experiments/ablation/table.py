@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ablation.bootstrap import Interval, detectable, interval
+from ablation.intervals import Interval, detectable, interval
 from ablation.results import PromptScore, Result, scores
 from ablation.rows import (
     BASE,
@@ -23,6 +23,8 @@ from ablation.rows import (
     Pair,
 )
 from ablation.settings import GROUPS, Settings, Split
+from matrix_video.evaluation.estimates import FOR_VERDICT, holm, judged
+from matrix_video.evaluation.references import CEILING, NULLS
 from matrix_video.evaluation.scores import METRIC_NAMES, METRICS, Metric
 from matrix_video.report.collect.scores import REFERENCE_NAMES
 from matrix_video.report.wording import duration, number, signed
@@ -104,11 +106,13 @@ def make_table(
     rows = {name: found for name, found in rows.items() if found}
     seeds = training_seeds(settings, split)
     resolves = resolvable(settings, seeds).values()
-    contrasts = [
-        _contrast(settings, rows[left], rows[right])
-        for left, right in (*CONTRASTS, *PROBE_CONTRASTS)
-        if left in rows and right in rows
-    ]
+    contrasts = _corrected(
+        [
+            _contrast(settings, rows[left], rows[right])
+            for left, right in (*CONTRASTS, *PROBE_CONTRASTS)
+            if left in rows and right in rows
+        ]
+    )
     references = rows[BASE][0].references if BASE in rows else {}
     return {
         "format": 1,
@@ -151,6 +155,22 @@ def _contrast(
     }
 
 
+def _corrected(contrasts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """With which contrasts of IF stay resolved: the first headline alone, the others among each
+    other."""
+    names = [(one["left"], one["right"]) for one in contrasts]
+    p_values = {
+        name: one["if"]["p"]
+        for name, one in zip(names, contrasts, strict=True)
+        if name != HEADLINES[0] and one["if"] is not None and one["if"]["p"] is not None
+    }
+    kept = holm(p_values)
+    return [
+        {**one, "stays": kept.get(name, True), "among": len(p_values)}
+        for name, one in zip(names, contrasts, strict=True)
+    ]
+
+
 def training_seeds(settings: Settings, split: Split) -> int:
     """On val every row has one."""
     return 1 if split == "val" else settings.seeds
@@ -158,7 +178,7 @@ def training_seeds(settings: Settings, split: Split) -> int:
 
 def resolvable(settings: Settings, seeds: int) -> dict[tuple[float, float], float]:
     """Detectable differences of IF with so many training seeds, by deviation and repeated share
-    (see `bootstrap.detectable`), neither of which is known before a run."""
+    (see `intervals.detectable`), neither of which is known before a run."""
     prior, prompts = settings.prior, settings.prompts
     return {
         (deviation, repeated): detectable(
@@ -170,7 +190,7 @@ def resolvable(settings: Settings, seeds: int) -> dict[tuple[float, float], floa
 
 
 def _plain(found: Interval | None) -> dict[str, Any] | None:
-    return None if found is None else {**asdict(found), "resolved": found.resolved}
+    return None if found is None else asdict(found)
 
 
 def _mean(dicts: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -188,20 +208,23 @@ def markdown(table: Mapping[str, Any]) -> str:
     """The tables as they go into the log."""
     settings, groups = table["settings"], GROUPS[table["split"]]
     low, high = table["detectable"]
+    shown = _before_if(table)
     parts = [
         f"Split `{table['split']}`, {settings['prompts']} prompts, training seeds: "
         f"{table['seeds']}, {settings['training']['steps']} updates, "
         f"{settings['sampling']['steps']} sampling steps. A true difference of IF of {low:.3f} to "
-        f"{high:.3f} is found with a power of 80 %, and a difference below {low:.3f} is called not "
-        "resolved (both stated before the run, docs/log.md). Intervals: 95 %, bootstrap over "
-        "training seeds and prompts.",
+        f"{high:.3f} is found with a power of 80 % (stated before the run, docs/log.md). "
+        "Intervals: 95 %, over training seeds and prompts, by the spread seen between seeds and "
+        "between prompts with a t quantile; with one training seed over prompts alone. The first "
+        "contrast is the headline; the verdicts on the others are corrected for their number "
+        "(Holm).",
         _grid(
-            ["row", "seeds", *(METRIC_NAMES[m] for m in METRICS if m != "if")]
+            ["row", "seeds", *(METRIC_NAMES[m] for m in shown)]
             + [f"IF `{group}`" for group in groups if len(groups) > 1]
             + ["IF", "paper: KISA", "SGI", "IF"],
-            [_score_row(name, row, groups) for name, row in table["rows"].items()]
+            [_score_row(name, row, groups, shown) for name, row in table["rows"].items()]
             + [
-                [*_reference_row(name, row, len(groups) if len(groups) > 1 else 0), "", "", ""]
+                _reference_row(name, row, shown, len(groups) if len(groups) > 1 else 0)
                 for name, row in table["references"].items()
             ],
         ),
@@ -227,31 +250,32 @@ def markdown(table: Mapping[str, Any]) -> str:
 
 
 def short(table: Mapping[str, Any]) -> str:
-    """The table of the README: every row that there is to be, null rows, and the headlines."""
-    rows, shown = table["rows"], [m for m in METRICS if m != "if"]
+    """The table of the README: the rows that the headlines compare with the base, the strongest
+    null row and the ceiling; then the headlines."""
+    rows, metrics = table["rows"], ("kisa_raw", "sgi_raw", "spi")
+    wanted = [n for n in TITLES if n == BASE or n in {name for pair in HEADLINES for name in pair}]
     lines = [
         [
             *(TITLES[name], str(len(rows[name]["seeds"])) if name in rows else "–"),
-            *(_value(rows[name]["scores"][m]) if name in rows else "–" for m in shown),
             _with_interval(rows[name]["scores"]["if"], sign=False) if name in rows else "–",
-            _minutes(rows[name]["seconds"]) if name in rows else "–",
-            *(map(number, PAPER[name]) if name in PAPER else ["–"] * 3),
+            *(_value(rows[name]["scores"][m]) if name in rows else "–" for m in metrics),
         ]
-        for name in TITLES
+        for name in wanted
     ]
-    lines += [[*_reference_row(name, row), *["–"] * 4] for name, row in table["references"].items()]
-    names = [METRIC_NAMES[m] for m in shown]
+    known = {name: row for name, row in table["references"].items() if row["if"] is not None}
+    nulls = [name for name in known if name in NULLS]
+    shown = sorted(nulls, key=lambda name: known[name]["if"])[-1:]
+    lines += [
+        [REFERENCE_NAMES[name], "–", *(number(known[name][m] or 0.0) for m in ("if", *metrics))]
+        for name in (*shown, *(name for name in known if name == CEILING))
+    ]
+    names = [METRIC_NAMES[m] for m in metrics]
     verdicts = [_contrast_row(one) for one in table["contrasts"] if one["headline"]]
     parts = [
-        _grid(["row", "seeds", *names, "IF", "CPU min", "paper: KISA", "SGI", "IF"], lines),
+        _grid(["row", "training seeds", "IF", *names], lines),
         _grid(["difference of IF", "mean", "is"], [[row[0], row[1], row[-1]] for row in verdicts]),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _minutes(seconds: Mapping[str, float]) -> str:
-    """CPU minutes to train a row with one training seed, and to make its videos."""
-    return f"{sum(seconds.get(f'{stage} cpu', 0) for stage in ('train', 'generate')) / 60:.0f}"
 
 
 def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -259,12 +283,18 @@ def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _score_row(name: str, row: Mapping[str, Any], groups: Sequence[str]) -> list[str]:
+def _before_if(table: Mapping[str, Any]) -> list[Metric]:
+    """Metrics whose columns stand before IF: rows of before the gaps have none."""
+    found = [row["scores"] for row in table["rows"].values()]
+    return [m for m in METRICS if m != "if" and any(one[m] is not None for one in found)]
+
+
+def _score_row(
+    name: str, row: Mapping[str, Any], groups: Sequence[str], shown: Sequence[Metric]
+) -> list[str]:
     found = row["scores"]
     means = [
-        _with_interval(found[m], sign=False) if m in SHOWN else _value(found[m])
-        for m in METRICS
-        if m != "if"
+        _with_interval(found[m], sign=False) if m in SHOWN else _value(found[m]) for m in shown
     ]
     means += [_value(found[f"if {group}"]) for group in groups if len(groups) > 1]
     paper = ["–"] * 3 if row["paper"] is None else [number(value) for value in row["paper"]]
@@ -272,30 +302,37 @@ def _score_row(name: str, row: Mapping[str, Any], groups: Sequence[str]) -> list
     return [title, str(len(row["seeds"])), *means, _with_interval(found["if"], sign=False), *paper]
 
 
-def _reference_row(name: str, row: Mapping[str, Any], blanks: int = 0) -> list[str]:
+def _reference_row(
+    name: str, row: Mapping[str, Any], shown: Sequence[Metric], blanks: int
+) -> list[str]:
     """A null row or the ceiling, with so many empty cells before IF."""
-    means = ["–" if row[m] is None else number(row[m]) for m in METRICS]
-    return [REFERENCE_NAMES[name], "–", *means[:-1], *[""] * blanks, means[-1]]
+    means = ["–" if row[m] is None else number(row[m]) for m in (*shown, "if")]
+    return [REFERENCE_NAMES[name], "–", *means[:-1], *[""] * blanks, means[-1], *[""] * 3]
 
 
 def _contrast_row(one: Mapping[str, Any]) -> list[str]:
     names = f"{_NAMES[one['left']]} − {_NAMES[one['right']]}"
     cells = [_with_interval(one[metric], sign=True) for metric in SHOWN]
     bold = f"**{names}**" if one["headline"] else names
-    return [bold, *cells, _verdict(one["if"], one["least"])]
+    return [bold, *cells, _verdict(one)]
 
 
-def _verdict(found: Mapping[str, Any] | None, least: float) -> str:
-    """What a difference is. One below ``least``, which the run was said beforehand not to tell, is
-    not resolved even where its interval leaves 0 out."""
+def _verdict(one: Mapping[str, Any]) -> str:
+    """What a difference is; ``least`` is the smallest that the run was planned to find."""
+    found, least = one["if"], one["least"]
     if found is None:
         return "not measured"
-    if not found["resolved"]:
+    if found["prompts"] < FOR_VERDICT or found["low"] is None:
+        return f"too few prompts for a verdict ({found['prompts']} of {FOR_VERDICT})"
+    standing = judged(found["mean"], found["low"], found["high"], least)
+    if standing == "not resolved":
         return "not resolved"
+    if not one["stays"]:
+        return f"not resolved among {one['among']} contrasts"
     side = "higher" if found["mean"] > 0 else "lower"
-    if abs(found["mean"]) < least:
-        return f"not resolved ({side}, but by less than {least:.3f})"
-    return side
+    if standing == "smaller than planned":
+        return f"{side}: resolved; smaller than the run was planned to find ({least:.3f})"
+    return f"{side}: resolved"
 
 
 def _compute_row(name: str, row: Mapping[str, Any]) -> list[str]:
@@ -319,4 +356,6 @@ def _with_interval(found: Mapping[str, Any] | None, *, sign: bool) -> str:
     if found is None:
         return "–"
     write = signed if sign else number
+    if found["low"] is None:
+        return write(found["mean"])
     return f"{write(found['mean'])} [{write(found['low'])}, {write(found['high'])}]"
