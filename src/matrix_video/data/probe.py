@@ -151,7 +151,7 @@ def _info(film: Film, stamps: list[int], keys: frozenset[int], first: av.VideoFr
 def find_videos(folder: Path) -> tuple[list[Path], list[Path]]:
     """The videos of a folder, sorted, and its other files; names that begin with a dot are hidden.
 
-    ``MatrixError`` for no folder, no video in it, and two videos that differ in suffix alone.
+    ``MatrixError`` for no folder, and for no video in it.
     """
     if not folder.is_dir():
         raise MatrixError(
@@ -167,13 +167,4 @@ def find_videos(folder: Path) -> tuple[list[Path], list[Path]]:
             remedy=f"Give a folder with videos ({', '.join(SUFFIXES)})",
             file=folder,
         )
-    stems: dict[str, Path] = {}
-    for path in videos:
-        if path.stem in stems:
-            raise MatrixError(
-                f"{stems[path.stem].name} and {path.name} would be one clip",
-                remedy="Rename one of them",
-                file=folder,
-            )
-        stems[path.stem] = path
     return videos, others

@@ -118,9 +118,15 @@ def test_names_that_are_no_numbers_and_phrases_said_twice(clips: Path, tmp_path:
     assert [one.id for one in Dataset(tmp_path / "own").samples[0].instances] == ["id1", "id3"]
 
 
+def test_files_of_no_video_are_named(clips: Path, tmp_path: Path) -> None:
+    (clips / "notes.flac").write_bytes(b"x")
+    found = convert(clips, tmp_path / "own", masks=MaskOptions())
+    assert "1 files belong to no video and are left aside: notes.flac" in found.notes
+
+
 def test_folders_without_videos_and_options_without_masks(clips: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(MatrixError, match="there are 0 videos among the 0 files"):
+    with pytest.raises(MatrixError, match="0 videos are in this folder; it holds nothing"):
         convert(tmp_path / "empty", tmp_path / "own", masks=MaskOptions())
     with pytest.raises(MatrixError, match="there is no such folder"):
         convert(tmp_path / "nothing", tmp_path / "own", masks=MaskOptions())

@@ -28,7 +28,7 @@ from matrix_video.data.convert.run import Made
 from matrix_video.data.masks import read_masks
 from matrix_video.data.metadata import FILE_NAME, dump_line
 from matrix_video.data.paths import inside
-from matrix_video.data.probe import SUFFIXES, probe_video
+from matrix_video.data.probe import find_videos, probe_video
 from matrix_video.data.sample import Instance, Interaction, Sample, Span
 from matrix_video.data.spans import find_phrases
 from matrix_video.services.errors import MatrixError
@@ -60,21 +60,11 @@ class FromMasks:
     """A ``Direction``. ``MatrixError`` where the folder holds no videos."""
 
     def __init__(self, source: Path, target: Path, options: MaskOptions) -> None:
-        if not source.is_dir():
-            raise MatrixError(
-                "there is no such folder",
-                remedy="Give the folder of videos, texts and masks",
-                file=source,
-            )
         self.source, self.target, self.options = source, target, options
-        files = sorted(file for file in source.iterdir() if file.is_file())
-        self.videos = [file for file in files if file.suffix.lower() in SUFFIXES]
-        if not self.videos:
-            raise MatrixError(
-                f"there are 0 videos among the {len(files)} files of the folder",
-                remedy=f"Give a folder of videos ({', '.join(SUFFIXES[:5])}, ...)",
-                file=source,
-            )
+        self.videos, beside = find_videos(source)
+        ends = (".json", *_MASKS[1:])
+        ours = {video.stem + end for video in self.videos for end in ends}
+        self._left = [file.name for file in beside if file.name not in ours]
         self.names = [video.name for video in self.videos]
         self.contents = sha256_text(str(source.resolve()), *self.names, repr(options))
         self._often = Counter(video.stem for video in self.videos)
@@ -138,7 +128,10 @@ class FromMasks:
 
     def finish(self, made: Iterator[tuple[int, Made]]) -> tuple[list[str], list[str]]:
         write_atomic(self.target / FILE_NAME, "".join(one.text for _, one in made))
-        return [], []
+        if not self._left:
+            return [], []
+        shown = ", ".join(self._left[:8])
+        return [], [f"{len(self._left)} files belong to no video and are left aside: {shown}"]
 
 
 def read_texts(path: Path) -> Texts:
