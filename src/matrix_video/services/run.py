@@ -88,6 +88,8 @@ class RunFolder:
         self.path = path
         self._lock: FolderLock | None = None
         self._opened: float | None = None
+        self._before: frozenset[str] | None = None
+        """Files that were there before a new run; None: this is no new one."""
 
     @classmethod
     def open(
@@ -110,10 +112,11 @@ class RunFolder:
         folder._lock, folder._opened = FolderLock(path), time.monotonic()
         try:
             clear_temporary(path)
-            if folder._lock.stale and folder._idle() and "command" in read_config(path):
+            if folder._lock.stale and folder._files() <= _BOOKS and "command" in read_config(path):
                 folder._forget()
             if not (path / CONFIG).exists():
                 check_free(path)
+                folder._before = folder._files()
             folder._settle(config, command, may_change)
         except BaseException:
             folder.close()
@@ -175,10 +178,9 @@ class RunFolder:
                 file=file,
             ) from error
 
-    def _idle(self) -> bool:
-        """Whether nothing but what ``open`` writes is there."""
+    def _files(self) -> frozenset[str]:
         below = (p.relative_to(self.path) for p in self.path.rglob("*") if not p.is_dir())
-        return all(str(path) in _BOOKS or is_temporary(path) for path in below)
+        return frozenset(str(path) for path in below if not is_temporary(path))
 
     def _forget(self) -> None:
         for name in _BOOKS:
@@ -194,8 +196,9 @@ class RunFolder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and self._idle():  # a check failed: leave the folder as it was
-            self._forget()
+        before = None if kind is None else self._before
+        if before is not None and self._files() <= before | _BOOKS:
+            self._forget()  # a check failed: the folder is as it was
         self.close()
 
     @property
