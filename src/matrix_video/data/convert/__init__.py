@@ -19,6 +19,7 @@ directions.
 
 from __future__ import annotations
 
+from os.path import realpath
 from pathlib import Path
 
 from matrix_video.data.convert.from_authors import FromAuthors
@@ -46,7 +47,7 @@ def convert(
     again. Raises ``MatrixError`` where the source is in neither layout or already in ``to``, where
     the target holds something else, and where no clip can be converted.
     """
-    if target.resolve().is_relative_to(source.resolve()):
+    if Path(realpath(target)).is_relative_to(realpath(source)):
         raise MatrixError(
             f"the target {target} lies inside the source",
             remedy="Give a folder outside of it",
