@@ -1,4 +1,5 @@
-"""``matrix check`` of one data set: every mistake is named, none hides another."""
+"""``matrix check`` of one data set: every mistake is named, none hides another, and what the check
+finds in a line the strict reader refuses with the same words."""
 
 from __future__ import annotations
 
@@ -10,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from matrix_video.data.check import Finding, Report, check_datasets
+from matrix_video.data.check import Report, check_datasets
 from matrix_video.data.dataset import Dataset
 from matrix_video.data.tracks import MaskTrack
+from matrix_video.services.errors import MatrixError
 
 LINE = "metadata.jsonl: line 2: "
 TRACK = "tracks/0002.json: "
@@ -33,8 +35,16 @@ def edit_tracks(path: Path, change: Callable[[Any], object]) -> None:
     path.write_text(json.dumps(value))
 
 
-def texts(findings: tuple[Finding, ...], root: Path) -> list[str]:
+def texts(findings: tuple[MatrixError, ...], root: Path) -> list[str]:
     return [str(finding).removeprefix(f"{root}/") for finding in findings]
+
+
+def check_problems(root: Path, starts: list[str]) -> None:
+    """The problems are these and no others; a text is what one begins with."""
+    found = texts(check_datasets([root]).problems, root)
+    assert len(found) == len(starts), found
+    for text, start in zip(found, starts, strict=True):
+        assert text.startswith(start.format(root=root))
 
 
 def test_a_good_data_set_has_notes_alone(dataset_path: Path) -> None:
@@ -57,38 +67,12 @@ def test_a_good_data_set_has_notes_alone(dataset_path: Path) -> None:
         ),
         (lambda v: v.pop("caption"), [LINE + "caption: Field required. Correct this line"]),
         (
-            lambda v: v["instances"][0]["mentions"][0].update(start=3),
-            [
-                LINE + "instances.id1.mentions[0]: span [3, 18) reads ' small red ball', "
-                "which is not whole words. Let the span begin and end with a word."
-            ],
-        ),
-        (
-            lambda v: v["instances"][0]["mentions"][0].update(start=5),
-            [LINE + "instances.id1.mentions[0]: span [5, 18) reads 'mall red ball', which is not"],
-        ),
-        (
-            lambda v: v["instances"][0]["mentions"][0].update(start=4, end=9),
-            [
-                LINE + "instances.id1.mentions[0]: the span reads 'small', which is neither the "
-                "phrase 'small red ball' nor a phrase around the noun 'ball'. Move the span"
-            ],
-        ),
-        (
-            lambda v: v["instances"][1].update(noun="crate", phrase="blue crate"),
-            [LINE + "instances.id2.noun_spans[0]: the span reads 'box', but the noun is 'crate'"],
-        ),
-        (
             lambda v: v["instances"][1]["noun_spans"][0].update(end=999),
-            [LINE + "instances.id2.noun_spans[0]: span [35, 999) ends after the caption's 62"],
+            [LINE + "instances[1].noun_spans[0]: span [35, 999) ends after the caption's 62"],
         ),
         (
             lambda v: v["interactions"][0]["verb_span"].update(end=998),
             [LINE + "interactions[0].verb_span: span [19, 998) ends after the caption's 62"],
-        ),
-        (
-            lambda v: v["interactions"][0]["verb_span"].update(start=20),
-            [LINE + "interactions[0].verb_span: span [20, 25) reads 'ushes', which is not whole"],
         ),
         (
             lambda v: v["interactions"][0].update(subject="id7", object="id8"),
@@ -100,16 +84,33 @@ def test_a_good_data_set_has_notes_alone(dataset_path: Path) -> None:
         ),
         (
             lambda v: v["interactions"][0].update(contact=9),
-            [LINE + "interactions.0.contact: Input should be less than or equal to 5"],
+            [LINE + "interactions[0].contact: Input should be less than or equal to 5"],
         ),
         (
             lambda v: v["instances"][1].update(id="id1"),
             [
-                LINE + "instances.id1: 2 instances have the id 'id1'. Give every instance",
+                LINE + "instances[1].id: 'id1' is the id of 2 instances. Give every instance",
                 LINE + "interactions[0].object: 'id2' is not among the instances ['id1', 'id1']",
-                TRACK + "instances.id2: sample '0002' has no instance 'id2'; it has ['id1']",
+                TRACK + "instances.id2: sample '0002' has no instance 'id2'. Remove the track",
             ],
         ),
+        (
+            lambda v: v["instances"][0].update(noun="", id="man"),
+            [
+                LINE + "instances[0].id: String should match pattern",
+                LINE + "instances[0].noun: String should have at least 1 character",
+                TRACK + "instances.id1: sample '0002' has no instance 'id1'. Remove the track",
+            ],
+        ),
+        (
+            lambda v: v["scores"].update(a=float("1e999")),
+            [LINE.removesuffix(": ") + ": this is not a line of JSON (Infinity is no number"],
+        ),
+        (
+            lambda v: v.update(scores={"a": 1, "id": "high"}),
+            [LINE + "scores.id: Input should be a valid number"],
+        ),
+        (lambda v: v.update(format=3), [LINE + "format: the line is of format 3; formats 1 to 2"]),
         (
             lambda v: v.update(id="0001"),
             [LINE + "id: '0001' is already the id of line 1. Give every sample an id of its own"],
@@ -132,10 +133,53 @@ def test_mistakes_in_a_line(
     dataset_path: Path, change: Callable[[Any], object], problems: list[str]
 ) -> None:
     edit(dataset_path / "metadata.jsonl", change)
-    found = texts(check_datasets([dataset_path]).problems, dataset_path)
-    assert len(found) == len(problems), found
-    for text, start in zip(found, problems, strict=True):
-        assert text.startswith(start)
+    check_problems(dataset_path, problems)
+    with pytest.raises(MatrixError) as refused:
+        Dataset(dataset_path)
+    assert texts((refused.value,), dataset_path)[0].startswith(problems[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "problems"),
+    [
+        (
+            lambda v: v["instances"][0]["mentions"][0].update(start=3),
+            [
+                LINE + "instances[0].mentions[0]: span [3, 18) reads ' small red ball', "
+                "which is not whole words. Let the span begin and end with a word."
+            ],
+        ),
+        (
+            lambda v: v["instances"][0]["mentions"][0].update(start=4, end=9),
+            [
+                LINE + "instances[0].mentions[0]: the span reads 'small', but the noun of 'small "
+                "red ball' is 'ball'. Move the span onto the noun, or correct the noun."
+            ],
+        ),
+        (
+            lambda v: v["instances"][0]["noun_spans"][0].update(start=35, end=38),
+            [LINE + "instances[0].noun_spans[0]: the span reads 'box', but the noun of 'small"],
+        ),
+        (
+            lambda v: v["instances"][0]["noun_spans"][0].update(start=19, end=25),
+            [LINE + "instances[0].noun_spans[0]: the span reads 'pushes', but the noun of 'small"],
+        ),
+        (
+            lambda v: v["instances"][0]["mentions"][0].update(start=5),
+            [LINE + "instances[0].mentions[0]: span [5, 18) reads 'mall red ball', which is not"],
+        ),
+        (
+            lambda v: v["interactions"][0]["verb_span"].update(start=20),
+            [LINE + "interactions[0].verb_span: span [20, 25) reads 'ushes', which is not whole"],
+        ),
+    ],
+)
+def test_wrong_words_are_problems_of_the_check_alone(
+    dataset_path: Path, change: Callable[[Any], object], problems: list[str]
+) -> None:
+    edit(dataset_path / "metadata.jsonl", change)
+    check_problems(dataset_path, problems)
+    assert len(Dataset(dataset_path)) == 3
 
 
 def test_lines_that_are_no_json(dataset_path: Path) -> None:
@@ -154,6 +198,74 @@ def test_lines_that_are_no_json(dataset_path: Path) -> None:
         "remove it.",
         "metadata.jsonl: line 10: this is not a line of JSON",
     ]
+
+
+DEEP = b"[" * 200_000 + b"]" * 200_000
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (DEEP, "this is not a line of JSON (nested too deeply"),
+        (b'{"scores": ' + DEEP + b"}", "this is not a line of JSON (nested too deeply"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "this is not a line of JSON (a number of 5000 digits"),
+        (b'{"a": NaN}', "this is not a line of JSON (NaN is no number of JSON"),
+        (b'{"a": -Infinity}', "this is not a line of JSON (-Infinity is no number of JSON"),
+        (b'{"id": "1", "id": "2"}', "this is not a line of JSON (the name 'id' stands twice"),
+        (b'{"id": "a\x00b"}', "this is not a line of JSON (Invalid control character"),
+        (b'{"id": "0009"}'.decode().encode("utf-16"), "this is not a line of JSON ('utf-8' codec"),
+        (b'{"caption": "' + b"a" * 5_000_000 + b'"}', "the line has more than 4,194,304 bytes"),
+        (b'{"\\u001b[31m": 1}', "file_name: Field required"),
+        (b'{"id": "' + b"x" * 3_000_000 + b'"}', "id: String should have at most 200"),
+        (b'{"id": "x", "file_name": "' + b"x/" * 9000 + b'", "caption": ""}', "file_name: 'x/x/x"),
+    ],
+)
+def test_what_a_line_holds_is_bounded_and_told_once(
+    dataset_path: Path, line: bytes, message: str
+) -> None:
+    path = dataset_path / "metadata.jsonl"
+    path.write_bytes(line + b"\n" + path.read_bytes())
+    report = check_datasets([dataset_path])
+    told = [text for text in texts(report.problems, dataset_path) if "line 1: " in text]
+    assert any(text.startswith(f"metadata.jsonl: line 1: {message}") for text in told), told
+    assert max(map(len, told)) < 3000
+    assert all(text.isprintable() for text in told)
+    assert not any(": line" in text for text in texts(report.problems, dataset_path)[len(told) :])
+    with pytest.raises(MatrixError, match=r"metadata\.jsonl: line 1: "):
+        Dataset(dataset_path)
+
+
+def test_byte_order_mark_carriage_returns_and_old_lines_are_read(dataset_path: Path) -> None:
+    path = dataset_path / "metadata.jsonl"
+    assert path.read_text().count('{"format":2,') == 3
+    old = path.read_text().replace('"format":2,', "").replace(',"doubtful":false', "")
+    before = Dataset(dataset_path).samples
+    path.write_bytes(b"\xef\xbb\xbf" + old.replace("\n", "\r\n\r\n").encode())
+    assert Dataset(dataset_path).samples == before
+    assert check_datasets([dataset_path]).ok
+
+
+@pytest.mark.parametrize("word", ["men", "it", "them", "geese", "guy", "cacti"])
+def test_pronouns_irregular_plurals_and_other_names_are_notes(
+    dataset_path: Path, word: str
+) -> None:
+    def change(value: Any) -> None:
+        value["caption"] += f" near {word}"
+        end = len(value["caption"])
+        for spans in ("mentions", "noun_spans"):
+            value["instances"][1][spans].append({"start": end - len(word), "end": end})
+        value["instances"][0]["doubtful"] = True
+
+    edit(dataset_path / "metadata.jsonl", change)
+    report = check_datasets([dataset_path])
+    assert report.ok
+    assert notes_of(report, dataset_path) == [
+        LINE + "instances[0]: the noun 'ball' of 'small red ball' was guessed. Correct noun and "
+        "spans where it is wrong, and take 'doubtful' away.",
+        LINE + f"instances[1].noun_spans[1]: the span reads {word!r}, but the noun of 'blue box' "
+        "is 'box'. Leave it where it is a pronoun, a plural or another name; else move the span.",
+    ]
+    assert len(Dataset(dataset_path)) == 3
 
 
 def test_paraphrases_and_plurals_are_mentions(dataset_path: Path) -> None:
@@ -179,8 +291,8 @@ def set_states(id: str, state: str) -> Callable[[Any], object]:
         (
             lambda v: v.update(size=[10, 8]),
             [
-                TRACK + "size: the masks are 10x8, but the video videos/0002.mp4 is 8x10 (height x "
-                "width). Make the masks from this very video."
+                TRACK + "size: the masks have 10x8, but the video {root}/videos/0002.mp4 has 8x10 "
+                "(height x width). Make the masks from this very video."
             ],
         ),
         (
@@ -188,7 +300,7 @@ def set_states(id: str, state: str) -> Callable[[Any], object]:
                 [v.update(num_frames=4)]
                 + [i[k].pop() for i in v["instances"].values() for k in ("states", "rles")]
             ),
-            [TRACK + "num_frames: the masks have 4 frames, but the video videos/0002.mp4 has 5."],
+            [TRACK + "num_frames: the masks have 4, but the video {root}/videos/0002.mp4 has 5 "],
         ),
         (
             lambda v: v["instances"].pop("id1"),
@@ -199,7 +311,7 @@ def set_states(id: str, state: str) -> Callable[[Any], object]:
         ),
         (
             lambda v: v["instances"].update(id9=v["instances"]["id1"]),
-            [TRACK + "instances.id9: sample '0002' has no instance 'id9'; it has ['id1', 'id2']"],
+            [TRACK + "instances.id9: sample '0002' has no instance 'id9'. Remove the track"],
         ),
         (
             lambda v: v["instances"]["id1"]["rles"].__setitem__(0, "00"),
@@ -233,13 +345,10 @@ def test_mistakes_in_tracks(
     dataset_path: Path, change: Callable[[Any], object], problems: list[str]
 ) -> None:
     edit_tracks(dataset_path / "tracks" / "0002.json", change)
-    found = texts(check_datasets([dataset_path]).problems, dataset_path)
-    assert len(found) == len(problems), found
-    for text, start in zip(found, problems, strict=True):
-        assert text.startswith(start)
+    check_problems(dataset_path, problems)
 
 
-def notes_of(report: Report, root: Path, before: int = 3) -> list[str]:
+def notes_of(report: Report, root: Path) -> list[str]:
     """What is noted beside the absent first frames of the fixture."""
     usual = "is absent in the first frame"
     return [text for text in texts(report.notes, root) if usual not in text]
@@ -262,13 +371,14 @@ def test_notes_are_no_problems(dataset_path: Path) -> None:
     (dataset_path / "metadata.partial.jsonl").write_bytes(b"")
     report = check_datasets([dataset_path])
     assert report.ok
+    assert all("id1" in clip.tracks for clip in Dataset(dataset_path))  # it loads all the same
     assert notes_of(report, dataset_path) == [
         "tracks/0001.json: instances.id1: instance 'id1' is annotated in no frame. It is never "
         "supervised and never scored; track it to change that.",
         "metadata.jsonl: line 2: interactions: sample '0002' has no interaction. matrix "
         "analyze refuses it, matrix train uses it for the model's own loss alone.",
-        "tracks/0002.json: instances.id2: instance 'id2' of sample '0002' has no track. It is "
-        "neither mentioned nor acting, so only its mask is missed.",
+        "tracks/0002.json: instances.id2: instance 'id2' of sample '0002' has no track, but only "
+        "its mask is missed. Track this instance, or remove it from the sample.",
         "videos/other.mp4: no sample uses this video. Remove it, or add its line.",
         "tracks/other.json: no sample uses this track file. Remove it, or add its line.",
         ".partial-7-metadata.jsonl: a temporary file that an interrupted run left. Remove it "
@@ -303,19 +413,16 @@ def test_everything_at_once(dataset_path: Path) -> None:
         value["instances"][1]["mentions"][0]["end"] = 98
 
     edit(dataset_path / "metadata.jsonl", worst)
-    found = texts(check_datasets([dataset_path]).problems, dataset_path)
     expected = [
         LINE + "colour: unknown field",
         LINE + "interactions[0].object: 'id4' is not among",
-        LINE + "instances.id1.noun_spans[0]: span [14, 99) ends after",
-        LINE + "instances.id2.mentions[0]: span [30, 98) ends after",
+        LINE + "instances[0].noun_spans[0]: span [14, 99) ends after",
+        LINE + "instances[1].mentions[0]: span [30, 98) ends after",
         "videos/0001.mp4: the video is damaged or truncated",
         "videos/0002.mp4: there is no such video file",
         "tracks/0003.json: there is no such track file",
     ]
-    assert len(found) == len(expected), found
-    for text, start in zip(found, expected, strict=True):
-        assert text.startswith(start)
+    check_problems(dataset_path, expected)
 
 
 def test_a_sample_without_instances_needs_no_track_file(dataset_path: Path) -> None:
@@ -327,7 +434,7 @@ def test_a_sample_without_instances_needs_no_track_file(dataset_path: Path) -> N
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda path: None, "there is no such folder. Give the folder of a data set."),
+        (lambda path: None, "there is no such folder. Give the folder of a data set"),
         (lambda path: path.mkdir(), "the folder has no metadata.jsonl. Give the folder of a data"),
         (
             lambda path: (path.mkdir(), (path / "metadata.partial.jsonl").write_text("")),
@@ -345,6 +452,25 @@ def test_no_data_set(tmp_path: Path, make: Callable[[Path], object], text: str) 
     report = check_datasets([path])
     assert not report.ok
     assert str(report.problems[0]).startswith((f"{path}: {text}", f"{path}/{text}"))
+
+
+def test_a_mistake_that_repeats_is_told_once(dataset_path: Path) -> None:
+    for line in (1, 2, 3):
+        edit(dataset_path / "metadata.jsonl", lambda v: v.update(colour=1), line)
+    (dataset_path / "videos" / "0003.mp4").unlink()
+    report = check_datasets([dataset_path])
+    root = dataset_path
+    told = report.lines()
+    assert [line.replace(f"{root}/", "") for line in told[:3]] == [
+        "problem: metadata.jsonl: line 1: colour: unknown field. Remove it, or correct its name.",
+        "    and 2 more of this kind, the last at metadata.jsonl: line 3: colour",
+        "problem: videos/0003.mp4: there is no such video file. Check the path or restore the "
+        "file.",
+    ]
+    assert told[3].startswith("note: ")
+    assert told[4].startswith("    and 2 more of this kind, the last at ")
+    assert told[5:] == [report.summary[0], "4 problems, 3 notes"]
+    assert len(report.lines(every=True)) == 4 + 3 + 2
 
 
 def test_what_loads_is_what_passes(dataset_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_sets_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> None:
 def test_a_broken_set_does_not_stop_the_comparison(tmp_path: Path) -> None:
     a = write(tmp_path / "train", [PUSH], seed=1, scenes=["s1"])
     report = check_datasets([a, tmp_path / "nothing", a])
-    fields = [(problem.file.name, problem.field) for problem in report.problems]
+    fields = [(problem.file and problem.file.name, problem.field) for problem in report.problems]
     assert ("nothing", None) in fields
     assert ("metadata.jsonl", "line 1: scene") in fields
     empty = "0 of the 0 triples of"

@@ -78,8 +78,8 @@ def test_instance_without_a_track(dataset_path: Path, tracks: dict[str, MaskTrac
     assert dataset.tracks(1, ["id2"]) == {"id2": tracks["id2"]}
     assert dataset.tracks(1, []) == {}
     message = (
-        r"tracks/0002\.json: instances\.id1: instance 'id1' of clip '0002' has no track; the "
-        r"file has \['id2'\]\. Track this instance"
+        r"tracks/0002\.json: instances\.id1: instance 'id1' of sample '0002' has no track, but the "
+        r"caption mentions it\. Track this instance"
     )
     with pytest.raises(MatrixError, match=message):
         dataset.tracks(1)
@@ -92,7 +92,7 @@ def test_masks_of_another_size_or_length(
 ) -> None:
     video = dataset_path / "videos" / "0001.mp4"
     write_video(video, frames_THWC[:, :, :9], 8.0, lossless=True)
-    message = r"0001\.json: size: the masks have 8x10 .*0001\.mp4 has 8x9 .*this very video"
+    message = r"0001\.json: size: the masks have 8x10, .*0001\.mp4 has 8x9 .*this very video"
     with pytest.raises(MatrixError, match=message):
         Dataset(dataset_path)[0]
     write_video(video, frames_THWC[:4], 8.0, lossless=True)

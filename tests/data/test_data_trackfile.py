@@ -60,11 +60,12 @@ def change_id1(name: str, value: object) -> Callable[[Json], None]:
     ("edit", "message"),
     [
         (change("size", [8, 11]), r"instances\.id1: frame 0: RLE covers 80 pixels, not 8x11"),
-        (change("size", [0, 10]), r"size\.0: Input should be greater than 0"),
+        (change("size", [0, 10]), r"size\[0\]: Input should be greater than 0"),
         (change("num_frames", 6), r"instances\.id1: 5 frames, not 6"),
+        (change("num_frames", 1 << 40), r"num_frames: Input should be less than or equal to"),
         (change("masks", []), r"masks: Extra inputs are not permitted"),
         (change_id1("states", ["visible"]), r"instances\.id1: 1 states but 5 masks"),
-        (change_id1("states", ["seen"] * 5), r"instances\.id1\.states\.0: Input should be 'vis"),
+        (change_id1("states", ["seen"] * 5), r"instances\.id1\.states\[0\]: Input should be 'vis"),
         (change_id1("rles", [None] * 5), r"instances\.id1: frame 0 is visible but mask is None"),
     ],
 )
@@ -109,8 +110,8 @@ def test_a_mistake_in_every_frame_is_told_once_for_each_instance(
     assert file is None
     told = [(problem.field, problem.problem) for problem in problems]
     assert [field for field, _ in told if field and "states" in field] == [
-        "instances.id1.states.0",
-        "instances.id2.states.0",
+        "instances.id1.states[0]",
+        "instances.id2.states[0]",
     ]
     assert all("(5 entries like this)" in text for _, text in told)
     assert len(told) <= 2 * (1 + 3)  # a state; and a string, dict or list that is none
@@ -143,10 +144,25 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
     with pytest.raises(MatrixError, match=r"a\.json: there is no such track file\. Track the"):
         read_tracks(tmp_path / "a.json")
     (tmp_path / "a.json").write_text('{"size": [8,')
-    with pytest.raises(MatrixError, match=r"a\.json: Invalid JSON"):
+    with pytest.raises(MatrixError, match=r"a\.json: this is not valid JSON"):
         read_tracks(tmp_path / "a.json")
     (tmp_path / "a.json").write_bytes(b"\xff\xfe")
-    with pytest.raises(MatrixError, match=r"a\.json: cannot be read"):
+    with pytest.raises(MatrixError, match=r"a\.json: this is not valid JSON \(Exp"):
+        read_tracks(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 200_000, "nested too deeply"),
+        ('{"size": [8, 1' + "0" * 5000 + "]}", "a number of 5001 digits"),
+        ('{"size": [8, NaN]}', "NaN is no number of JSON"),
+        ('{"size": [8, 10], "size": [8, 10]}', "the name 'size' stands twice in one object"),
+    ],
+)
+def test_what_a_file_holds_is_bounded(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(MatrixError, match=rf"a\.json: this is not valid JSON \({message}\)"):
         read_tracks(tmp_path / "a.json")
 
 

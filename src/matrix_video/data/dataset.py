@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matrix_video.data.clip import Clip
-from matrix_video.data.metadata import FILE_NAME, JOURNAL, scan_metadata
+from matrix_video.data.metadata import FILE_NAME, metadata_file, read_samples
 from matrix_video.data.sample import Sample
-from matrix_video.data.trackfile import read_tracks, track_path
+from matrix_video.data.trackfile import misfits, needs_track, no_track, read_tracks, track_path
 from matrix_video.data.tracks import MaskTrack
 from matrix_video.data.transform import ClipShape, ClipTransform
 from matrix_video.data.video import Video, VideoInfo, probe_video
@@ -40,7 +40,7 @@ class Dataset(Sequence[Clip]):
     def __init__(self, path: Path, transform: ClipTransform = _UNCHANGED) -> None:
         self.path = path
         self.transform = transform
-        self.samples: tuple[Sample, ...] = _load(path)
+        self.samples: tuple[Sample, ...] = read_samples(metadata_file(path))
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -74,9 +74,10 @@ class Dataset(Sequence[Clip]):
         return self._transformed(index, lambda: self.transform.shape(info))
 
     def tracks(self, index: int, ids: Iterable[str] | None = None) -> dict[str, MaskTrack]:
-        """The transformed tracks alone, by instance id; of all instances unless ``ids`` are given.
+        """The transformed tracks alone, by instance id: of ``ids``, or of all that have one.
 
-        ``MatrixError`` where one has no track, or where its masks do not fit the video.
+        ``MatrixError`` where the masks do not fit the video, and where a track is missing that is
+        asked for, or whose instance the caption mentions or an interaction names.
         """
         return self._tracks(index, probe_video(self.video_path(index)), ids)
 
@@ -142,30 +143,20 @@ class Dataset(Sequence[Clip]):
         self, index: int, ids: Iterable[str] | None, size: tuple[int, int], num_frames: int
     ) -> dict[str, MaskTrack]:
         sample, path = self.samples[index], self.track_path(index)
-        wanted = [instance.id for instance in sample.instances] if ids is None else list(ids)
-        if not wanted:
+        asked = None if ids is None else list(ids)
+        if not sample.instances or asked == []:
             return {}
         file = read_tracks(path)
-        for field, found, right in (
-            ("size", _by(file.size), _by(size)),
-            ("num_frames", str(file.num_frames), str(num_frames)),
-        ):
-            if found != right:
-                raise MatrixError(
-                    f"the masks have {found}, but the video {self.video_path(index)} has {right}",
-                    remedy="Make the masks from this very video",
-                    file=path,
-                    field=field,
-                )
+        for error in misfits(path, file, self.video_path(index), size, num_frames):
+            raise error
+        if asked is None:
+            needed = {i.id: why for i in sample.instances if (why := needs_track(sample, i))}
+            wanted = [i.id for i in sample.instances if i.id in needed or i.id in file.tracks]
+        else:
+            wanted, needed = asked, dict.fromkeys(asked, "it is asked for")
         for name in wanted:
             if name not in file.tracks:
-                raise MatrixError(
-                    f"instance {name!r} of clip {sample.id!r} has no track; the file has "
-                    f"{sorted(file.tracks)}",
-                    remedy="Track this instance, or remove it from the sample",
-                    file=path,
-                    field=f"instances.{name}",
-                )
+                raise no_track(path, sample, name, needed[name])
         return {name: file.tracks[name] for name in wanted}
 
     def _transformed(self, index: int, make: Callable[[], _T]) -> _T:
@@ -191,28 +182,3 @@ def open_clips(path: Path, transform: ClipTransform, limit: int | None) -> Datas
             file=path,
         )
     return data if limit is None else data[:limit]
-
-
-def _load(path: Path) -> tuple[Sample, ...]:
-    file = path / FILE_NAME
-    if not file.is_file():
-        if (path / JOURNAL).is_file():
-            raise MatrixError(
-                f"the data set is unfinished: it has {JOURNAL} but no {FILE_NAME}",
-                remedy="Run the command that writes it again; it goes on where it stopped",
-                file=path,
-            )
-        raise MatrixError(
-            f"the folder has no {FILE_NAME}" if path.is_dir() else "there is no such folder",
-            remedy="Give the folder of a data set, or make one with 'matrix world' or "
-            "'matrix convert'",
-            file=path,
-        )
-    scan = scan_metadata(file)
-    if scan.problems:
-        raise scan.problems[0]
-    return tuple(scan.samples)
-
-
-def _by(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]} (height x width)"

@@ -6,6 +6,8 @@ All spans are half-open character ranges ``[start, end)`` of ``Sample.caption``.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -19,14 +21,14 @@ Role = Literal["subject", "object", "verb"]
 class Record(BaseModel):
     """Base of everything that is stored in ``metadata.jsonl``: frozen, no unknown fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Span(Record):
     """Half-open character range of the caption."""
 
-    start: int = Field(ge=0)
-    end: int
+    start: int = Field(ge=0, lt=1 << 31)
+    end: int = Field(lt=1 << 31)
 
     @model_validator(mode="after")
     def _not_empty(self) -> Self:
@@ -46,7 +48,7 @@ class Instance(Record):
     names is legal.
     """
 
-    id: str = Field(pattern=r"^id[1-9][0-9]*$")
+    id: str = Field(pattern=r"^id[1-9][0-9]{0,8}$")
     noun: str = Field(min_length=1)
     phrase: str = Field(min_length=1, description="appearance phrase, e.g. 'small red ball'")
     mentions: tuple[Span, ...] = ()
@@ -67,8 +69,8 @@ class Interaction(Record):
     dynamism: int | None = Field(default=None, ge=1, le=5)
 
 
-class Sample(Record):
-    """One line of ``metadata.jsonl``. Pixels and masks are loaded by ``data.dataset``."""
+class Draft(Record):
+    """A sample whose parts are valid by themselves; `contradictions` says how they go together."""
 
     id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)
     file_name: VideoPath = Field(
@@ -81,38 +83,75 @@ class Sample(Record):
     scene: str | None = Field(default=None, description="scene key; equal keys share pixels")
     scores: dict[str, float] = Field(default_factory=dict)
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        ids = [instance.id for instance in self.instances]
-        if len(set(ids)) != len(ids):
-            raise ValueError(f"instances: ids must be unique, got {ids}")
-        for index, interaction in enumerate(self.interactions):
-            for role, name in (("subject", interaction.subject), ("object", interaction.object)):
-                if name not in ids:
-                    raise ValueError(
-                        f"interactions[{index}].{role}: {name!r} is not among the instances {ids}"
-                    )
-        for where, span in self._spans():
-            if span.end > len(self.caption):
-                raise ValueError(
-                    f"{where}: span [{span.start}, {span.end}) ends after the caption's "
-                    f"{len(self.caption)} characters"
-                )
-        return self
-
-    def _spans(self) -> list[tuple[str, Span]]:
-        found: list[tuple[str, Span]] = []
-        for instance in self.instances:
-            found += [(f"instances.{instance.id}.mentions", s) for s in instance.mentions]
-            found += [(f"instances.{instance.id}.noun_spans", s) for s in instance.noun_spans]
-        for index, interaction in enumerate(self.interactions):
-            if interaction.verb_span is not None:
-                found.append((f"interactions[{index}].verb_span", interaction.verb_span))
-        return found
-
     def instance(self, id: str) -> Instance:
         """The instance with this id; ``KeyError`` names the ids that exist."""
         for instance in self.instances:
             if instance.id == id:
                 return instance
         raise KeyError(f"{id!r} not among {[instance.id for instance in self.instances]}")
+
+
+class Sample(Draft):
+    """One line of ``metadata.jsonl``. Pixels and masks are loaded by ``data.dataset``."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for fault in contradictions(self):
+            raise ValueError(f"{fault.field}: {fault.problem}")
+        return self
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with a sample, and in which field; a note is legal and worth a look."""
+
+    field: str
+    problem: str
+    remedy: str
+    note: bool = False
+
+
+def contradictions(draft: Draft) -> list[Fault]:
+    """Where the parts of a sample do not go together: ids, references, spans out of the caption."""
+    ids = [instance.id for instance in draft.instances]
+    found = [
+        Fault(
+            f"instances[{index}].id",
+            f"{name!r} is the id of {ids.count(name)} instances",
+            "Give every instance an id of its own",
+        )
+        for index, name in enumerate(ids)
+        if name in ids[:index]
+    ]
+    found += [
+        Fault(
+            f"interactions[{index}].{role}",
+            f"{name!r} is not among the instances {ids}",
+            "Name an instance of this sample, or remove the interaction",
+        )
+        for index, act in enumerate(draft.interactions)
+        for role, name in (("subject", act.subject), ("object", act.object))
+        if name not in ids
+    ]
+    found += [
+        Fault(
+            field,
+            f"span [{span.start}, {span.end}) ends after the caption's {len(draft.caption)} "
+            "characters",
+            "Correct the span",
+        )
+        for field, span in spans_of(draft)
+        if span.end > len(draft.caption)
+    ]
+    return found
+
+
+def spans_of(draft: Draft) -> Iterator[tuple[str, Span]]:
+    """Every span of a sample, with the field that holds it."""
+    for index, instance in enumerate(draft.instances):
+        for name, spans in (("mentions", instance.mentions), ("noun_spans", instance.noun_spans)):
+            for k, span in enumerate(spans):
+                yield f"instances[{index}].{name}[{k}]", span
+    for index, act in enumerate(draft.interactions):
+        if act.verb_span is not None:
+            yield f"interactions[{index}].verb_span", act.verb_span

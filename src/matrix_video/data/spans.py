@@ -7,7 +7,7 @@ that the text encoder sees.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
@@ -64,21 +64,14 @@ def find_phrases(caption: str, phrases: Sequence[str]) -> tuple[tuple[Span, ...]
     """
     text, places = _folded(caption)
     wanted = [_folded(phrase)[0].strip() for phrase in phrases]
-    owner: dict[int, str] = {}  # by character of the folded caption
+    taken: set[int] = set()  # characters of the folded caption
     found: dict[str, list[Span]] = {}
     for phrase in sorted(set(wanted), key=len, reverse=True):
         spans = found[phrase] = list[Span]()
-        start = text.find(phrase) if phrase else -1
-        while start >= 0:
-            end = start + len(phrase)
-            if _stands_alone(text, places, start, end) and owner.keys().isdisjoint(
-                range(start, end)
-            ):
-                owner.update(dict.fromkeys(range(start, end), phrase))
+        for start, end in _whole(text, places, phrase):
+            if taken.isdisjoint(range(start, end)):
+                taken.update(range(start, end))
                 spans.append(Span(start=places[start], end=places[end - 1] + 1))
-            else:
-                end = start + 1
-            start = text.find(phrase, end)
     for given, phrase in zip(phrases, wanted, strict=True):
         count = wanted.count(phrase)
         if not found[phrase] or count not in (1, len(found[phrase])):
@@ -88,6 +81,13 @@ def find_phrases(caption: str, phrases: Sequence[str]) -> tuple[tuple[Span, ...]
         for phrase, spans in found.items()
     }
     return tuple(shares[phrase].pop(0) for phrase in wanted)
+
+
+def says(text: str, phrase: str, *, whole: bool = False) -> bool:
+    """Whether the text has the phrase as whole words, or ``whole``: is the phrase."""
+    folded, places = _folded(text)
+    wanted = _folded(phrase)[0].strip()
+    return folded == wanted if whole else next(_whole(folded, places, wanted), None) is not None
 
 
 def cuts_word(text: str, place: int) -> bool:
@@ -220,6 +220,17 @@ def _folded(text: str) -> tuple[str, list[int]]:
                 letters.append(letter)
                 places.append(place)
     return "".join(letters), places
+
+
+def _whole(text: str, places: Sequence[int], phrase: str) -> Iterator[tuple[int, int]]:
+    """Where the folded text has the phrase as whole words; places do not overlap."""
+    start = text.find(phrase) if phrase else -1
+    while start >= 0:
+        end = start + len(phrase)
+        whole = _stands_alone(text, places, start, end)
+        if whole:
+            yield start, end
+        start = text.find(phrase, end if whole else start + 1)
 
 
 def _stands_alone(text: str, places: Sequence[int], start: int, end: int) -> bool:

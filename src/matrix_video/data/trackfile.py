@@ -13,13 +13,15 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from matrix_video.data.sample import Draft, Instance
 from matrix_video.data.tracks import MaskTrack, State, rle_counts
+from matrix_video.data.validate import place
 from matrix_video.services.errors import MatrixError
-from matrix_video.services.files import write_atomic
+from matrix_video.services.files import read_json, write_atomic
 
 
 def track_path(dataset: Path, id: str) -> Path:
@@ -36,10 +38,13 @@ class _Entry(BaseModel):
     rles: tuple[str | dict[str, Any] | list[int] | None, ...]
 
 
+_Length = Annotated[int, Field(gt=0, le=1 << 20)]
+
+
 class _File(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-    size: tuple[PositiveInt, PositiveInt]
-    num_frames: PositiveInt
+    size: tuple[_Length, _Length]
+    num_frames: _Length
     instances: dict[str, _Entry]
 
 
@@ -88,15 +93,13 @@ def read_tracks(path: Path) -> TrackFile:
 
 def scan_tracks(path: Path) -> tuple[TrackFile | None, list[MatrixError]]:
     """The good tracks and every problem; no file at all where its outer shape is wrong."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    if not path.is_file():
         remedy = "Track the clip, or restore the file"
         return None, [MatrixError("there is no such track file", remedy=remedy, file=path)]
-    except (OSError, UnicodeDecodeError) as error:
-        return None, [MatrixError(f"cannot be read ({error})", remedy=_REMEDY, file=path)]
     try:
-        stored = _File.model_validate_json(text)
+        stored = _File.model_validate(read_json(path, strict=True))
+    except MatrixError as error:
+        return None, [MatrixError(error.problem, remedy=_REMEDY, file=path)]
     except ValidationError as error:
         return None, _once(path, error)
     tracks: dict[str, MaskTrack] = {}
@@ -109,7 +112,7 @@ def scan_tracks(path: Path) -> tuple[TrackFile | None, list[MatrixError]]:
                 raise ValueError(f"{len(track)} frames, not {stored.num_frames}")
         except ValueError as error:
             problems.append(
-                MatrixError(str(error), remedy=_REMEDY, file=path, field=f"instances.{name}")
+                MatrixError(str(error), remedy=_REMEDY, file=path, field=place(("instances", name)))
             )
         else:
             tracks[name] = track
@@ -130,9 +133,9 @@ def _counts(
 def _once(path: Path, error: ValidationError) -> list[MatrixError]:
     """One problem for each mistake of each instance, with its first place and its number."""
     places: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for item in error.errors():
+    for item in error.errors(include_url=False, include_input=False):
         loc = tuple(map(str, item["loc"]))
-        field = ".".join(loc[:4])  # below, pydantic names the forms that an entry might have had
+        field = place(item["loc"][:4])  # below, pydantic names the forms an entry might have had
         known = places[(*loc[:3], item["msg"]) if len(loc) > 3 else (*loc, item["msg"])]
         if field not in known:
             known.append(field)
@@ -145,6 +148,42 @@ def _once(path: Path, error: ValidationError) -> list[MatrixError]:
         )
         for kind, fields in places.items()
     ]
+
+
+def misfits(
+    path: Path, file: TrackFile, video: Path, size: tuple[int, int], num_frames: int
+) -> list[MatrixError]:
+    """Where the masks at ``path`` are not of this video."""
+    return [
+        MatrixError(
+            f"the masks have {found}, but the video {video} has {right} {unit}",
+            remedy="Make the masks from this very video",
+            file=path,
+            field=field,
+        )
+        for field, found, right, unit in (
+            ("size", _by(file.size), _by(size), "(height x width)"),
+            ("num_frames", str(file.num_frames), str(num_frames), "frames"),
+        )
+        if found != right
+    ]
+
+
+def needs_track(draft: Draft, instance: Instance) -> str | None:
+    """Why the instance must have a track; None where its mask is missed by nobody."""
+    if instance.mentions or instance.noun_spans:
+        return "the caption mentions it"
+    acting = any(instance.id in (act.subject, act.object) for act in draft.interactions)
+    return "an interaction names it" if acting else None
+
+
+def no_track(path: Path, draft: Draft, id: str, why: str) -> MatrixError:
+    return MatrixError(
+        f"instance {id!r} of sample {draft.id!r} has no track, but {why}",
+        remedy="Track this instance, or remove it from the sample",
+        file=path,
+        field=f"instances.{id}",
+    )
 
 
 def _by(size: tuple[int, int]) -> str:

@@ -19,7 +19,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from matrix_video.data.metadata import FILE_NAME, JOURNAL, dump_line, scan_metadata
+from matrix_video.data.metadata import FILE_NAME, JOURNAL, dump_line, read_samples
 from matrix_video.data.paths import inside
 from matrix_video.data.sample import Sample
 from matrix_video.data.trackfile import track_path, write_tracks
@@ -63,7 +63,7 @@ class DatasetWriter:
 
     def _read_folder(self) -> None:
         final, journal = self.path / FILE_NAME, self.path / JOURNAL
-        for sample in _read(final) if final.is_file() else []:
+        for sample in read_samples(final) if final.is_file() else []:
             if not self._on_disk(sample):
                 raise MatrixError(
                     f"the video or track file of {sample.id!r} is missing",
@@ -74,7 +74,7 @@ class DatasetWriter:
             self._finished[sample.id] = sample
         if journal.is_file():
             _drop_torn_line(journal)
-            for sample in _read(journal):
+            for sample in read_samples(journal):
                 if not self.has(sample.id) and self._on_disk(sample):
                     self._added[sample.id] = sample
             write_atomic(journal, "".join(map(dump_line, self._added.values())))
@@ -221,13 +221,6 @@ class DatasetWriter:
     def _on_disk(self, sample: Sample) -> bool:
         video = self.path / sample.file_name
         return video.is_file() and track_path(self.path, sample.id).is_file()
-
-
-def _read(path: Path) -> list[Sample]:
-    scan = scan_metadata(path)
-    if scan.problems:
-        raise scan.problems[0]
-    return scan.samples
 
 
 def _append(journal: Path, line: str) -> None:

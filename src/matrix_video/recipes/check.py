@@ -14,25 +14,23 @@ from matrix_video.services.console import make_console, say
 class CheckCommand:
     """Read one or more data sets and list every problem with its file, field and remedy.
 
-    Exit code 1 when there is any problem. Notes are worth knowing and no problems. Given several
-    data sets, also says whether they share scenes (a problem) and which triples of verb, subject
-    and object they have in common.
+    Exit code 1 when there is any problem; what has none can be loaded. Notes are worth a look and
+    no problems. A mistake that repeats is told once, with its count. Given several data sets, also
+    says whether they share scenes (a problem) and which triples of verb, subject and object they
+    have in common.
     """
 
     path: tyro.conf.Positional[Path]
     """Data set folder."""
     others: tyro.conf.Positional[tuple[Path, ...]] = ()
     """More data set folders, checked as well and against the first and one another."""
+    every: bool = False
+    """Tell each repetition of a mistake."""
 
 
 def run(config: CheckCommand) -> int:
     from matrix_video.data.check import check_datasets
 
     report = check_datasets((config.path, *config.others))
-    lines = [
-        *(f"problem: {finding}" for finding in report.problems),
-        *(f"note: {finding}" for finding in report.notes),
-        *report.summary,
-    ]
-    say(make_console(), "\n".join(lines))
-    return 1 if report.problems else 0
+    say(make_console(), "\n".join(report.lines(every=config.every)))
+    return 0 if report.ok else 1

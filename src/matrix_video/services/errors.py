@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+_LONGEST = 2000
+
 
 class MatrixError(Exception):
     """A mistake in what we were given, or a condition we cannot work around.
@@ -20,10 +22,11 @@ class MatrixError(Exception):
         file: Path | str | None = None,
         field: str | None = None,
     ) -> None:
-        self.problem = problem
+        # What was found may be a stranger's and without end.
+        self.problem = problem if len(problem) <= _LONGEST else f"{problem[:_LONGEST]} ..."
         self.remedy = remedy
         self.file = None if file is None else Path(file)
         self.field = field
         place = ": ".join(str(part) for part in (file, field) if part is not None)
         prefix = f"{place}: " if place else ""
-        super().__init__(f"{prefix}{problem.rstrip('.')}. {remedy.rstrip('.')}.")
+        super().__init__(f"{prefix}{self.problem.rstrip('.')}. {remedy.rstrip('.')}.")

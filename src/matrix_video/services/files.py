@@ -218,13 +218,13 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
-def read_json(path: Path) -> Any:
-    """Parsed JSON; a file that is missing, broken, too large or too deep is a `MatrixError` that
-    names it."""
+def read_json(path: Path, *, strict: bool = False) -> Any:
+    """Parsed JSON, as `parse_json`; a file that is missing, broken, too large or too deep is a
+    `MatrixError` that names it."""
     try:
         if path.stat().st_size > _LARGEST_JSON:
             raise ValueError(f"{path.stat().st_size} bytes, at most {_LARGEST_JSON} are read")
-        return parse_json(path.read_bytes())
+        return parse_json(path.read_bytes(), strict=strict)
     except FileNotFoundError:
         raise MatrixError(
             "the file does not exist", remedy="check the path, or make it first", file=path
@@ -237,13 +237,30 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, *, strict: bool = False) -> Any:
     """As `json.loads`, with ``ValueError`` for whatever is wrong: also nesting that is too deep and
-    whole numbers that no float holds."""
+    whole numbers that no float holds. ``strict``: also NaN, Infinity, and a name given twice."""
     try:
+        if strict:
+            return json.loads(
+                text, parse_int=_whole, parse_constant=_no_number, object_pairs_hook=_once
+            )
         return json.loads(text, parse_int=_whole)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the name {twice[:80]!r} stands twice in one object")
+    return value
 
 
 def _whole(digits: str) -> int:

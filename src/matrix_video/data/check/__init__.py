@@ -1,6 +1,6 @@
 """``matrix check``: read data sets and say all that is wrong with them, file by file."""
 
 from matrix_video.data.check.folder import check_datasets
-from matrix_video.data.check.report import Finding, Report
+from matrix_video.data.check.report import Report
 
-__all__ = ["Finding", "Report", "check_datasets"]
+__all__ = ["Report", "check_datasets"]

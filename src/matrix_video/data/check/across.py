@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from matrix_video.data.check.lines import Line
 from matrix_video.data.check.report import Findings
-from matrix_video.data.metadata import FILE_NAME
+from matrix_video.data.metadata import FILE_NAME, Line
 from matrix_video.data.sample import Instance, Interaction
 from matrix_video.services.files import sha256_file
 
@@ -57,11 +56,10 @@ def triples(checked: Checked) -> frozenset[Triple]:
 
 def _triples(checked: Checked) -> Iterator[Triple]:
     for line in checked.lines:
-        for interaction in line.interactions:
-            subject = line.instance(interaction.subject)
-            recipient = line.instance(interaction.object)
-            if subject is not None and recipient is not None:
-                yield triple(interaction, subject, recipient)
+        by_id = {instance.id: instance for instance in line.draft.instances}
+        for act in line.draft.interactions:
+            if act.subject in by_id and act.object in by_id:
+                yield triple(act, by_id[act.subject], by_id[act.object])
 
 
 def compare(checked: Sequence[Checked], found: Findings) -> list[str]:
@@ -82,27 +80,29 @@ def _digests(checked: Checked) -> dict[str, Line]:
     """The first sample of each video, by the hash of the video's bytes."""
     found: dict[str, Line] = {}
     for line in checked.lines:
-        if line.file_name is not None and (checked.path / line.file_name).is_file():
-            found.setdefault(sha256_file(checked.path / line.file_name), line)
+        video = checked.path / line.draft.file_name
+        if video.is_file():
+            found.setdefault(sha256_file(video), line)
     return found
 
 
 def _scenes(a: Checked, b: Checked, found: Findings) -> str:
-    keys_a = {line.scene: line for line in reversed(a.lines) if line.scene is not None}
-    keys_b = {line.scene: line for line in reversed(b.lines) if line.scene is not None}
+    keys_a = {line.draft.scene: line for line in reversed(a.lines) if line.draft.scene is not None}
+    keys_b = {line.draft.scene: line for line in reversed(b.lines) if line.draft.scene is not None}
     shared = [key for key in keys_b if key in keys_a]
     for key in sorted(shared):
+        first, second = keys_a[key], keys_b[key]
         found.problem(
             b.path / FILE_NAME,
-            keys_b[key].at("scene"),
-            f"sample {keys_b[key].id!r} of {b.name} and sample {keys_a[key].id!r} of {a.name} "
+            f"line {second.number}: scene",
+            f"sample {second.draft.id!r} of {b.name} and sample {first.draft.id!r} of {a.name} "
             f"share the scene {key!r}",
             "Make the splits from disjoint scenes",
         )
     silent = [
         f"{one.name} has {count} samples without a scene key"
         for one in (a, b)
-        if (count := sum(line.scene is None for line in one.lines))
+        if (count := sum(line.draft.scene is None for line in one.lines))
     ]
     counts = f"{len(keys_a)} and {len(keys_b)} scene keys"
     if not (keys_a and keys_b):
@@ -123,9 +123,9 @@ def _videos(
 ) -> str:
     shared = [digest for digest in digests_b if digest in digests_a]
     for digest in shared:
-        first, second = digests_a[digest], digests_b[digest]
+        first, second = digests_a[digest].draft, digests_b[digest].draft
         found.problem(
-            b.path / (second.file_name or ""),
+            b.path / second.file_name,
             None,
             f"the video of sample {second.id!r} of {b.name} has the same bytes as that of sample "
             f"{first.id!r} of {a.name}",

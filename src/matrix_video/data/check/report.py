@@ -1,57 +1,62 @@
-"""What a check finds."""
+"""What a check finds, and how it is told."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 
 from matrix_video.services.errors import MatrixError
 
+_OWN_WORDS = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
+"""What differs between repetitions of one mistake: names, texts, numbers."""
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong, or worth knowing; reads like the error that it would become."""
 
-    file: Path
-    field: str | None
-    problem: str
-    remedy: str
+@dataclass
+class Findings:
+    """Collects while a check runs."""
 
-    @classmethod
-    def of(cls, error: MatrixError, fallback: Path) -> Self:
-        return cls(error.file or fallback, error.field, error.problem, error.remedy)
+    problems: list[MatrixError] = field(default_factory=list[MatrixError])
+    notes: list[MatrixError] = field(default_factory=list[MatrixError])
 
-    def __str__(self) -> str:
-        place = f"{self.file}: {self.field}" if self.field else str(self.file)
-        return f"{place}: {self.problem.rstrip('.')}. {self.remedy.rstrip('.')}."
+    def problem(self, file: Path, place: str | None, problem: str, remedy: str) -> None:
+        self.problems.append(MatrixError(problem, remedy=remedy, file=file, field=place))
+
+    def note(self, file: Path, place: str | None, problem: str, remedy: str) -> None:
+        self.notes.append(MatrixError(problem, remedy=remedy, file=file, field=place))
 
 
 @dataclass(frozen=True)
 class Report:
     """``problems`` make a data set unfit; ``notes`` are legal; ``summary`` says what was proved."""
 
-    problems: tuple[Finding, ...]
-    notes: tuple[Finding, ...]
+    problems: tuple[MatrixError, ...]
+    notes: tuple[MatrixError, ...]
     summary: tuple[str, ...]
 
     @property
     def ok(self) -> bool:
         return not self.problems
 
+    def lines(self, *, every: bool = False) -> list[str]:
+        """For the console: a mistake that repeats is told once with its count, unless ``every``."""
+        counts = f"{len(self.problems)} problems, {len(self.notes)} notes"
+        return [
+            *_told("problem", self.problems, every),
+            *_told("note", self.notes, every),
+            *self.summary,
+            *([counts] if self.problems or self.notes else []),
+        ]
 
-class Findings:
-    """Collects while a check runs."""
 
-    def __init__(self) -> None:
-        self.problems: list[Finding] = []
-        self.notes: list[Finding] = []
-
-    def problem(self, file: Path, field: str | None, problem: str, remedy: str) -> None:
-        self.problems.append(Finding(file, field, problem, remedy))
-
-    def note(self, file: Path, field: str | None, problem: str, remedy: str) -> None:
-        self.notes.append(Finding(file, field, problem, remedy))
-
-    def error(self, error: MatrixError, fallback: Path) -> None:
-        self.problems.append(Finding.of(error, fallback))
+def _told(kind: str, found: Iterable[MatrixError], every: bool) -> Iterator[str]:
+    groups: dict[object, list[MatrixError]] = {}
+    for index, error in enumerate(found):
+        what = _OWN_WORDS.sub("", f"{error.field} {error.problem} {error.remedy}")
+        groups.setdefault(index if every else what, []).append(error)
+    for first, *more in groups.values():
+        yield f"{kind}: {first}"
+        if more:
+            last = f"{more[-1].file}: {more[-1].field}" if more[-1].field else str(more[-1].file)
+            yield f"    and {len(more)} more of this kind, the last at {last}"
