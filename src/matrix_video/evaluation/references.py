@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from matrix_video.data.video import Video, VideoInfo, probe_video, read_video
+from matrix_video.data.video import Video, VideoInfo, first_frame, probe_video, read_video
 from matrix_video.evaluation.judging import Source
 from matrix_video.evaluation.nulls import derangement, drifting, frozen
 from matrix_video.evaluation.prompts import PromptSet
@@ -105,14 +105,14 @@ class References:
             return None
 
     def _frozen(self, index: int, length: int) -> Video:
-        own = read_video(self._path(index))
-        return _lasting(own, frozen(own.frames_THWC, length))
+        first_HWC = first_frame(self._path(index))
+        return _lasting(self._clips[index], frozen(first_HWC[None], length))
 
     def _drifting(self, index: int, length: int) -> Video:
-        own, prompt = read_video(self._path(index)), self._prompts.load(index)
+        first_HWC, prompt = first_frame(self._path(index)), self._prompts.load(index)
         masks = list(prompt.first_masks.values())
         key = f"{self._seed} {prompt.sample.id}"
-        return _lasting(own, drifting(own.frames_THWC[0], masks, length, key))
+        return _lasting(self._clips[index], drifting(first_HWC, masks, length, key))
 
     def _partners(self) -> dict[int, int]:
         """For each prompt with a clip another one of the same size, where there is one."""
@@ -128,8 +128,9 @@ class References:
         }
 
 
-def _lasting(own: Video, frames_THWC: Frames) -> Video:
-    times = own.times if len(own) == len(frames_THWC) else np.arange(len(frames_THWC)) / own.fps
+def _lasting(own: VideoInfo, frames_THWC: Frames) -> Video:
+    count = len(frames_THWC)
+    times = own.times if len(own.times) == count else np.arange(count) / own.fps
     return Video(frames_THWC, times, own.fps)
 
 
