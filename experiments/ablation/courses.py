@@ -36,7 +36,7 @@ from matrix_video.services.files import read_json, write_json
 from matrix_video.services.progress import progress
 
 ROLES: Final = ("subject", "object", "other")
-_LOST: Final = (Presence.GONE, Presence.MELTED)
+_LOST: Final = (Presence.GONE, Presence.MELTED, Presence.SWOLLEN)
 Measures = Mapping[str, NDArray[np.float64]]
 """By "error <role>" and "lost <role>": values [P], NaN where a prompt has no such instance."""
 

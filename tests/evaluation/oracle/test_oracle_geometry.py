@@ -16,7 +16,7 @@ from matrix_video.evaluation.oracle.geometry import (
     settles,
     unit,
 )
-from matrix_video.evaluation.oracle.template import Template
+from matrix_video.evaluation.oracle.silhouette import Template
 from matrix_video.evaluation.oracle.tracker import Presence, Track
 
 
@@ -36,6 +36,7 @@ def _track(*places, radius=8.0):
         body_THW=masks_THW,
         presence_T=(Presence.SEEN,) * len(places),
         leaps_T=np.zeros(len(places), dtype=bool),
+        left_T=np.ones(len(places)),
     )
 
 

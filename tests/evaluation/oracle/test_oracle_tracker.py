@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -74,14 +76,55 @@ def test_one_that_vanishes_in_the_open_has_gone():
     assert tracking.disappearance_T.tolist() == [False] * 4 + [True] * 6
 
 
-def test_a_rest_of_an_instance_has_melted():
+_RESTS = {
+    "middle": lambda x, y, share: _disc(x, y, 8 * share**0.5),
+    "rim": lambda x, y, share: ~_disc(x, y, 8 * (1 - share) ** 0.5),
+    "left": lambda x, y, share: _columns() < x - 8 + _LEAST[share],
+    "right": lambda x, y, share: _columns() > x + 8 - _LEAST[share],
+}
+_LEAST = {0.25: 4.8, 0.35: 6.1, 0.45: 7.3}  # columns of a disc of radius 8 that make this share
+
+
+def _columns():
+    return np.mgrid[:64, :64][1] + 0.5
+
+
+@pytest.mark.parametrize("share", _LEAST)
+@pytest.mark.parametrize(  # a right part beside another is how one looks that goes behind it
+    ("rest", "beside"),
+    [*itertools.product(["middle", "rim", "left"], [None, 16, 14]), ("right", None)],
+)
+def test_less_than_half_of_an_instance_has_melted_and_is_a_disappearance(rest, share, beside):
+    """Whatever is left of it, in the open and where it could be thought to hide."""
+    layers = [("red", lambda t: (24 + t, 30))]
+    masks = [_disc(24, 30)]
+    if beside is not None:  # another travels with it, close by or over it
+        layers.append(("blue", lambda t: (24 + t + beside, 30)))
+        masks = [masks[0] & ~_disc(24 + beside, 30), _disc(24 + beside, 30)]
+    film = _film(*layers)
+    for t in range(5, 10):
+        gone_HW = _disc(24 + t, 30) & ~_RESTS[rest](24 + t, 30, share)
+        gone_HW &= (film[t] == COLOURS["red"]).all(axis=-1)
+        film[t][gone_HW] = _WHITE
+    tracking = track(film, masks)
+    red = tracking.tracks[0]
+    assert set(red.presence_T[:5]) == {Presence.SEEN}
+    assert set(red.presence_T[5:]) <= {Presence.MELTED, Presence.GONE}
+    assert red.broken_T.tolist() == [False] * 5 + [True] * 5
+    assert tracking.disappearance_T.tolist() == [False] * 5 + [True] * 5
+    assert not tracking.emergence_T.any()
+    if beside is None and rest != "rim":
+        np.testing.assert_allclose(red.left_T[5:], share, atol=0.06)
+
+
+@pytest.mark.parametrize("share", [0.6, 0.8, 1.0])
+def test_one_that_keeps_more_than_half_is_soft_not_lost(share):
     film = _film(("red", _stay(30, 30)))
     for t in range(5, 10):
-        film[t][_disc(30, 30) & ~_disc(30, 30, 4.7)] = _WHITE
-    (red,) = track(film, [_disc(30, 30)]).tracks
-    assert red.presence_T[4] is Presence.SEEN
-    assert set(red.presence_T[5:]) == {Presence.MELTED}
-    assert red.broken_T.tolist() == [False] * 5 + [True] * 5
+        film[t][_disc(30, 30) & ~_disc(30, 30, 8 * share**0.5)] = _WHITE
+    tracking = track(film, [_disc(30, 30)])
+    assert not tracking.disappearance_T.any()
+    assert not tracking.emergence_T.any()
 
 
 def test_one_that_swallows_another_has_melted_and_the_other_is_not_merely_hidden():
@@ -95,12 +138,59 @@ def test_one_that_swallows_another_has_melted_and_the_other_is_not_merely_hidden
     assert red.broken_T[-1] or tracking.emergence_T[-1]
 
 
-@pytest.mark.parametrize("colour", ["red", "green"])
-def test_a_blob_of_an_own_or_of_a_strange_colour_emerges(colour):
-    film = _film(("red", _stay(20, 20)), (colour, lambda t: (45, 45) if t >= 6 else None))
+_STRANGERS = {
+    "own colour": COLOURS["red"],
+    "palette": COLOURS["green"],
+    "black": (0, 0, 0),
+    "grey": (128, 128, 128),
+    "white": (255, 255, 255),
+    "orange": (255, 140, 0),
+    "pink": (255, 160, 160),
+    "brown": (110, 70, 30),
+}
+
+
+@pytest.mark.parametrize(
+    ("colour", "place"),
+    [("own colour", (45, 45)), *itertools.product([*_STRANGERS][1:], [(45, 45), (25, 25)])],
+)
+def test_what_is_neither_background_nor_an_instance_emerges(colour, place):
+    """In the open and partly over an instance."""
+    film = _film(("red", _stay(20, 20)))
+    film[6:, :, :][:, _disc(*place)] = _STRANGERS[colour]
+    if place == (25, 25):
+        film[6:, :, :][:, _disc(20, 20, 6)] = COLOURS["red"]
     tracking = track(film, [_disc(20, 20)])
     assert tracking.emergence_T.tolist() == [False] * 6 + [True] * 4
-    np.testing.assert_allclose(tracking.tracks[0].centre_T2[-1], [20, 20], atol=0.1)
+    assert not tracking.disappearance_T.any()
+    if place == (45, 45):
+        np.testing.assert_allclose(tracking.tracks[0].centre_T2[-1], [20, 20], atol=0.1)
+
+
+_RNG = np.random.default_rng(0)
+_FLASHES = {
+    "white": lambda frame: np.full_like(frame, 255),
+    "black": np.zeros_like,
+    "green": lambda frame: np.broadcast_to(np.uint8(COLOURS["green"]), frame.shape),
+    "darker": lambda frame: frame * 0.8,
+    "brighter": lambda frame: np.minimum(frame + 20.0, 255),
+    "half black": lambda frame: frame * 0.5,
+    "negative": lambda frame: 255 - frame,
+    "uniform noise": lambda frame: _RNG.integers(0, 256, frame.shape),
+    "gaussian noise": lambda frame: np.clip(frame + _RNG.normal(0, 25, frame.shape), 0, 255),
+    "salt and pepper": lambda f: np.where(_RNG.random((64, 64, 1)) < 0.1, 0, f),
+}
+
+
+@pytest.mark.parametrize("flash", _FLASHES)
+@pytest.mark.parametrize("behind", [True, False])
+def test_a_flash_and_another_background_emerge(flash, behind):
+    """Of the whole frame, or behind the instances alone; for one frame."""
+    film = _film(("red", lambda t: (20 + 2 * t, 30)), ("blue", _stay(50, 50)))
+    kept_HW = (_disc(30, 30) | _disc(50, 50)) if behind else np.zeros((64, 64), bool)
+    film[5][~kept_HW] = _FLASHES[flash](film[5])[~kept_HW].astype(np.uint8)
+    tracking = track(film, [_disc(20, 30), _disc(50, 50)])
+    assert tracking.emergence_T.tolist() == [t == 5 for t in range(10)]
 
 
 def test_a_leap_is_the_same_instance_but_cannot_be_believed():

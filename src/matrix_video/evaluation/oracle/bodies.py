@@ -28,7 +28,7 @@ from matrix_video.evaluation.oracle.geometry import (
     moved,
     sets_in,
 )
-from matrix_video.evaluation.oracle.template import Masks, centroid
+from matrix_video.evaluation.oracle.silhouette import Masks, centroid
 
 _SEATED: Final = 0.85  # of R: one that sits on another is closer than one beside it
 _RIDING: Final = 0.95  # of R: one that rides may shift a little on its seat

@@ -6,7 +6,7 @@ never sees how a clip was made, and it looks at every frame. Shapes: T frames, H
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import numpy as np
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from matrix_video.data.sample import Sample
 from matrix_video.data.tracks import MaskTrack
 from matrix_video.data.video import Video
-from matrix_video.evaluation.oracle.answers import ask, finite, reply
-from matrix_video.evaluation.oracle.tracker import Presence, Track, Tracking, track
+from matrix_video.evaluation.oracle.answers import AWAY, ask, finite, reply
+from matrix_video.evaluation.oracle.tracker import Track, Tracking, track
 from matrix_video.evaluation.oracle.verbs import RULES
 from matrix_video.evaluation.verdict import Answer, Propagation, Verdict, unscored
 from matrix_video.services.errors import MatrixError
@@ -52,7 +52,7 @@ class OracleJudge:
             answers=tuple(
                 _answers(one.verb, one.subject, one.object, found) for one in sample.interactions
             ),
-            propagation=_propagation(tracking),
+            propagation=_propagation(tracking, found),
             tracks={name: _mask_track(one) for name, one in found.items()},
         )
 
@@ -112,15 +112,32 @@ def _answers(
     )
 
 
-def _propagation(tracking: Tracking) -> tuple[Propagation, ...]:
-    return tuple(
-        Propagation(
-            t,
-            "yes" if tracking.emergence_T[t] else "no",
-            "yes" if tracking.disappearance_T[t] else "no",
+def _propagation(tracking: Tracking, names: Iterable[str]) -> tuple[Propagation, ...]:
+    """With the grounds: what is strange in a frame, and what share is left of those that are lost.
+
+    The oracle looks at every frame after the first.
+    """
+    tracks = dict(zip(names, tracking.tracks, strict=True))
+    found: list[Propagation] = []
+    for t, strangers in enumerate(tracking.strangers, start=1):
+        left = {
+            f"{name} left": float(one.left_T[t]) for name, one in tracks.items() if one.lost_T[t]
+        }
+        strange = {
+            "strange blobs": float(strangers.blobs),
+            "stray pixels": float(strangers.stray),
+            "background shift": min(strangers.shift, AWAY),
+            "background noise": min(strangers.rough, AWAY),
+        }
+        found.append(
+            Propagation(
+                t,
+                "yes" if strangers.emerged else "no",
+                "yes" if left else "no",
+                {**(strange if strangers.emerged else {}), **left},
+            )
         )
-        for t in range(1, len(tracking.emergence_T))
-    )
+    return tuple(found)
 
 
 def _mask_track(one: Track) -> MaskTrack:
@@ -128,5 +145,4 @@ def _mask_track(one: Track) -> MaskTrack:
     its colour are left there: attention is not scored on the remains of a failure, which would
     make success and failure differ by themselves.
     """
-    there_T = np.array([p in (Presence.SEEN, Presence.MELTED) for p in one.presence_T])
-    return MaskTrack.from_masks(np.asarray(one.seen_THW, dtype=bool) & there_T[:, None, None])
+    return MaskTrack.from_masks(one.seen_THW & one.shown_T[:, None, None])

@@ -3,8 +3,9 @@
 An instance is followed by its appearance and by continuity of place. Instances that share an
 appearance are kept apart by place alone. What an instance shows less than it should is explained,
 in this order, by the frame's border, by another instance in front of it, or by neither: then it
-has *disappeared* (or melted, if a part is left). A blob of a known colour that no instance
-explains has *emerged*.
+has *disappeared*, wholly or (melted) with less than half of it left. What is neither background
+nor an instance has *emerged*: a blob of an instance's colour that is not its own, a blob of a
+colour that nobody wears, a few pixels of anything far from all instances, another background.
 
 The method is our choice; thresholds are pixels of a 64-pixel frame or shares of an instance's
 first-frame area.
@@ -23,24 +24,31 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from matrix_video.evaluation.oracle.claims import EMERGED, SPECK, Expectation, claim, has_blob
-from matrix_video.evaluation.oracle.segment import (
+from matrix_video.evaluation.oracle.appearance import (
     BACKGROUND,
-    Appearance,
+    FADED,
+    MIXED,
+    STRANGE,
     Labels,
     label_frames,
     learn,
 )
-from matrix_video.evaluation.oracle.template import Box, Masks, Point, Template, centroid
+from matrix_video.evaluation.oracle.assignment import EMERGED, SPECK, Expectation, claim, has_blob
+from matrix_video.evaluation.oracle.silhouette import Box, Masks, Point, Template, centroid, grown
 
-_SOLID: Final = 0.45  # of what should be visible: below, the instance melts
+_SOLID: Final = 0.5  # of what should be visible: below, the instance melts
 _REMAINS: Final = 0.25  # of what should be visible: below, it is gone
 _EXPOSED: Final = 0.35  # of its area: less that should be visible is too little to judge by
 _SWOLLEN: Final = 1.35  # of its area: beyond, the mask's middle is not the instance's
-_BLOATED: Final = 1.6  # of its area: beyond, it has melted into something else
+_BLOATED: Final = 1.6  # of its area: beyond, it has grown into something else
 _LEAP: Final = 9.0  # pixels in one frame that no ordinary motion covers
 _DRIFT: Final = 5.0  # pixels more for every frame in which it was not seen
 _FASTEST: Final = 6.0  # pixels a frame that prediction assumes at most
+_SOFT: Final = 3  # pixels around an instance that a blurred edge may take
+_STRAY: Final = 30  # pixels, beyond all soft edges, that are no accident of a decoder
+_FAINT: Final = 32.0  # distance from the background at which something solid can be made out
+_SHIFT: Final = 8.0  # levels by which a background as a whole may brighten or take a tint
+_ROUGH: Final = 15.0  # median distance of its pixels from the background: beyond, it is noise
 
 
 class Presence(StrEnum):
@@ -49,8 +57,12 @@ class Presence(StrEnum):
     SEEN = "seen"
     HIDDEN = "hidden"  # another instance lies in front
     LEFT = "left"  # outside the frame
-    MELTED = "melted"  # less than half of what should be seen is left, or far too much is there
+    MELTED = "melted"  # less than half of what should be seen is left
+    SWOLLEN = "swollen"  # far too much is there
     GONE = "gone"  # nothing explains that it is not seen: it disappeared
+
+
+SHOWN: Final = (Presence.SEEN, Presence.MELTED, Presence.SWOLLEN)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +72,8 @@ class Track:
     ``centre_T2`` is the centre of its whole silhouette, hidden parts included; while it is not
     seen, where it should be. ``seen_THW`` are its visible pixels, ``body_THW`` these and the parts
     that others hide. ``height_T`` is the number of rows its visible pixels take (the last known).
-    ``leaps_T`` marks frames it reached by a jump.
+    ``leaps_T`` marks frames it reached by a jump. ``left_T`` is the share of what should be seen
+    of it that is.
     """
 
     template: Template
@@ -70,6 +83,7 @@ class Track:
     body_THW: Masks
     presence_T: tuple[Presence, ...]
     leaps_T: NDArray[np.bool_]
+    left_T: NDArray[np.float64]
 
     @cached_property
     def rims(self) -> tuple[NDArray[np.intp], ...]:
@@ -81,17 +95,57 @@ class Track:
     @property
     def broken_T(self) -> NDArray[np.bool_]:
         """Frames in which nothing this instance does can be believed."""
-        lost = [p in (Presence.GONE, Presence.MELTED) for p in self.presence_T]
-        return np.array(lost) | self.leaps_T
+        swollen_T = np.array([p is Presence.SWOLLEN for p in self.presence_T])
+        return self.lost_T | swollen_T | self.leaps_T
+
+    @property
+    def lost_T(self) -> NDArray[np.bool_]:
+        """Frames in which more than half of it is gone, and nothing explains that."""
+        return np.array([p in (Presence.GONE, Presence.MELTED) for p in self.presence_T])
+
+    @property
+    def shown_T(self) -> NDArray[np.bool_]:
+        """Frames in which it is to be seen, however badly."""
+        return np.array([p in SHOWN for p in self.presence_T])
+
+
+@dataclass(frozen=True)
+class Strangers:
+    """What one frame shows beside background and instances.
+
+    ``blobs`` counts kinds of solid blobs: of an instance's colour that is no part of it, of colours
+    that nobody wears, of anything far from all instances. ``stray`` counts pixels of colours far
+    from all instances. ``shift`` and ``rough`` say how the background differs from the first
+    frame's: levels as a whole, median distance of its pixels from that.
+    """
+
+    blobs: int
+    stray: int
+    shift: float
+    rough: float
+
+    @property
+    def emerged(self) -> bool:
+        found = self.blobs > 0 or self.stray >= _STRAY
+        return found or self.shift > _SHIFT or self.rough > _ROUGH
 
 
 @dataclass(frozen=True, eq=False)
 class Tracking:
-    """Tracks in the order of the masks; frames [T] in which something emerged or disappeared."""
+    """Tracks in the order of the masks; strangers of every frame after the first."""
 
     tracks: tuple[Track, ...]
-    emergence_T: NDArray[np.bool_]
-    disappearance_T: NDArray[np.bool_]
+    strangers: tuple[Strangers, ...]
+
+    @property
+    def emergence_T(self) -> NDArray[np.bool_]:
+        return np.array([False, *(one.emerged for one in self.strangers)])
+
+    @property
+    def disappearance_T(self) -> NDArray[np.bool_]:
+        lost_T = np.logical_or.reduce([one.lost_T for one in self.tracks])
+        lost_T[0] = False
+        return lost_T
 
 
 @dataclass
@@ -106,6 +160,7 @@ class _State:
     body: list[Masks]
     presence: list[Presence]
     leaps: list[bool]
+    left: list[float]
     velocity: Point
     unseen: int = 0
 
@@ -114,8 +169,7 @@ class _State:
         return self.centres[-1] + self.velocity
 
     def expectation(self) -> Expectation:
-        seen = self.presence[-1] in (Presence.SEEN, Presence.MELTED)
-        return Expectation(self.template, self.expected, seen)
+        return Expectation(self.template, self.expected, self.presence[-1] in SHOWN)
 
 
 def track(frames_THW3: NDArray[np.uint8], masks_R: Sequence[Masks]) -> Tracking:
@@ -124,21 +178,18 @@ def track(frames_THW3: NDArray[np.uint8], masks_R: Sequence[Masks]) -> Tracking:
     Raises ``ValueError`` for an empty mask or one of another size.
     """
     appearance = learn(frames_THW3[0], masks_R)
-    labels_THW = label_frames(frames_THW3, appearance)
+    labels = label_frames(frames_THW3, appearance)
     states = [
-        _begin(mask_HW, labels_THW[0], group)
+        _begin(mask_HW, labels.labels_THW[0], group)
         for mask_HW, group in zip(masks_R, appearance.group_R, strict=True)
     ]
-    emerged = [False]
-    emerged += [_advance(states, labels_HW, appearance) for labels_HW in labels_THW[1:]]
-    tracks = tuple(_finish(state) for state in states)
-    disappeared = np.zeros(len(frames_THW3), dtype=np.bool_)
-    for one in tracks:
-        disappeared |= np.array([p is Presence.GONE for p in one.presence_T])
-    return Tracking(tracks, np.array(emerged), disappeared)
+    strangers = [
+        _advance(states, labels, t, appearance.num_own) for t in range(1, len(frames_THW3))
+    ]
+    return Tracking(tuple(_finish(state) for state in states), tuple(strangers))
 
 
-def _begin(mask_HW: Masks, labels_HW: Labels, group: int) -> _State:
+def _begin(mask_HW: Masks, labels_HW: NDArray[np.int8], group: int) -> _State:
     template = Template.cut(mask_HW)
     shown = int((mask_HW & (labels_HW == group)).sum())
     presence = Presence.SEEN if shown >= _SOLID * template.area else Presence.MELTED
@@ -151,6 +202,7 @@ def _begin(mask_HW: Masks, labels_HW: Labels, group: int) -> _State:
         body=[mask_HW],
         presence=[presence],
         leaps=[False],
+        left=[shown / template.area],
         velocity=np.zeros(2),
     )
 
@@ -161,20 +213,20 @@ def _height(mask_HW: Masks) -> float:
     return float(rows[-1] - rows[0] + 1) if len(rows) else 0.0
 
 
-def _advance(states: list[_State], labels_HW: Labels, appearance: Appearance) -> bool:
-    """Move every state on by one frame; whether something emerged in it."""
+def _advance(states: list[_State], labels: Labels, t: int, num_own: int) -> Strangers:
+    """Move every state on to frame t; what it shows beside them."""
+    labels_HW = labels.labels_THW[t]
     least = EMERGED * min(state.template.area for state in states)
-    strange = range(appearance.num_own, len(appearance.colours_K3))
-    emerged = any(has_blob(labels_HW == colour, least) for colour in strange)
+    blobs = 0
     masks: list[Masks] = [np.zeros_like(labels_HW, dtype=np.bool_) for _ in states]
-    for group in range(appearance.num_own):
+    for group in range(num_own):
         members = [i for i, state in enumerate(states) if state.group == group]
         own_HW = labels_HW == group
         claimed = claim([states[i].expectation() for i in members], own_HW)
         for i, mask_HW in zip(members, claimed, strict=True):
             masks[i] = mask_HW
             own_HW = own_HW & ~mask_HW
-        emerged |= has_blob(own_HW, least)
+        blobs += has_blob(own_HW, least)
     centres = [
         _locate(state, mask_HW, labels_HW) for state, mask_HW in zip(states, masks, strict=True)
     ]
@@ -184,19 +236,28 @@ def _advance(states: list[_State], labels_HW: Labels, appearance: Appearance) ->
         bulge_HW = masks[i] & ~state.template.reach(centre, labels_HW.shape)
         if has_blob(bulge_HW, least):
             masks[i] = masks[i] & ~bulge_HW
-            emerged = True
+            blobs += 1
         # An instance that swells hides nothing outside its own shape: that was swallowed.
         fronts.append(masks[i] & state.template.near(centre, labels_HW.shape))
+    around_HW = np.zeros(labels_HW.shape, dtype=np.int8)
     for i, (state, centre) in enumerate(zip(states, centres, strict=True)):
         front_HW = np.zeros_like(masks[i])
         for j, other_HW in enumerate(fronts):
             if j != i:
                 front_HW |= other_HW
         _append(state, masks[i], centre, front_HW)
-    return emerged
+        around_HW += grown(masks[i] | state.template.place(centre, labels_HW.shape), _SOFT)
+    far_HW = around_HW == 0
+    unmixed_HW = (labels_HW == MIXED) & (around_HW < 2)
+    blobs += has_blob(unmixed_HW | (labels_HW == STRANGE) | (labels_HW >= num_own), least)
+    blobs += has_blob(far_HW & (labels.off_THW[t] >= _FAINT), least)
+    # Where things move fast a decoder that compresses time leaves faded trails.
+    stray_HW = far_HW & (labels_HW != BACKGROUND) & (labels_HW != FADED)
+    shift, rough = float(labels.shift_T[t]), float(labels.rough_T[t])
+    return Strangers(blobs, int(stray_HW.sum()), shift, rough)
 
 
-def _locate(state: _State, mask_HW: Masks, labels_HW: Labels) -> Point:
+def _locate(state: _State, mask_HW: Masks, labels_HW: NDArray[np.int8]) -> Point:
     """Centre of the whole silhouette, given its visible pixels."""
     template = state.template
     area = int(mask_HW.sum())
@@ -209,7 +270,10 @@ def _locate(state: _State, mask_HW: Masks, labels_HW: Labels) -> Point:
     clear = (placed_HW & foreign_HW).sum() <= 0.03 * template.area
     if whole and clear and area <= _SWOLLEN * template.area:
         return centre
-    bare_HW = ~mask_HW & (labels_HW == BACKGROUND)
+    if state.presence[-1] is Presence.MELTED and area < _SOLID * template.area:
+        # Remains take their silhouette along: it does not slide to where it would be hidden.
+        return state.centres[-1] + centroid(mask_HW) - centroid(state.seen[-1])
+    bare_HW = ~mask_HW & ((labels_HW == BACKGROUND) | (labels_HW == FADED))
     near_before = np.hypot(*(centre - state.expected)) < _LEAP
     return template.fit(mask_HW, bare_HW, state.expected if near_before else centre)
 
@@ -220,8 +284,10 @@ def _append(state: _State, mask_HW: Masks, centre: Point, front_HW: Masks) -> No
     placed_HW = template.place(centre, mask_HW.shape)
     covered_HW = placed_HW & front_HW & ~mask_HW
     inside = float(placed_HW.sum()) / template.area
-    presence = _presence(state, int(mask_HW.sum()), int(covered_HW.sum()), inside, mask_HW.shape)
-    seen = presence in (Presence.SEEN, Presence.MELTED)
+    shown = int(mask_HW.sum())
+    due = inside * template.area - int(covered_HW.sum())
+    presence = _presence(state, shown, due, inside, mask_HW.shape)
+    seen = presence in SHOWN
     step = centre - state.centres[-1]
     length = float(np.hypot(*step))
     leap = seen and length > _LEAP + _DRIFT * state.unseen
@@ -240,16 +306,16 @@ def _append(state: _State, mask_HW: Masks, centre: Point, front_HW: Masks) -> No
     state.body.append(mask_HW | covered_HW)
     state.presence.append(presence)
     state.leaps.append(leap)
+    state.left.append(shown / max(due, 1.0))
 
 
 def _presence(
-    state: _State, shown: int, covered: int, inside: float, size: tuple[int, int]
+    state: _State, shown: int, due: float, inside: float, size: tuple[int, int]
 ) -> Presence:
-    """``inside`` is the share of the silhouette within the frame; the others are pixels."""
+    """From the pixels that are and that should be seen; ``inside``: of the silhouette, in frame."""
     area = state.template.area
-    due = inside * area - covered
     if shown > _BLOATED * area:
-        return Presence.MELTED
+        return Presence.SWOLLEN
     if shown >= max(_SOLID * due, SPECK):
         return Presence.SEEN
     if inside < 0.5 or _leaving(state, size):
@@ -284,4 +350,5 @@ def _finish(state: _State) -> Track:
         body_THW=np.stack(state.body),
         presence_T=tuple(state.presence),
         leaps_T=np.array(state.leaps),
+        left_T=np.array(state.left),
     )

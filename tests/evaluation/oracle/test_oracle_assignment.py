@@ -1,7 +1,7 @@
 import numpy as np
 
-from matrix_video.evaluation.oracle.claims import Expectation, claim, has_blob, parts_of
-from matrix_video.evaluation.oracle.template import Template
+from matrix_video.evaluation.oracle.assignment import Expectation, claim, has_blob, parts_of
+from matrix_video.evaluation.oracle.silhouette import Template
 
 
 def _disc(x, y, radius):

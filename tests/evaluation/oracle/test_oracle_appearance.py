@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from matrix_video.evaluation.oracle.segment import BACKGROUND, STUFF, label_frames, learn
+from matrix_video.evaluation.oracle.appearance import (
+    BACKGROUND,
+    FADED,
+    MIXED,
+    STRANGE,
+    label_frames,
+    learn,
+)
 from matrix_video.world.clips import make_clip
 from matrix_video.world.palette import COLOURS
 
@@ -20,6 +27,10 @@ def _painted(*boxes, background=(230, 230, 230)):
     return frame_HW3, masks
 
 
+def _labels(frame_HW3, appearance):
+    return label_frames(frame_HW3[None], appearance).labels_THW[0]
+
+
 def test_colours_are_learned_from_the_masked_pixels_not_from_a_list():
     strange = (120, 60, 10)  # no colour of the palette
     frame_HW3, masks = _painted((10, 10, 16, 16, strange), (40, 40, 12, 12, _BLUE))
@@ -27,7 +38,7 @@ def test_colours_are_learned_from_the_masked_pixels_not_from_a_list():
     assert appearance.group_R == (0, 1)
     assert appearance.num_own == 2
     np.testing.assert_allclose(appearance.colours_K3[0], strange)
-    labels_HW = label_frames(frame_HW3[None], appearance)[0]
+    labels_HW = _labels(frame_HW3, appearance)
     assert (labels_HW[masks[0]] == 0).all()
     assert (labels_HW[masks[1]] == 1).all()
     assert (labels_HW[~masks[0] & ~masks[1]] == BACKGROUND).all()
@@ -47,35 +58,48 @@ def test_palette_colours_that_nobody_wears_are_strangers():
     strangers = {tuple(map(int, colour)) for colour in appearance.colours_K3[2:]}
     assert strangers == set(COLOURS.values()) - {_RED, _BLUE}
     later_HW3, (new_HW,) = _painted((30, 30, 14, 14, COLOURS["green"]))
-    label = set(label_frames(later_HW3[None], appearance)[0][new_HW].tolist())
+    label = set(_labels(later_HW3, appearance)[new_HW].tolist())
     assert len(label) == 1
     assert tuple(map(int, appearance.colours_K3[label.pop()])) == COLOURS["green"]
 
 
-def test_a_mixture_of_two_appearances_is_neither():
+@pytest.mark.parametrize(
+    ("colour", "label"),
+    [
+        (tuple((np.array(_RED, int) + COLOURS["cyan"]) // 2), MIXED),
+        ((0, 0, 0), STRANGE),
+        ((255, 140, 0), STRANGE),
+        ((110, 70, 30), STRANGE),
+        (tuple(int(0.3 * c + 0.7 * 230) for c in _RED), FADED),
+        (tuple(int(0.1 * c + 0.9 * 230) for c in _RED), BACKGROUND),
+        (tuple(int(0.7 * c + 0.3 * 230) for c in _RED), 0),
+    ],
+)
+def test_a_pixel_is_explained_by_one_colour_by_two_or_not_at_all(colour, label):
     frame_HW3, masks = _painted((5, 5, 16, 16, _RED), (40, 5, 16, 16, COLOURS["cyan"]))
-    appearance = learn(frame_HW3, masks)
-    mixed = tuple((np.array(_RED, int) + COLOURS["cyan"]) // 2)
-    melted_HW3, (there_HW,) = _painted((20, 20, 14, 14, mixed))
-    assert (label_frames(melted_HW3[None], appearance)[0][there_HW] == STUFF).all()
+    later_HW3, (there_HW,) = _painted((20, 20, 14, 14, colour))
+    labels_HW = _labels(later_HW3, learn(frame_HW3, masks))
+    assert (labels_HW[there_HW] == label).all()
+    assert (labels_HW[~there_HW] == BACKGROUND).all()
 
 
-def test_half_faded_pixels_keep_their_colour_and_fainter_ones_are_background():
-    frame_HW3, masks = _painted((10, 10, 20, 20, _BLUE))
-    appearance = learn(frame_HW3, masks)
-    for share, label in ((0.7, 0), (0.3, BACKGROUND)):
-        colour = np.rint(share * np.array(_BLUE) + (1 - share) * 230).astype(np.uint8)
-        faded_HW3, (there_HW,) = _painted((30, 30, 12, 12, colour))
-        assert (label_frames(faded_HW3[None], appearance)[0][there_HW] == label).all()
-
-
-def test_a_background_that_changes_its_tint_stays_background():
+def test_a_background_that_changes_its_tint_is_followed_and_the_change_is_told():
     frame_HW3, masks = _painted((10, 10, 16, 16, _RED))
-    appearance = learn(frame_HW3, masks)
     tinted_HW3, _ = _painted((10, 10, 16, 16, _RED), background=(208, 214, 226))
-    labels_HW = label_frames(np.stack([frame_HW3, tinted_HW3]), appearance)
-    assert (labels_HW[1][~masks[0]] == BACKGROUND).all()
-    assert (labels_HW[1] == 0).sum() == masks[0].sum()
+    found = label_frames(np.stack([frame_HW3, tinted_HW3]), learn(frame_HW3, masks))
+    assert (found.labels_THW[1][~masks[0]] == BACKGROUND).all()
+    assert (found.labels_THW[1] == 0).sum() == masks[0].sum()
+    np.testing.assert_allclose(found.shift_T, [0, 22], atol=0.5)
+
+
+def test_noise_in_the_background_and_a_background_that_is_away_are_told():
+    frame_HW3, masks = _painted((10, 10, 16, 16, _RED))
+    rng = np.random.default_rng(0)
+    noisy_HW3 = np.clip(frame_HW3 + rng.normal(0, 20, frame_HW3.shape), 0, 255).astype(np.uint8)
+    film_THW3 = np.stack([frame_HW3, noisy_HW3, np.zeros_like(frame_HW3)])
+    found = label_frames(film_THW3, learn(frame_HW3, masks))
+    assert found.rough_T[0] < 1 < 20 < found.rough_T[1] < 40
+    assert np.isinf([found.rough_T[2], found.shift_T[2]]).all()
 
 
 @pytest.mark.parametrize("degraded", [False, True])
@@ -85,7 +109,7 @@ def test_labels_match_the_exact_masks(degrade, degraded):
         clip = make_clip(3, "val", index)
         frames_THWC = degrade(clip.frames_THWC, index) if degraded else clip.frames_THWC
         appearance = learn(frames_THWC[0], list(clip.masks_RTHW[:, 0]))
-        labels_THW = label_frames(frames_THWC, appearance)
+        labels_THW = label_frames(frames_THWC, appearance).labels_THW
         for group in range(appearance.num_own):
             members = [r for r, g in enumerate(appearance.group_R) if g == group]
             true_THW = clip.masks_RTHW[members].any(axis=0)

@@ -76,8 +76,8 @@ class Template:
         mask_hw = mask_HW[box.top : box.bottom, box.left : box.right]
         return cls(
             mask_hw=mask_hw,
-            near_hw=_grow(mask_hw, NEAR),
-            reach_hw=_grow(mask_hw, REACH),
+            near_hw=grown(np.pad(mask_hw, NEAR), NEAR),
+            reach_hw=grown(np.pad(mask_hw, REACH), REACH),
             start=box.centre,
             lean=centroid(mask_HW) - box.centre,
             radius=(box.width + box.height) / 4,
@@ -122,9 +122,9 @@ class Template:
         return places[away <= away.min() + 0.75].mean(axis=0)
 
 
-def _grow(mask_hw: Masks, margin: int) -> Masks:
-    grown_hw = ndimage.binary_dilation(np.pad(mask_hw, margin), iterations=margin)
-    return np.asarray(grown_hw, dtype=np.bool_)
+def grown(mask_HW: Masks, margin: int) -> Masks:
+    """The mask and what lies within so many pixels of it, counted in steps along the axes."""
+    return np.asarray(ndimage.binary_dilation(mask_HW, iterations=margin), dtype=np.bool_)
 
 
 def _corner(mask_hw: Masks, centre: Point) -> tuple[int, int]:

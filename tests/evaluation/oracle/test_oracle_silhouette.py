@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from matrix_video.evaluation.oracle.template import Box, Template, centroid
+from matrix_video.evaluation.oracle.silhouette import Box, Template, centroid
 
 _SIZE = (64, 64)
 

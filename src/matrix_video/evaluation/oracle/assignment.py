@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from scipy import ndimage
 
-from matrix_video.evaluation.oracle.template import Masks, Point, Template, centroid
+from matrix_video.evaluation.oracle.silhouette import Masks, Point, Template, centroid
 
 SPECK: Final = 6
 """Pixels; smaller blobs are noise."""
