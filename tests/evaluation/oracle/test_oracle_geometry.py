@@ -7,6 +7,7 @@ from scipy import ndimage
 from matrix_video.evaluation.oracle.geometry import (
     Cast,
     Pair,
+    Pairs,
     approach,
     cosine,
     first,
@@ -80,7 +81,7 @@ def test_a_brush_is_a_near_miss_at_a_turning_point_and_nothing_else():
 
 def test_a_pair_is_made_once_and_its_reverse_shares_the_gaps():
     a, b, c = _track((20, 20)), _track((40, 20)), _track((20, 50))
-    cast = Cast(a, b, [c])
+    cast = Cast(a, b, (c,), Pairs())
     assert cast.named is cast.pair(a, b)
     assert cast.pair(b, a).gap_T is cast.pair(a, b).gap_T
     np.testing.assert_allclose(cast.pair(b, a).offset_T2, -cast.named.offset_T2)

@@ -1,7 +1,4 @@
-"""The oracle judge: the ten answers of InterGenEval by geometry, no model asked.
-
-It sees what a viewer would: the pixels of the generated video, the first-frame masks of the
-prompt, and the prompt. It never sees how a clip was made, and it looks at every frame.
+"""The ten answers of InterGenEval for one interaction, from tracks.
 
 What each question measures (s the named subject, o the named object; d the way s came):
 
@@ -38,144 +35,43 @@ s and o exchange   Q5, Q6                   squash, chase, judged by how they en
 appearance midway
 frozen frame       Q2-Q10
 =================  =======================  ==============================================
-
-Shapes: T frames, H rows, W columns, R instances.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
-from matrix_video.data.sample import Interaction, Sample
-from matrix_video.data.tracks import MaskTrack, first_masks
 from matrix_video.evaluation.oracle.course import EARLY, Course, Rule
 from matrix_video.evaluation.oracle.geometry import ACTS, Cast, Fact, approach, is_there
 from matrix_video.evaluation.oracle.grounding import acted_upon, acts, agent, recipient
 from matrix_video.evaluation.oracle.pursuit import follows, sets_out
-from matrix_video.evaluation.oracle.tracker import Track, Tracking, track
-from matrix_video.evaluation.oracle.verbs import RULES
-from matrix_video.evaluation.questions import NUM_QUESTIONS, key_interaction, questions
-
-Reply = Literal["yes", "no", "no (visually implausible)", "unscored"]
+from matrix_video.evaluation.verdict import Answer
 
 AWAY: Final = 1000.0
-"""Pixels that stand for an infinite distance in an answer's evidence."""
+"""Stands for an infinite distance in an answer's evidence."""
 _REACHES = 3.5  # pixels that an approach must bring
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One question answered; ``reason`` is set when and only when the reply is "unscored"."""
-
-    question: int
-    text: str
-    reply: Reply
-    frame: int | None
-    evidence: dict[str, float]
-    reason: str | None = None
-
-
-@dataclass(frozen=True)
-class InteractionVerdict:
-    """The ten answers of one key interaction."""
-
-    key_interaction: str
-    verb: str
-    answers: tuple[Answer, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Verdict:
-    """All that the judge says of one video.
-
-    ``emergence_T`` and ``disappearance_T`` flag frames; None when no instance could be tracked.
-    """
-
-    interactions: tuple[InteractionVerdict, ...]
-    emergence_T: NDArray[np.bool_] | None
-    disappearance_T: NDArray[np.bool_] | None
-    tracks: Mapping[str, Track] = field(default_factory=dict[str, Track])
-    """Followed instances by id."""
-
-
-def judge(
-    frames_THW3: NDArray[np.uint8], tracks: Mapping[str, MaskTrack], sample: Sample
-) -> Verdict:
-    """Judge a generated video uint8 [T,H,W,3] by its prompt's sample and first-frame masks.
-
-    Only frame 0 of ``tracks`` is read. An interaction whose verb has no rule, or one of whose
-    participants has no first-frame mask, is unscored. Raises ``ValueError`` for masks of another
-    size than the video, or a video of less than two frames.
-    """
-    if len(frames_THW3) < 2:
-        raise ValueError(f"a video of {len(frames_THW3)} frames shows no interaction")
-    masks = first_masks(tracks)
-    found: dict[str, Track] = {}
-    tracking: Tracking | None = None
-    if masks:
-        tracking = track(frames_THW3, list(masks.values()))
-        found = dict(zip(masks, tracking.tracks, strict=True))
-    return Verdict(
-        interactions=tuple(_interaction(one, sample, found) for one in sample.interactions),
-        emergence_T=None if tracking is None else tracking.emergence_T,
-        disappearance_T=None if tracking is None else tracking.disappearance_T,
-        tracks=found,
+def answer(rule: Rule, cast: Cast) -> tuple[Answer, ...]:
+    """The ten answers of one interaction, in the order of the questions."""
+    return tuple(
+        _answer(number, fact, cast) for number, fact in enumerate(ask(rule, cast), start=1)
     )
 
 
-def _interaction(
-    interaction: Interaction, sample: Sample, found: Mapping[str, Track]
-) -> InteractionVerdict:
-    words = key_interaction(sample, interaction)
-    reason = None
-    if interaction.verb not in RULES:
-        reason = f"no geometry is known for the verb {interaction.verb!r}"
-    named = (interaction.subject, interaction.object)
-    for name in named:
-        if name not in found:
-            reason = f"{name} has no first-frame mask"
-    if reason is not None:
-        known = interaction.verb in RULES
-        texts = questions(sample, interaction) if known else ("",) * NUM_QUESTIONS
-        answers = tuple(
-            Answer(number, text, "unscored", None, {}, reason)
-            for number, text in enumerate(texts, start=1)
-        )
-        return InteractionVerdict(words, interaction.verb, answers)
-    s, o = found[interaction.subject], found[interaction.object]
-    others = [one for name, one in found.items() if name not in named]
-    facts = ask(RULES[interaction.verb], s, o, others)
-    texts = questions(sample, interaction)
-    answers = tuple(
-        Answer(number, text, reply(fact, s, o), fact.frame, finite(fact.evidence))
-        for number, (text, fact) in enumerate(zip(texts, facts, strict=True), start=1)
-    )
-    return InteractionVerdict(words, interaction.verb, answers)
-
-
-def finite(evidence: Mapping[str, float]) -> dict[str, float]:
-    """What JSON can hold: the distance to one that is away becomes ``AWAY``."""
-    return {name: min(value, AWAY) for name, value in evidence.items()}
-
-
-def reply(fact: Fact, s: Track, o: Track) -> Reply:
+def _answer(number: int, fact: Fact, cast: Cast) -> Answer:
+    evidence = {name: min(value, AWAY) for name, value in fact.evidence.items()}
     if not fact.holds:
-        return "no"
+        return Answer(number, "no", fact.frame, evidence)
     for role, (start, stop) in fact.needs.items():
-        broken_T = (s if role == "s" else o).broken_T
-        if bool(broken_T[start : stop + 1].any()):
-            return "no (visually implausible)"
-    return "yes"
+        broken_T = (cast.subject if role == "s" else cast.object).broken_T
+        if broken_T[start : stop + 1].any():
+            return Answer(number, "no (visually implausible)", fact.frame, evidence)
+    return Answer(number, "yes", fact.frame, evidence)
 
 
-def ask(rule: Rule, s: Track, o: Track, others: Sequence[Track]) -> tuple[Fact, ...]:
-    """The ten facts of one interaction, in the order of the questions."""
-    cast = Cast(s, o, others)
+def ask(rule: Rule, cast: Cast) -> tuple[Fact, ...]:
+    """The ten facts that the questions ask for."""
     course = rule.course(cast.named)
     return (
         _before(course, rule),

@@ -5,7 +5,6 @@ Shapes: T frames. Positions are (x, y) in pixels, y downwards; frames are indice
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
@@ -92,20 +91,30 @@ class Pair:
         return brush_T
 
 
-class Cast:
-    """Subject, object and all others of one interaction, and every pair of them, made once."""
+class Pairs:
+    """Every pair of a video's tracks, made once for all its interactions."""
 
-    def __init__(self, subject: Track, object_: Track, others: Sequence[Track]) -> None:
-        self.subject = subject
-        self.object = object_
-        self.others = tuple(others)
-        self._pairs: dict[tuple[int, int], Pair] = {}
+    def __init__(self) -> None:
+        self._made: dict[tuple[int, int], Pair] = {}
+
+    def of(self, a: Track, b: Track) -> Pair:
+        key = (id(a), id(b))
+        if key not in self._made:
+            self._made[key] = Pair(a, b, self._made.get((id(b), id(a))))
+        return self._made[key]
+
+
+@dataclass(frozen=True, eq=False)
+class Cast:
+    """Subject, object and all others of one interaction."""
+
+    subject: Track
+    object: Track
+    others: tuple[Track, ...]
+    pairs: Pairs
 
     def pair(self, a: Track, b: Track) -> Pair:
-        key = (id(a), id(b))
-        if key not in self._pairs:
-            self._pairs[key] = Pair(a, b, self._pairs.get((id(b), id(a))))
-        return self._pairs[key]
+        return self.pairs.of(a, b)
 
     @property
     def named(self) -> Pair:

@@ -12,10 +12,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from matrix_video.data.sample import Sample
+from matrix_video.data.sample import Interaction, Sample
 from matrix_video.data.tracks import MaskTrack
 from matrix_video.data.video import Video
-from matrix_video.evaluation.oracle.answers import AWAY, ask, finite, reply
+from matrix_video.evaluation.oracle.answers import AWAY, answer
+from matrix_video.evaluation.oracle.geometry import Cast, Pairs
 from matrix_video.evaluation.oracle.tracker import Track, Tracking, track
 from matrix_video.evaluation.oracle.verbs import RULES
 from matrix_video.evaluation.verdict import Answer, Propagation, Verdict, unscored
@@ -47,11 +48,9 @@ class OracleJudge:
             nobody = unscored("no instance has a first-frame mask")
             return Verdict(tuple(nobody for _ in sample.interactions))
         tracking = track(video.frames_THWC, list(first_masks.values()))
-        found = dict(zip(first_masks, tracking.tracks, strict=True))
+        found, pairs = dict(zip(first_masks, tracking.tracks, strict=True)), Pairs()
         return Verdict(
-            answers=tuple(
-                _answers(one.verb, one.subject, one.object, found) for one in sample.interactions
-            ),
+            answers=tuple(_answers(one, found, pairs) for one in sample.interactions),
             propagation=_propagation(tracking, found),
             tracks={name: _mask_track(one) for name, one in found.items()},
         )
@@ -95,21 +94,16 @@ def _strange(sample: Sample) -> str | None:
     return None if sample.instances else "has neither a source nor instances"
 
 
-def _answers(
-    verb: str, subject: str, object_: str, found: Mapping[str, Track]
-) -> tuple[Answer, ...]:
-    if verb not in RULES:
-        return unscored(f"no geometry is known for the verb {verb!r}")
-    for name in (subject, object_):
+def _answers(asked: Interaction, found: Mapping[str, Track], pairs: Pairs) -> tuple[Answer, ...]:
+    if asked.verb not in RULES:
+        return unscored(f"no geometry is known for the verb {asked.verb!r}")
+    named = (asked.subject, asked.object)
+    for name in named:
         if name not in found:
             return unscored(f"{name} has no first-frame mask")
-    s, o = found[subject], found[object_]
-    others = [one for name, one in found.items() if name not in (subject, object_)]
-    facts = ask(RULES[verb], s, o, others)
-    return tuple(
-        Answer(number, reply(fact, s, o), fact.frame, finite(fact.evidence))
-        for number, fact in enumerate(facts, start=1)
-    )
+    s, o = (found[name] for name in named)
+    others = tuple(one for name, one in found.items() if name not in named)
+    return answer(RULES[asked.verb], Cast(s, o, others, pairs))
 
 
 def _propagation(tracking: Tracking, names: Iterable[str]) -> tuple[Propagation, ...]:

@@ -38,6 +38,7 @@ from matrix_video.evaluation.oracle.silhouette import Box, Masks, Point, Templat
 
 _SOLID: Final = 0.5  # of what should be visible: below, the instance melts
 _REMAINS: Final = 0.25  # of what should be visible: below, it is gone
+_COLLAPSE: Final = 0.4  # of its area: lost in one frame, more than motion can hide
 _EXPOSED: Final = 0.35  # of its area: less that should be visible is too little to judge by
 _SWOLLEN: Final = 1.35  # of its area: beyond, the mask's middle is not the instance's
 _BLOATED: Final = 1.6  # of its area: beyond, it has grown into something else
@@ -270,9 +271,12 @@ def _locate(state: _State, mask_HW: Masks, labels_HW: NDArray[np.int8]) -> Point
     clear = (placed_HW & foreign_HW).sum() <= 0.03 * template.area
     if whole and clear and area <= _SWOLLEN * template.area:
         return centre
-    if state.presence[-1] is Presence.MELTED and area < _SOLID * template.area:
-        # Remains take their silhouette along: it does not slide to where it would be hidden.
-        return state.centres[-1] + centroid(mask_HW) - centroid(state.seen[-1])
+    # What melts does not slide to where it would be hidden, which takes more than a frame.
+    if area < _SOLID * template.area:
+        if state.presence[-1] is Presence.MELTED:
+            return state.centres[-1] + centroid(mask_HW) - centroid(state.seen[-1])
+        if state.seen[-1].sum() - area > _COLLAPSE * template.area:
+            return state.expected
     bare_HW = ~mask_HW & ((labels_HW == BACKGROUND) | (labels_HW == FADED))
     near_before = np.hypot(*(centre - state.expected)) < _LEAP
     return template.fit(mask_HW, bare_HW, state.expected if near_before else centre)

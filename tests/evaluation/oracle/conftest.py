@@ -31,7 +31,23 @@ Failure = Literal[
     "vanished",
     "duplicated",
     "identity swap",
+    "another verb",
+    "stranger",
+    "noise",
+    "melted",
 ]
+
+SHOWN = {
+    "push": "pull",
+    "pull": "push",
+    "hit": "push",
+    "bump": "hug",
+    "carry": "push",
+    "squash": "push",
+    "chase": "squash",
+    "hug": "bump",
+}
+"""What the video shows where the prompt's verb fails as "another verb"."""
 
 _APART = 8.0  # pixels that must be left between two that do not touch
 _SUBJECT, _OBJECT, _OTHER = 0, 1, 2
@@ -107,7 +123,8 @@ def _draw(rng: np.random.Generator, verb: str, failure: Failure) -> tuple[Scene,
     agent = _OTHER if failure == "wrong agent" else _SUBJECT
     patient = _OTHER if failure == "wrong recipient" else _OBJECT
     idle = ({_SUBJECT, _OBJECT, _OTHER} - {agent, patient}).pop()
-    draft = PHYSICS[verb](rng, looks[agent], looks[patient])
+    shown = SHOWN[verb] if failure == "another verb" else verb
+    draft = PHYSICS[shown](rng, looks[agent], looks[patient])
     a_T2, b_T2, stretch_T2 = draft.subject_T2, draft.object_T2, draft.stretch_T2
     if failure == "no contact":
         a_T2, b_T2 = _without_contact(verb, draft)
@@ -117,7 +134,7 @@ def _draw(rng: np.random.Generator, verb: str, failure: Failure) -> tuple[Scene,
     rest_T2 = _stands(rng.uniform(11, FRAME_SIZE - 11, size=2))
     if not (_inside(a_T2, looks[agent]) and _inside(b_T2, looks[patient])):
         return None
-    apart = 1.1 if verb == "carry" else 1.35
+    apart = 1.1 if shown == "carry" else 1.35
     if _away(a_T2, b_T2)[0] < apart * (looks[agent].radius + looks[patient].radius):
         return None
     for path_T2, look in ((a_T2, looks[agent]), (b_T2, looks[patient])):
@@ -142,7 +159,7 @@ def _draw(rng: np.random.Generator, verb: str, failure: Failure) -> tuple[Scene,
     gaps_T = _gaps(scene)
     if wide and gaps_T.min() < _APART:
         return None
-    if verb != "carry" and gaps_T[:2].min() < 4.0:
+    if shown != "carry" and gaps_T[:2].min() < 4.0:
         return None
     return scene, draft.timeline.contact
 
@@ -168,9 +185,9 @@ def _far() -> Path2:
 
 
 def _later(scene: Scene, failure: Failure, rng: np.random.Generator) -> Scene | None:
-    """What the frames from the break on are rendered from."""
+    """What the frames from the break on are rendered from; None: there is no room."""
     subject, object_ = scene.actors[_SUBJECT], scene.actors[_OBJECT]
-    if failure == "vanished":
+    if failure in ("vanished", "melted"):
         return _with(scene, _OBJECT, replace(object_, path_T2=_far()))
     if failure == "identity swap":
         swapped = _with(scene, _SUBJECT, replace(subject, look=object_.look))
@@ -186,6 +203,22 @@ def _later(scene: Scene, failure: Failure, rng: np.random.Generator) -> Scene | 
     return None
 
 
+def _middle(mask_HW: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
+    """The pixels of a mask farthest from its edge that make up a share of it."""
+    depth_HW = ndimage.distance_transform_edt(mask_HW) + np.mgrid[: len(mask_HW), :1][0] * 1e-3
+    most = np.sort(depth_HW[mask_HW])[::-1]
+    return mask_HW & (depth_HW >= most[min(int(share * len(most)), len(most) - 1)])
+
+
+def _squares(masks_THW: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The square around each frame's mask."""
+    squares_THW = np.zeros_like(masks_THW)
+    for square_HW, mask_HW in zip(squares_THW, masks_THW, strict=True):
+        ((rows, columns),) = ndimage.find_objects(mask_HW.astype(int))
+        square_HW[rows, columns] = True
+    return squares_THW
+
+
 def plant(seed: int, verb: str, failure: Failure) -> Case:
     """A video in which the failure, and nothing else, happened to an interaction of the verb."""
     rng = np.random.default_rng(np.random.SeedSequence([seed, *map(ord, verb + failure)]))
@@ -195,12 +228,23 @@ def plant(seed: int, verb: str, failure: Failure) -> Case:
             continue
         scene, contact = drawn
         frames_THWC, masks_RTHW = render(scene)
-        if failure in ("vanished", "duplicated", "identity swap"):
+        early = failure in ("vanished", "melted") and verb != "hug"
+        at = contact + (1 if early else 6)
+        if failure in ("vanished", "melted", "duplicated", "identity swap", "stranger"):
             later = _later(scene, failure, rng)
             if later is None:
                 continue
-            at = contact + (1 if failure == "vanished" and verb != "hug" else 6)
-            frames_THWC = np.concatenate([frames_THWC[:at], render(later)[0][at:]])
+            later_THWC, later_RTHW = render(later)
+            if failure == "melted":
+                kept_THW = np.stack([_middle(mask_HW, 0.35) for mask_HW in masks_RTHW[_OBJECT]])
+                later_THWC[kept_THW] = frames_THWC[kept_THW]
+            elif failure == "stranger":
+                later_THWC[_squares(later_RTHW[-1])] = rng.integers(0, 120, 3)  # no known colour
+            frames_THWC = np.concatenate([frames_THWC[:at], later_THWC[at:]])
+        elif failure == "noise":
+            bare_THW = ~ndimage.binary_dilation(masks_RTHW.any(axis=0), np.ones((1, 3, 3)))
+            bare_THW[:at] = False
+            frames_THWC[bare_THW] = rng.integers(0, 256, (int(bare_THW.sum()), 3))
         break
     names = [f"{actor.look.size} {actor.look.colour} {actor.look.noun}" for actor in scene.actors]
     sample = Sample(
