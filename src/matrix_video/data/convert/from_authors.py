@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from matrix_video.data.convert.clips import (
@@ -54,7 +53,7 @@ from matrix_video.data.metadata import FILE_NAME, JOURNAL, dump_line
 from matrix_video.data.paths import VideoPath, inside
 from matrix_video.data.probe import VideoInfo, probe_video
 from matrix_video.data.sample import Sample
-from matrix_video.data.tracks import MaskTrack
+from matrix_video.data.tracks import MaskTrack, State, encode_rle
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import sha256_file, sha256_text, write_atomic
 
@@ -270,11 +269,12 @@ def _read_masks(
     folders = id_folders(files, folder)
     for one in sorted(folders, key=id_number):
         frames = frames_in(files, folders[one], folder, num_frames)
-        masks_THW = np.zeros((num_frames, *size), dtype=bool)
+        states, rles = [State.UNKNOWN] * num_frames, list[str | None]([None]) * num_frames
         for t, name in frames.items():
-            masks_THW[t] = read_mask(files[name], size, folder / name)
-        unknown = [t for t in range(num_frames) if t not in frames]
-        tracks[one] = MaskTrack.from_masks(masks_THW, unknown)
+            mask_HW = read_mask(files[name], size, folder / name)
+            states[t] = State.VISIBLE if mask_HW.any() else State.ABSENT
+            rles[t] = encode_rle(mask_HW) if states[t] is State.VISIBLE else None
+        tracks[one] = MaskTrack(*size, tuple(states), tuple(rles))
         masks += len(frames)
     merged = frames_in(files, MERGED, folder, num_frames)
     for name in merged.values():

@@ -53,6 +53,7 @@ _PEOPLE: Final = _words_of(
 )
 """Nouns that rarely stand before another noun: a word after them that can be a verb is one."""
 _MOST_WORDS: Final = 7
+_VERB: Final = frozenset({"verb"})
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def _length(
         if not last:
             if "noun" in can and not (lower.endswith("ing") and later and "adjective" in can):
                 last = k + 1
-            elif can == {"verb"} and k and not lower.endswith(("ing", "ed", "en")):
+            elif can == _VERB and k and not lower.endswith(("ing", "ed", "en")):
                 return k, True  # "a <id1> tall threw": no noun at all
             continue
         modifies = "adjective" in kinds[k - 1] and lower.endswith(("ing", "ed"))
@@ -139,7 +140,7 @@ def _is_verb(
     word, head = words[k].casefold(), words[k - 1].casefold()
     after = words[k + 1].casefold() if k + 1 < len(words) else following
     object_comes = after in DETERMINERS | _OBJECTS
-    if k + 1 < len(words) and kinds[k + 1] == {"verb"}:
+    if k + 1 < len(words) and kinds[k + 1] == _VERB:
         return False  # "the fire trucks collided": the verb comes later
     third = word.endswith("s") and not word.endswith("ss")
     plural = head.endswith("s") and not head.endswith("ss")

@@ -45,12 +45,6 @@ def read_mask(raw: bytes, size: tuple[int, int] | None, place: Path) -> Mask:
         return np.any(pixels[..., : _COLOURS[image.mode]] != 0, axis=-1)
 
 
-def read_colours(raw: bytes, size: tuple[int, int], place: Path) -> NDArray[np.uint8]:
-    """Uint8 [H,W,3]; errors as ``read_mask``."""
-    with _opened(raw, size, place) as image:
-        return np.asarray(image.convert("RGB"))
-
-
 def check_picture(raw: bytes, size: tuple[int, int], place: Path) -> None:
     """Errors as ``read_mask``, without decoding: size, checksums, and that the end is there."""
     with _opened(raw, size, place) as image:
@@ -91,8 +85,9 @@ def mask_png(mask_HW: Mask) -> bytes:
     return _png((mask_HW * np.uint8(255))[..., None])
 
 
-def colour_png(pixels_HWC: NDArray[np.uint8]) -> bytes:
-    return _png(pixels_HWC)
+def colour_png(palette_NC: NDArray[np.uint8], indices_HW: NDArray[np.uint16]) -> bytes:
+    """RGB; ``take`` is 20 times as fast as an index here."""
+    return _png(palette_NC.take(np.ascontiguousarray(indices_HW), axis=0, mode="clip"))
 
 
 def _png(pixels_HWC: NDArray[np.uint8]) -> bytes:

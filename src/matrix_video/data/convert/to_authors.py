@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from matrix_video.data.convert.clips import (
     ClipNames,
@@ -32,7 +33,7 @@ from matrix_video.data.convert.kept import (
     read_files,
     walk,
 )
-from matrix_video.data.convert.png import Mask, colour_png, mask_png, read_colours, read_mask
+from matrix_video.data.convert.png import colour_png, mask_png, read_mask
 from matrix_video.data.convert.prompts import (
     derive_instances,
     id_number,
@@ -284,8 +285,9 @@ class ToAuthors:
 def draw(tracks: Tracks, kept: Files, had: bool, place: Path) -> tuple[Files, int]:
     """A clip's mask folder: kept pictures where they show the same masks, others drawn.
 
-    ``had``: the clip came from the authors, whose choice of ``merged`` pictures stays. Returns how
-    many pictures were drawn, too.
+    ``had``: the clip came from the authors, whose choice of ``merged`` pictures stays; those of
+    frames that changed are painted in our colours, later ids on top. Returns how many pictures
+    were drawn, too.
     """
     num_frames = max((len(track) for track in tracks.values()), default=0)
     folders = id_folders(kept, place)
@@ -293,20 +295,22 @@ def draw(tracks: Tracks, kept: Files, had: bool, place: Path) -> tuple[Files, in
     merged = frames_in(kept, MERGED, place, num_frames)
     pictures = {*merged.values(), *(file for by_t in frames.values() for file in by_t.values())}
     files = {name: raw for name, raw in kept.items() if name not in pictures}
-    old: list[dict[str, Mask]] = [{} for _ in range(num_frames)]
     changed = set(range(num_frames if frames.keys() - tracks.keys() else 0))
+    painted: dict[int, NDArray[np.uint16]] = {}
     drawn = 0
-    for name, track in tracks.items():
+    for number, (name, track) in enumerate(tracks.items(), start=1):
         folder, before = folders.get(name, f"<{name}>"), frames.get(name, {})
         files[f"{folder}/"] = b""
         for t, state in enumerate(track.states):
             file = before.get(t) or f"{folder}/{t:0{_digits(before)}d}.png"
             mask_HW = track.mask(t)
-            if t in before:
-                old[t][name] = read_mask(kept[file], None, place / file)
-                if state is not State.UNKNOWN and np.array_equal(old[t][name], mask_HW):
-                    files[file] = kept[file]
-                    continue
+            if t not in painted:
+                painted[t] = np.zeros(track.size, np.uint16, "F")  # as masks are decoded
+            painted[t][mask_HW] = number
+            same = t in before and state is not State.UNKNOWN
+            if same and np.array_equal(read_mask(kept[file], None, place / file), mask_HW):
+                files[file] = kept[file]
+                continue
             if t in before or state is State.VISIBLE:
                 changed.add(t)
             if state is not State.UNKNOWN:
@@ -317,17 +321,22 @@ def draw(tracks: Tracks, kept: Files, had: bool, place: Path) -> tuple[Files, in
         shown = [t for t, s in enumerate(known) if any(one is not State.UNKNOWN for one in s)]
         merged = {t: f"{MERGED}/{t:03d}.png" for t in shown}
         changed = set(shown)
+    palette = np.array([(0, 0, 0), *map(_colour, tracks)], dtype=np.uint8)
     for t, file in merged.items():
-        if t in changed:
-            colours = _colours(tracks)
-            if file in kept:
-                colours |= _read_palette(kept[file], old[t], place / file)
-            files[file] = _paint(tracks, t, colours)
-            drawn += 1
-        else:
-            files[file] = kept[file]
+        files[file] = colour_png(palette, painted[t]) if t in changed else kept[file]
+        drawn += t in changed
     filled = {f"{parent}/" for file in files for parent in PurePosixPath(file).parents}
     return {file: raw for file, raw in files.items() if file not in filled}, drawn
+
+
+def _colour(name: str) -> Colour:
+    """Of id1, id2, ...: the box colours, then hues a golden angle apart (our choice)."""
+    number = id_number(name) - 1
+    if number < len(_BOXES):
+        return _BOXES[number]
+    hue = (0.04 + number * 0.381966) % 1.0
+    made = colorsys.hsv_to_rgb(hue, (1.0, 0.6, 0.8)[number % 3], (0.9, 0.7)[number % 2])
+    return round(255 * made[0]), round(255 * made[1]), round(255 * made[2])
 
 
 def _digits(frames: Mapping[int, str]) -> int:
@@ -337,41 +346,3 @@ def _digits(frames: Mapping[int, str]) -> int:
 
 def _sha256(path: Path) -> str:
     return sha256_file(path) if path.is_file() else ""
-
-
-def _colours(tracks: Tracks) -> dict[str, Colour]:
-    """Of id1, id2, ...: the box colours, then hues a golden angle apart (our choice)."""
-    found: dict[str, Colour] = {}
-    for name in tracks:
-        number = id_number(name) - 1
-        hue = (0.04 + number * 0.381966) % 1.0
-        made = colorsys.hsv_to_rgb(hue, (1.0, 0.6, 0.8)[number % 3], (0.9, 0.7)[number % 2])
-        red, green, blue = (round(255 * channel) for channel in made)
-        found[name] = _BOXES[number] if number < len(_BOXES) else (red, green, blue)
-    return found
-
-
-def _read_palette(raw: bytes, masks: Mapping[str, Mask], place: Path) -> dict[str, Colour]:
-    """The colour that most of an id's own pixels have in the authors' picture of the frame."""
-    found: dict[str, Colour] = {}
-    if not masks:
-        return found
-    alone = np.sum(list(masks.values()), axis=0) == 1
-    size = alone.shape[0], alone.shape[1]
-    for name, mask in masks.items():
-        own = read_colours(raw, size, place)[mask & alone]
-        if len(own):
-            values, counts = np.unique(own, axis=0, return_counts=True)
-            red, green, blue = values[counts.argmax()].tolist()
-            found[name] = red, green, blue
-    return found
-
-
-def _paint(tracks: Tracks, t: int, colours: Mapping[str, Colour]) -> bytes:
-    """All ids in one picture, later ones on top."""
-    size = next(iter(tracks.values())).size
-    pixels_HWC = np.zeros((*size, 3), dtype=np.uint8)
-    for name, track in tracks.items():
-        if track.states[t] is State.VISIBLE:
-            pixels_HWC[track.mask(t)] = colours[name]
-    return colour_png(pixels_HWC)
