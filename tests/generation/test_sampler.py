@@ -88,6 +88,100 @@ def test_a_batch_of_four_equals_four_batches_of_one(prompts: Path, backbone: Bac
     assert _differences(videos[0], videos[1]) > 20  # not all one video
 
 
+def prompts_for(backbone: Backbone, count: int) -> list[Prompt]:
+    _, *size = backbone.tiny_clip
+    g = np.random.default_rng(0)
+    words = (
+        "the red ball",
+        "the cat",
+        "a man",
+        "the blue box",
+        "the dog",
+        "the cup",
+        "a box",
+        "the",
+    )
+    return [
+        Prompt(f"p{i}", words[i], g.integers(0, 256, size=(*size, 3), dtype=np.uint8))
+        for i in range(count)
+    ]
+
+
+def first_variant(family: str) -> Backbone:
+    point = families()[family].load()
+    return backbone_for(point.tiny(point.variants[0]))
+
+
+@pytest.mark.parametrize("family", list(families()))
+def test_batches_of_one_to_eight_give_the_same_videos(family: str) -> None:
+    """The last prompt's, in every batch that it may be in, decoded alone in each."""
+    backbone = first_variant(family)
+    pipe: Any = backbone.pipe
+    decoded: list[int] = []
+    watch = pipe.vae.decoder.register_forward_pre_hook(
+        lambda _, inputs: decoded.append(len(inputs[0]))
+    )
+    many, frames = prompts_for(backbone, 8), backbone.tiny_clip[0]
+    quick = replace(_QUICK, steps=backbone.least_steps)
+    (alone,) = sample(backbone, many[-1:], frames, quick)
+    for batch in (2, 3, 5, 8):
+        assert _differences(sample(backbone, many[-batch:], frames, quick)[-1], alone) <= 1
+    watch.remove()
+    assert set(decoded) == {1}
+    assert not pipe.vae.use_slicing  # as it was
+
+
+@pytest.mark.parametrize("family", list(families()))
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("place", ["text", "transformer", "scheduler", "vae", "last frame"])
+def test_a_number_that_is_none_never_becomes_a_pixel(
+    family: str, value: float, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it comes up, in whichever row of the batch: told with prompt and step."""
+    backbone = first_variant(family)
+    pipe: Any = backbone.pipe
+    two, frames = prompts_for(backbone, 2), backbone.tiny_clip[0]
+    steps = max(2, backbone.least_steps)
+    calls: list[int] = []
+
+    def spoilt(output: Any, row: int, at: int) -> Any:
+        """The tensor with the value in a row, in call ``at`` and later."""
+        calls.append(1)
+        values = output if isinstance(output, Tensor) else output[0]
+        if len(calls) < at:
+            return output
+        values = values.clone(memory_format=torch.contiguous_format)
+        values[row].view(-1)[-1] = value
+        return values if isinstance(output, Tensor) else (values, *output[1:])
+
+    problem = r"prompt p1: its latents after step 1 are NaN or infinite in \d+ of"
+    if place == "text":
+        encode = pipe.encode_prompt
+
+        def spoilt_text(*args: Any, **more: Any) -> tuple[Any, ...]:
+            found = encode(*args, **more)
+            return (found[0] * value, *found[1:])
+
+        monkeypatch.setattr(pipe, "encode_prompt", spoilt_text)
+        problem = problem.replace("p1", "p0")
+    elif place == "transformer":
+        backbone.transformer.register_forward_hook(lambda *a: spoilt(a[-1], -1, 1))
+    elif place == "scheduler":
+        stock = pipe.scheduler.step
+        monkeypatch.setattr(
+            pipe.scheduler, "step", lambda *a, **k: spoilt(stock(*a, **k), -1, steps)
+        )
+        problem = problem.replace("step 1", f"step {steps}")
+    else:
+        pipe.vae.decoder.register_forward_hook(
+            lambda *a: spoilt(a[-1], 0, 1 if place == "vae" else 2)
+        )
+        problem = "the VAE's frames are NaN or infinite, after the last step"
+    with pytest.raises(MatrixError, match=problem) as told:
+        sample(backbone, two, frames, replace(_QUICK, steps=steps))
+    assert "--weights float32" in told.value.remedy
+
+
 def test_order_in_the_batch_changes_nothing(prompts: Path, backbone: Backbone) -> None:
     four = _prompts(prompts)
     videos = sample(backbone, four, _FRAMES, _QUICK)

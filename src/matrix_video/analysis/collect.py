@@ -36,7 +36,7 @@ from matrix_video.data.grid import TokenGrid
 from matrix_video.data.sample import Sample
 from matrix_video.data.spans import Mentions, phrases
 from matrix_video.data.tracks import first_masks
-from matrix_video.services.errors import MatrixError
+from matrix_video.services.errors import MatrixError, naming
 
 _MEASURES = ("aas", "log_lift", "mean_in_mask", "average_precision", "binding")
 
@@ -117,9 +117,10 @@ def noised_maps(
     backbone = reader.backbone
     device = backbone.device
     frames = torch.from_numpy(clip.video.frames_THWC)
-    latents = backbone.encode_video(frames[None])
-    image = backbone.encode_image(frames[:1], len(frames)) if backbone.takes_image else None
-    text = backbone.encode_text([clip.sample.caption], frames[:1])
+    with naming(f"sample {clip.sample.id}"):
+        latents = backbone.encode_video(frames[None])
+        image = backbone.encode_image(frames[:1], len(frames)) if backbone.takes_image else None
+        text = backbone.encode_text([clip.sample.caption], frames[:1])
     given = nullcontext()
     if probe.condition is not None:
         given = probe.condition.given(_id_map(backbone, clip, probe.seed))

@@ -26,7 +26,7 @@ from matrix_video.data.clip import Clip
 from matrix_video.data.grid import TokenGrid
 from matrix_video.data.sample import Span
 from matrix_video.data.spans import FastTokenizer, token_indices
-from matrix_video.services.errors import MatrixError
+from matrix_video.services.errors import MatrixError, naming
 from matrix_video.services.files import sha256_text
 
 Guidance = Literal["batched", "separate"]
@@ -314,14 +314,8 @@ class Backbone(ABC):
 
     def clip_grid(self, clip: Clip) -> TokenGrid:
         """`grid` of a clip in memory; its errors name the sample."""
-        try:
+        with naming(f"sample {clip.sample.id}"):
             return self.grid(len(clip.video), *clip.video.size)
-        except MatrixError as error:
-            raise MatrixError(
-                f"sample {clip.sample.id}: {error.problem}",
-                remedy=error.remedy,
-                field=error.field,
-            ) from error
 
     def release_encoders(self) -> None:
         """Free the memory of text and image encoders, once all that they are for is encoded.
@@ -342,6 +336,7 @@ class Backbone(ABC):
             if isinstance(part, nn.Module):
                 dtype = next((str(p.dtype) for p in part.parameters()), "")
                 parts += [name, *fingerprint(part).model_dump().values(), dtype]
+                parts += ["tiled"] * bool(getattr(part, "use_tiling", False))
             elif isinstance(part, PreTrainedTokenizerBase):
                 parts += [name, type(part).__name__, _tokenizer_text(part)]
             else:

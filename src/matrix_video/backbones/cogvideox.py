@@ -24,9 +24,9 @@ from matrix_video.backbones.base import Backbone, Guidance
 from matrix_video.backbones.frames import (
     check_size,
     clip_size,
+    decoded,
     pictures,
     posterior_latents,
-    to_bytes,
 )
 from matrix_video.backbones.text import Text
 from matrix_video.data.grid import TokenGrid, causal_frames
@@ -202,9 +202,7 @@ class CogVideoXBackbone(Backbone):
         if padding and (self._config.patch_size_t or 1) == 1:
             raise ValueError(f"{latents_BFCHW.shape[1]} latent frames, expected an odd number")
         own = latents_BFCHW[:, padding:]
-        vae = self._cog.vae
-        video = self._cog.decode_latents(own.to(self.device, vae.dtype))
-        return to_bytes(cast("Tensor", video))
+        return decoded(self._cog.decode_latents, own.to(self.device, self._cog.vae.dtype))
 
     def call_arguments(
         self, noise_BFCHW: Tensor, clip: tuple[int, int, int], first_BHWC: Tensor | None

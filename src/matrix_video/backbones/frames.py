@@ -5,13 +5,19 @@ Shapes as in `backbones.base`.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, Final, cast
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from matrix_video.services.errors import MatrixError
+
+IN_FULL: Final = (
+    "hold the pipeline in float32 (--weights float32, --precision no); if it stays, the model or "
+    "its input is broken"
+)
 
 
 def clip_size(frames_BTHWC: Tensor) -> tuple[int, int, int]:
@@ -33,23 +39,39 @@ def posterior_latents(
 ) -> Tensor:
     """Unscaled latents float32 [B,C,F',H',W'] of uint8 frames, or floats in [0, 1].
 
-    The posterior's mode, or with ``generator`` a sample, drawn one by one as stock pipelines do.
-    ``device`` is where the VAE computes, if it lies elsewhere between its turns (offloading).
+    The posterior's mode, or with ``generator`` a sample. Clip by clip, so that neither memory nor a
+    clip's latents depend on its batch. ``device`` is where the VAE computes, if it lies elsewhere
+    between its turns (offloading).
     """
     unit = frames_BTHWC.float()
     if frames_BTHWC.dtype == torch.uint8:
         unit = unit / 255
     pixels = (2 * unit - 1).permute(0, 4, 1, 2, 3).to(device or vae.device, vae.dtype)
-    if generator is None:
-        found = vae.encode(pixels).latent_dist.mode()
-    else:
-        parts = [vae.encode(part).latent_dist.sample(generator) for part in pixels.split(1)]
-        found = torch.cat(parts)
-    return cast("Tensor", found).float()
+    parts: list[Tensor] = []
+    for part in pixels.split(1):
+        posterior = vae.encode(part).latent_dist
+        found = posterior.mode() if generator is None else posterior.sample(generator)
+        parts.append(finite(cast("Tensor", found).float(), "the VAE's latents"))
+    return torch.cat(parts)
+
+
+def decoded(decode: Callable[[Tensor], Tensor], latents: Tensor) -> Tensor:
+    """Frames uint8 [B,T,H,W,3] of latents [B,...], clip by clip; ``decode`` gives [-1, 1]."""
+    return torch.cat([to_bytes(decode(part)) for part in latents.split(1)])
+
+
+def finite(values: Tensor, what: str) -> Tensor:
+    """``values``; `MatrixError` where one of them is NaN or infinite, which a pixel would hide."""
+    wrong = 0 if values.is_meta else int((~values.isfinite()).sum())
+    if wrong:
+        problem = f"{what} are NaN or infinite in {wrong} of {values.numel()} places"
+        raise MatrixError(problem, remedy=IN_FULL)
+    return values
 
 
 def to_bytes(video_BCTHW: Tensor) -> Tensor:
     """Frames uint8 [B,T,H,W,3] of a VAE's output in [-1, 1]."""
+    finite(video_BCTHW, "the VAE's frames")
     scaled = (video_BCTHW.float() * 0.5 + 0.5).clamp(0, 1) * 255
     return scaled.round().to(torch.uint8).permute(0, 2, 3, 4, 1)
 

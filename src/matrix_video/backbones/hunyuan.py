@@ -28,9 +28,9 @@ from matrix_video.backbones.frames import (
     causal_latents,
     check_size,
     clip_size,
+    decoded,
     pictures,
     posterior_latents,
-    to_bytes,
 )
 from matrix_video.backbones.hunyuan_prompt import (
     MASK,
@@ -216,7 +216,8 @@ class HunyuanVideoBackbone(Backbone):
         """As in the interface, every frame, `dropped_frames` too."""
         vae = self._hunyuan.vae
         latents = latents_BFCHW.transpose(1, 2).to(self.device, vae.dtype)
-        return to_bytes(vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0])
+        latents = latents / vae.config.scaling_factor
+        return decoded(lambda part: vae.decode(part, return_dict=False)[0], latents)
 
     def call_arguments(
         self, noise_BFCHW: Tensor, clip: tuple[int, int, int], first_BHWC: Tensor | None

@@ -27,8 +27,8 @@ from matrix_video.backbones.frames import (
     causal_latents,
     check_size,
     clip_size,
+    decoded,
     posterior_latents,
-    to_bytes,
 )
 from matrix_video.backbones.text import Text
 from matrix_video.data.grid import TokenGrid, causal_frames
@@ -189,9 +189,8 @@ class LTXBackbone(Backbone):
         mean, deviation = self._statistics(latents)
         latents = (latents * deviation + mean).to(vae.dtype)
         # Newer decoders can denoise a little themselves; the stock call by default asks for none.
-        step = latents.new_zeros(len(latents)) if vae.config.timestep_conditioning else None
-        (video,) = vae.decode(latents, step, return_dict=False)
-        return to_bytes(cast("Tensor", video))
+        step = latents.new_zeros(1) if vae.config.timestep_conditioning else None
+        return decoded(lambda part: vae.decode(part, step, return_dict=False)[0], latents)
 
     def call_arguments(
         self, noise_BFCHW: Tensor, clip: tuple[int, int, int], first_BHWC: Tensor | None

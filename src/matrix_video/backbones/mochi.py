@@ -23,8 +23,8 @@ from matrix_video.backbones.frames import (
     causal_latents,
     check_size,
     clip_size,
+    decoded,
     posterior_latents,
-    to_bytes,
 )
 from matrix_video.backbones.text import Text
 from matrix_video.data.grid import TokenGrid, causal_frames
@@ -187,8 +187,7 @@ class MochiBackbone(Backbone):
         latents = latents_BFCHW.transpose(1, 2).to(self.device)
         mean, deviation = self._statistics(latents)
         latents = (latents * deviation + mean).to(vae.dtype)
-        (video,) = vae.decode(latents, return_dict=False)
-        return to_bytes(cast("Tensor", video))
+        return decoded(lambda part: vae.decode(part, return_dict=False)[0], latents)
 
     def call_arguments(
         self, noise_BFCHW: Tensor, clip: tuple[int, int, int], first_BHWC: Tensor | None

@@ -12,6 +12,8 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from matrix_video.backbones.frames import finite
+
 
 class TokenKind(IntEnum):
     """What a text token of a site stands for; all but words are candidates for attention sinks."""
@@ -31,6 +33,11 @@ class Text:
     """What the text tokens of a site (see `attention.site`) are made from."""
     extra: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     """What else the family's transformer needs (masks, pooled embeddings), by its own names."""
+
+    def __post_init__(self) -> None:
+        """`MatrixError` for an embedding that is NaN or infinite."""
+        for value in (self.embeds_BLE, *self.extra.values()):
+            finite(value, "the caption's embeddings")
 
     def __len__(self) -> int:
         return len(self.embeds_BLE)

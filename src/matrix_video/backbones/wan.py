@@ -28,9 +28,9 @@ from matrix_video.backbones.frames import (
     causal_latents,
     check_size,
     clip_size,
+    decoded,
     pictures,
     posterior_latents,
-    to_bytes,
 )
 from matrix_video.backbones.text import Text, TokenKind
 from matrix_video.backbones.wan_inputs import (
@@ -261,7 +261,7 @@ class WanBackbone(Backbone):
     def decode(self, latents_BFCHW: Tensor) -> Tensor:
         vae = self._wan.vae
         latents = denormalised(vae, latents_BFCHW.transpose(1, 2).to(self.device, vae.dtype))
-        return to_bytes(cast("Tensor", vae.decode(latents, return_dict=False)[0]))
+        return decoded(lambda part: vae.decode(part, return_dict=False)[0], latents)
 
     def call_arguments(
         self, noise_BFCHW: Tensor, clip: tuple[int, int, int], first_BHWC: Tensor | None

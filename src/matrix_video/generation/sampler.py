@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 from matrix_video.backbones.base import Backbone
 from matrix_video.backbones.condition import Condition, paint_ids
+from matrix_video.backbones.frames import IN_FULL, finite
 from matrix_video.backbones.precision import Precision, autocast
 from matrix_video.backbones.seeds import keyed_generator
-from matrix_video.services.errors import MatrixError
+from matrix_video.services.errors import MatrixError, naming
 
 OnStep = Callable[[int, float], None]
 """Takes a denoising step's index, from 0, and its timestep."""
@@ -95,8 +96,11 @@ def sample(
     With ``condition`` (attached to the backbone's transformer) each video gets its prompt's id
     map. ``on_step`` is called at the end of every denoising step. In float32 a video is the same in
     any batch up to rounding; with ``precision="bf16"`` rounding itself depends a little on the
-    batch. Raises `MatrixError` for a size, length or number of steps that the model cannot take,
-    `ValueError` for prompts of different sizes.
+    batch. Clips are decoded one by one.
+
+    Raises `MatrixError` for a size, length or number of steps that the model cannot take, and
+    naming prompt and step for a number that is NaN or infinite; `ValueError` for prompts of
+    different sizes.
     """
     if sampling.steps < backbone.least_steps:
         raise MatrixError(
@@ -114,22 +118,23 @@ def sample(
         return np.concatenate(alone)
     transformer = backbone.transformer
     dtype = next(transformer.parameters()).dtype
+    names = tuple(prompt.id for prompt in prompts)
     noise = initial_noise(backbone, prompts, num_frames, sampling.seed).to(dtype)
     given = nullcontext()
-    if condition is not None:
-        given = condition.given(id_map_latents(backbone, prompts, num_frames, sampling.seed))
     first = None
     if backbone.takes_image:
         first = torch.from_numpy(np.stack([prompt.first_HWC for prompt in prompts]))
-    arguments = backbone.call_arguments(noise, (num_frames, height, width), first)
+    with naming(f"prompts {', '.join(names)}"):
+        if condition is not None:
+            given = condition.given(id_map_latents(backbone, prompts, num_frames, sampling.seed))
+        arguments = backbone.call_arguments(noise, (num_frames, height, width), first)
     arguments |= {
         "prompt": [prompt.caption for prompt in prompts],
         "num_inference_steps": sampling.steps,
         "guidance_scale": sampling.guidance,
         "generator": [keyed_generator(sampling.seed, p.id, "first frame") for p in prompts],
+        "callback_on_step_end": _step_callback(names, on_step),
     }
-    if on_step is not None:
-        arguments["callback_on_step_end"] = _step_callback(on_step)
     pipe: Any = backbone.pipe
     pipe.set_progress_bar_config(disable=True)  # whoever calls counts videos, not steps
     with ExitStack() as stack:
@@ -138,18 +143,52 @@ def sample(
         experts = [m for m in pipe.components.values() if isinstance(m, type(transformer))]
         for expert in experts:
             stack.enter_context(_autocast_forward(expert, sampling.precision))
+        stack.enter_context(_decoded_one_by_one(pipe.vae, names))
         frames_BTHWC: NDArray[np.float32] = pipe(**arguments).frames
     return (frames_BTHWC * 255).round().astype(np.uint8)
 
 
-def _step_callback(on_step: OnStep) -> Callable[..., dict[str, Any]]:
-    """``on_step`` as diffusers' pipelines call it, changing none of their tensors."""
+def _step_callback(names: Sequence[str], on_step: OnStep | None) -> Callable[..., dict[str, Any]]:
+    """``on_step`` as diffusers' pipelines call it, changing none of their tensors, once these are
+    known to be numbers."""
 
-    def callback(_pipe: object, step: int, timestep: Tensor, _tensors: object) -> dict[str, Any]:
-        on_step(step, float(timestep))
+    def callback(
+        _pipe: object, step: int, timestep: Tensor, tensors: dict[str, Tensor]
+    ) -> dict[str, Any]:
+        for name, latents in zip(names, tensors["latents"], strict=True):
+            finite(latents, f"prompt {name}: its latents after step {step + 1}")
+        if on_step is not None:
+            on_step(step, float(timestep))
         return {}
 
     return callback
+
+
+@contextmanager
+def _decoded_one_by_one(vae: Any, names: Sequence[str]) -> Generator[None]:
+    """Within, the VAE decodes clip by clip; at the end `MatrixError` for one that was no numbers,
+    which the pipeline's clamp to [0, 1] may hide."""
+    wrong: list[Tensor] = []
+
+    def see(_module: object, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        values = output if isinstance(output, Tensor) else output[0]
+        wrong.append((~values.isfinite()).any())
+
+    before, vae.use_slicing = vae.use_slicing, True
+    handle = vae.decoder.register_forward_hook(see)
+    try:
+        yield
+    finally:
+        handle.remove()
+        vae.use_slicing = before
+    # Each clip makes as many calls as the others, e.g. one for some of its latent frames.
+    parts = torch.stack(wrong).unflatten(0, (len(names), -1)).any(dim=1)
+    for name, broken in zip(names, parts.tolist(), strict=True):
+        if broken:
+            raise MatrixError(
+                f"prompt {name}: the VAE's frames are NaN or infinite, after the last step",
+                remedy=IN_FULL,
+            )
 
 
 def _size(prompts: Sequence[Prompt]) -> tuple[int, int]:

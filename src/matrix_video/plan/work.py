@@ -181,8 +181,11 @@ def generation(stage: Stage) -> list[Phase]:
         first = _first(stage, stage.batch)
         text = backbone.encode_text([stage.clip.sample.caption] * stage.batch, first)
         empty = backbone.encode_text([""] * stage.batch, first) if guided else None
-        image = _image(stage, stage.batch)
-        phases = [Phase(SETUP, "encode the prompts", meter.take())]
+        prompts = meter.take()
+        # Pictures are encoded one by one.
+        image = _image(stage, 1)
+        phases = [Phase(SETUP, "encode the prompts", (*prompts, *meter.take() * stage.batch))]
+        image = None if image is None else image.repeat(stage.batch, 1, 1, 1, 1)
         latents = stage.phantom.fake(
             torch.empty(stage.batch, *backbone.latent_shape(*stage.shape), device="meta")
         )
@@ -203,8 +206,13 @@ def generation(stage: Stage) -> list[Phase]:
                 del kept
         phases.append(Phase(STEP, "denoising step", meter.take()))
         meter.mark("decode")
-        backbone.decode(latents)
-        return [*phases, Phase(FINISH, "decode", meter.take())]
+        frames = backbone.decode(latents[:1])
+        # Clip by clip, each as the last, while the others' frames wait; at the end all are joined.
+        waiting = (stage.batch - 1) * frames.numel() * torch.float32.itemsize
+        once = meter.take()
+        decode = (Segment("decode", grew=waiting, peak=waiting), *once * stage.batch)
+        joined = Segment("join the frames", grew=waiting, peak=2 * waiting)
+        return [*phases, Phase(FINISH, "decode", (*decode, joined))]
 
 
 def _encoded(stage: Stage) -> tuple[Text, Tensor, Tensor | None]:

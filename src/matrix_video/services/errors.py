@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 _LONGEST = 2000
@@ -30,3 +32,17 @@ class MatrixError(Exception):
         place = ": ".join(str(part) for part in (file, field) if part is not None)
         prefix = f"{place}: " if place else ""
         super().__init__(f"{prefix}{self.problem.rstrip('.')}. {remedy.rstrip('.')}.")
+
+
+@contextmanager
+def naming(subject: str) -> Generator[None]:
+    """Within, a `MatrixError` says what it is about first, e.g. "sample a7"."""
+    try:
+        yield
+    except MatrixError as error:
+        raise MatrixError(
+            f"{subject}: {error.problem}",
+            remedy=error.remedy,
+            file=error.file,
+            field=error.field,
+        ) from error

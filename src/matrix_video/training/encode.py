@@ -23,6 +23,7 @@ from matrix_video.data.grid import GridMask, TokenGrid, masks_per_frame, union
 from matrix_video.data.sample import Role
 from matrix_video.data.spans import Mentions
 from matrix_video.data.tracks import State, first_masks
+from matrix_video.services.errors import naming
 
 ROLES: Final[tuple[Role, ...]] = ("subject", "object", "verb")
 
@@ -77,7 +78,7 @@ def encode_clip(backbone: Backbone, clip: Clip, *, mentions: Mentions, up: int) 
     visible = [[state is State.VISIBLE for state in t.own.states] for t in targets]
     first = [torch.from_numpy(mask_HW) for mask_HW in first_masks(clip.tracks).values()]
     frames = torch.from_numpy(video.frames_THWC)
-    with torch.no_grad():
+    with torch.no_grad(), naming(f"sample {sample.id}"):
         latents = backbone.encode_video(frames[None])[0]
         image = None
         if backbone.takes_image:
