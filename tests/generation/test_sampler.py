@@ -21,6 +21,7 @@ from matrix_video.backbones.base import Backbone
 from matrix_video.backbones.condition import ID_COLOURS
 from matrix_video.backbones.loading import backbone_for, families
 from matrix_video.backbones.tiny import tiny_pipeline
+from matrix_video.backbones.tiny_ltx import tiny_ltx
 from matrix_video.backbones.wan import WanBackbone
 from matrix_video.data.dataset import Dataset
 from matrix_video.generation.sampler import (
@@ -363,3 +364,11 @@ def test_fewest_steps_are_those_that_the_stock_call_makes(family: str) -> None:
         MatrixError, match=rf"steps: .* but in {backbone.least_steps} steps at the l"
     ):
         sample(backbone, [prompt], frames, Sampling(0, backbone.least_steps - 1))
+
+
+def test_a_decoder_that_takes_a_timestep_is_given_one_clip_a_call() -> None:
+    backbone = backbone_for(tiny_ltx(timestep_conditioning=True))
+    two, frames = prompts_for(backbone, 2), backbone.tiny_clip[0]
+    quick = replace(_QUICK, steps=2)
+    videos = sample(backbone, two, frames, quick)
+    assert np.array_equal(videos[1], sample(backbone, two[1:], frames, quick)[0])

@@ -74,6 +74,11 @@ class Backbone(ABC):
         return 1
 
     @property
+    def one_prompt_a_call(self) -> bool:
+        """Whether the stock call must be made for each prompt alone."""
+        return self.takes_image and self.one_image_a_call
+
+    @property
     def dropped_frames(self) -> int:
         """Pixel frames at its start that the stock call leaves out of a video that it sampled."""
         return 0

@@ -107,6 +107,11 @@ class LTXBackbone(Backbone):
         return 2 if self._ltx.scheduler.config.get("shift_terminal") else 1
 
     @property
+    def one_prompt_a_call(self) -> bool:
+        """diffusers cannot decode clip by clip with a decoder that takes a timestep."""
+        return bool(self._ltx.vae.config.timestep_conditioning)
+
+    @property
     def takes_image(self) -> bool:
         return isinstance(self.pipe, LTXImageToVideoPipeline)
 

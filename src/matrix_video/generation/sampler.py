@@ -110,7 +110,7 @@ def sample(
             field="steps",
         )
     height, width = _size(prompts)
-    if backbone.takes_image and backbone.one_image_a_call and len(prompts) > 1:
+    if backbone.one_prompt_a_call and len(prompts) > 1:
         alone = [
             sample(backbone, [prompt], num_frames, sampling, condition, on_step)
             for prompt in prompts
