@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from matrix_video import cli
-from matrix_video.services.run import RunFolder, read_config
+from matrix_video.services.config import read_config
+from matrix_video.services.run import RunFolder
 from matrix_video.world.write import write_split
 
 Files = dict[str, bytes]

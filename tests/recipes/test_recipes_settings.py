@@ -15,7 +15,8 @@ from matrix_video.recipes import settings
 from matrix_video.recipes.settings import RECIPES, RecipeName, debug
 from matrix_video.recipes.tiny import tiny_training
 from matrix_video.recipes.train import TrainCommand
-from matrix_video.services.run import RunFolder, read_config
+from matrix_video.services.config import read_config
+from matrix_video.services.run import RunFolder
 from matrix_video.training.config import TrainConfig
 
 HERE = {"data": Path("d"), "out": Path("o")}

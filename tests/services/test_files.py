@@ -104,7 +104,7 @@ def test_json_that_cannot_be_read_names_the_file(
     with pytest.raises(MatrixError, match=r"folder\.json: this is not valid JSON .*Is a directory"):
         read_json(tmp_path / "folder.json")
     (tmp_path / "x.json").write_text("[1, 2, 3]")
-    monkeypatch.setattr(files, "_LARGEST_JSON", 8)
+    monkeypatch.setattr(files, "_LARGEST", 8)
     with pytest.raises(MatrixError, match=r"x\.json: .*9 bytes, at most 8 are read"):
         read_json(tmp_path / "x.json")
 

@@ -12,8 +12,9 @@ import pytest
 import yaml
 from pydantic import BaseModel, Field
 
+from matrix_video.services.config import read_config
 from matrix_video.services.errors import MatrixError
-from matrix_video.services.run import RunFolder, read_config
+from matrix_video.services.run import RunFolder
 
 
 class Config(BaseModel):
@@ -229,7 +230,8 @@ _HOLDER = """
 import sys
 from pathlib import Path
 from pydantic import BaseModel
-from matrix_video.services.run import RunFolder, read_config
+from matrix_video.services.config import read_config
+from matrix_video.services.run import RunFolder
 
 class Config(BaseModel):
     steps: int = 3

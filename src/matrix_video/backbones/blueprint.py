@@ -7,7 +7,6 @@ without a download; each names the source of its values.
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -146,7 +145,7 @@ def _on_disk(source: str) -> Reader:
     def read(path: str) -> dict[str, Any]:
         folder, _, name = path.rpartition("/")
         if Path(source).is_dir():
-            return cast("dict[str, Any]", json.loads((Path(source) / path).read_text()))
+            return cast("dict[str, Any]", read_json(Path(source) / path))
         reader: Any = type("_Json", (ConfigMixin,), {"config_name": name})
         with warnings.catch_warnings():  # diffusers' call names an argument that the hub has not
             warnings.filterwarnings("ignore", "The `local_dir_use_symlinks`")

@@ -10,7 +10,6 @@ rank), as the stock pipelines do.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from matrix_video.services.errors import MatrixError
+from matrix_video.services.files import parse_json, read_json
 
 _PART: Final = re.compile(r"(.+)\.(lora_A\.weight|lora_B\.weight|lora_B\.bias)")
 _ADAPTER_NAME: Final = re.compile(r"\.lora_([AB])\.[^.]+\.(weight|bias)$")
@@ -72,10 +72,17 @@ def read_lora(file: Path, pipe: DiffusionPipeline, names: tuple[str, ...]) -> di
     """
     state, stored = read_tensors(file)
     packed = stored.get(LORA_ADAPTER_METADATA_KEY)
-    metadata: dict[str, Any] | None = None if packed is None else json.loads(packed)
+    try:
+        metadata: dict[str, Any] | None = None if packed is None else parse_json(packed)
+    except ValueError as error:
+        raise MatrixError(
+            f"its metadata are not valid JSON ({error})",
+            remedy="save the adapter again, or take the metadata out",
+            file=file,
+        ) from error
     beside = file.with_name("adapter_config.json")
     if metadata is None and beside.is_file():  # as peft writes it
-        metadata = json.loads(beside.read_text())
+        metadata = read_json(beside)
     for key, value in state.items():
         if not bool(value.isfinite().all()):
             raise MatrixError(

@@ -25,10 +25,10 @@ from matrix_video.data.sample import Sample
 from matrix_video.data.trackfile import track_path, write_tracks
 from matrix_video.data.tracks import MaskTrack
 from matrix_video.data.video import probe_video, write_video
+from matrix_video.services.config import check_free
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import atomic_path, clear_temporary, write_atomic
 from matrix_video.services.lock import FolderLock
-from matrix_video.services.run import check_free
 
 
 class DatasetWriter:

@@ -20,9 +20,9 @@ from matrix_video.data.trackfile import read_tracks
 from matrix_video.data.tracks import first_masks
 from matrix_video.evaluation.foils import AskedFoil, foils
 from matrix_video.evaluation.questions import Questions
+from matrix_video.services.config import read_config
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import sha256_text
-from matrix_video.services.run import read_config
 
 _ASKED: Final = {"id", "caption", "instances", "interactions"}
 """Fields of a sample that a judge may look at."""

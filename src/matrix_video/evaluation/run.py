@@ -36,9 +36,10 @@ from matrix_video.evaluation.scores import (
 )
 from matrix_video.evaluation.scoring import foil_numbers, summarise
 from matrix_video.evaluation.verdict import Judge
+from matrix_video.services.config import read_config
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import atomic_dir, sha256_file, sha256_text
-from matrix_video.services.run import RunFolder, read_config
+from matrix_video.services.run import RunFolder
 from matrix_video.services.store import Result, Store
 
 if TYPE_CHECKING:

@@ -29,10 +29,11 @@ from matrix_video.generation.facts import FACTS, GenerationFacts, read_facts
 from matrix_video.generation.find import ID_MAPS, found_in
 from matrix_video.generation.run import STAGE, load_prompt
 from matrix_video.generation.sampler import OnStep, Sampling, sample
+from matrix_video.services.config import CONFIG, read_config
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import sha256_file, sha256_text
 from matrix_video.services.records import invalid_record
-from matrix_video.services.run import CONFIG, RunFolder, read_config
+from matrix_video.services.run import RunFolder
 
 _REMEDY: Final = "Give the run folder of matrix generate, once it has ended"
 

@@ -40,7 +40,7 @@ class ReportCommand(BaseModel):
 def run(config: ReportCommand) -> int:
     from matrix_video.report.collect import collect
     from matrix_video.report.page import build_report
-    from matrix_video.services.run import check_free
+    from matrix_video.services.config import check_free
 
     check_free(config.out, "a report")
 

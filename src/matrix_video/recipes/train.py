@@ -10,9 +10,9 @@ import tyro
 from pydantic import Field
 
 from matrix_video.recipes.settings import RECIPES, RecipeName
+from matrix_video.services.config import CONFIG
 from matrix_video.services.console import make_console, say
 from matrix_video.services.errors import MatrixError
-from matrix_video.services.run import CONFIG
 from matrix_video.training.config import TrainConfig
 
 

@@ -36,8 +36,8 @@ _SWAP: Final = 2
 """RENAME_EXCHANGE of Linux."""
 _MOST_DIGITS: Final = 300
 """A float holds up to 308."""
-_LARGEST_JSON: Final = 256 * 2**20
-"""Bytes; scores.json of 11,000 videos is a fifth of that."""
+_LARGEST: Final = 256 * 2**20
+"""Bytes of JSON; scores.json of 11,000 videos is a fifth of that."""
 
 
 def _unwritable(error: OSError, path: Path) -> MatrixError:
@@ -222,9 +222,7 @@ def read_json(path: Path, *, strict: bool = False) -> Any:
     """Parsed JSON, as `parse_json`; a file that is missing, broken, too large or too deep is a
     `MatrixError` that names it."""
     try:
-        if path.stat().st_size > _LARGEST_JSON:
-            raise ValueError(f"{path.stat().st_size} bytes, at most {_LARGEST_JSON} are read")
-        return parse_json(path.read_bytes(), strict=strict)
+        return parse_json(read_bounded(path), strict=strict)
     except FileNotFoundError:
         raise MatrixError(
             "the file does not exist", remedy="check the path, or make it first", file=path
@@ -235,6 +233,16 @@ def read_json(path: Path, *, strict: bool = False) -> Any:
             remedy="restore the file, or delete it and run the command that wrote it",
             file=path,
         ) from error
+
+
+def read_bounded(path: Path, most: int | None = None) -> bytes:
+    """A file's bytes; ``ValueError`` where there are more than ``most`` (None: 256 MiB)."""
+    most = _LARGEST if most is None else most
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise ValueError(f"{size} bytes, at most {most} are read")
+        return file.read()
 
 
 def parse_json(text: str | bytes, *, strict: bool = False) -> Any:

@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 
 from pydantic import BaseModel
 
+from matrix_video.services.config import CONFIG
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import is_temporary, sha256_file
 
@@ -22,7 +23,6 @@ WRITTEN: Final = frozenset({"out", "cache"})
 """Settings that name what a command writes; every other path is an input."""
 MODELS: Final = frozenset({"model", "detector", "segmenter"})
 """Settings that name a model: an input where they name a folder."""
-CONFIG: Final = "config.yaml"
 METRICS: Final = "metrics.jsonl"
 ENVIRONMENT: Final = "environment.json"
 DONE: Final = "done"
@@ -30,6 +30,7 @@ _DIARY: Final = frozenset({METRICS, ENVIRONMENT, DONE})
 """Of a run folder: what says how it went, and is no result."""
 _LISTS: Final = ("metadata.jsonl", "dataset/metadata.jsonl")
 """A folder that has one of these says itself which files belong to it."""
+_FORMAT: Final = 1
 _LARGE: Final = 2**20
 _FRESH_SECONDS: Final = 2.0
 """A file that changed so shortly before it was read may change again at the same time stamp."""
@@ -45,17 +46,33 @@ class Seen:
     changed: int = 0
     inode: int = 0
 
-    def dump(self) -> str:
-        return " ".join(map(str, astuple(self)))
-
-    @classmethod
-    def load(cls, text: str) -> Seen:
-        sha256, *rest = text.split()
-        return cls(sha256, *map(int, rest))
-
 
 Contents = Mapping[str, Mapping[str, Seen]]
 """Files by setting and by path below what the setting names (of a file: an empty one)."""
+
+
+def dump_contents(contents: Contents) -> dict[str, Any]:
+    """As JSON."""
+    files = {
+        setting: {name: " ".join(map(str, astuple(seen))) for name, seen in found.items()}
+        for setting, found in contents.items()
+    }
+    return {"format": _FORMAT, "files": files}
+
+
+def load_contents(stored: Any) -> Contents:
+    """What `dump_contents` gave; an error of Python's for anything else."""
+    if stored["format"] != _FORMAT:
+        raise ValueError(f"format {stored['format']}, this version reads {_FORMAT}")
+
+    def seen(text: str) -> Seen:
+        sha256, *rest = text.split()
+        return Seen(sha256, *map(int, rest))
+
+    return {
+        setting: {name: seen(text) for name, text in found.items()}
+        for setting, found in stored["files"].items()
+    }
 
 
 def input_paths(config: BaseModel) -> dict[str, Path]:

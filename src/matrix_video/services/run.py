@@ -16,30 +16,31 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final, Literal, Self, cast
+from typing import Any, Final, Self, cast
 
-import yaml
 from pydantic import BaseModel
 
+from matrix_video.services.config import CONFIG, check_free, dump_config, read_config
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import (
     clear_temporary,
     is_temporary,
     parse_json,
+    read_bounded,
     read_json,
     write_atomic,
     write_json,
     writing,
 )
 from matrix_video.services.inputs import (
-    CONFIG,
     DONE,
     ENVIRONMENT,
     METRICS,
     Contents,
-    Seen,
     check_same,
+    dump_contents,
     input_paths,
+    load_contents,
     read_inputs,
 )
 from matrix_video.services.lock import FolderLock
@@ -47,8 +48,6 @@ from matrix_video.services.lock import FolderLock
 INPUTS: Final = "inputs.json"
 _BOOKS: Final = frozenset({CONFIG, ENVIRONMENT, INPUTS})
 """What `RunFolder.open` writes: a folder with these alone holds no work."""
-_LARGEST: Final = 2**20
-"""Bytes of a config.yaml."""
 _PACKAGES: Final = (
     "matrix-video",
     "torch",
@@ -130,23 +129,21 @@ class RunFolder:
         stored = read_config(self.path)
         known = self._inputs()
         paths = input_paths(config)
-        if stored:
+        there = (self.path / CONFIG).exists()
+        if there:
             # "out" is the folder itself, which may have been moved or spelled otherwise.
             moved = {name for name in paths if name in known}
             self._compare({**defaults, **stored}, wanted, {"out", *may_change, *moved})
         now = read_inputs(paths, self.path, known)
         check_same({n: p for n, p in paths.items() if n not in may_change}, known, now)
         self._drop_torn_line()
-        told = {name: {n: seen.dump() for n, seen in one.items()} for name, one in now.items()}
-        write_json(self.path / INPUTS, told)
-        if not stored:
+        write_json(self.path / INPUTS, dump_contents({**known, **now}))
+        if not there:
             write_json(self.path / ENVIRONMENT, environment())
         kept = {"out": stored["out"]} if "out" in stored else {}
         # Last: its presence is what makes the folder a run.
-        text = yaml.dump(
-            {**stored, **wanted, **kept}, Dumper=_Dumper, sort_keys=False, allow_unicode=True
-        )
-        if not stored or text != (self.path / CONFIG).read_text(encoding="utf-8"):
+        text = dump_config({**stored, **wanted, **kept})
+        if not there or text != (self.path / CONFIG).read_text(encoding="utf-8"):
             write_atomic(self.path / CONFIG, text)
 
     def _compare(
@@ -167,11 +164,8 @@ class RunFolder:
         if not file.exists():  # an older version's run
             return {}
         try:
-            return {
-                setting: {name: Seen.load(seen) for name, seen in files.items()}
-                for setting, files in read_json(file).items()
-            }
-        except (AttributeError, TypeError, ValueError) as error:
+            return load_contents(read_json(file))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise MatrixError(
                 f"this is no list of a run's inputs ({error})",
                 remedy="restore the file; without it the run goes on with the inputs as they are",
@@ -221,8 +215,11 @@ class RunFolder:
         """All lines so far; a last line that a kill cut off, or is being written, is left out."""
         if not self.metrics_path.exists():
             return []
-        whole, _, _ = self.metrics_path.read_bytes().rpartition(b"\n")
         lines: list[dict[str, Any]] = []
+        try:
+            whole, _, _ = read_bounded(self.metrics_path).rpartition(b"\n")
+        except ValueError as error:
+            raise self._unread(str(error)) from error
         for number, text in enumerate(whole.split(b"\n") if whole else [], start=1):
             try:
                 line = parse_json(text)
@@ -233,12 +230,12 @@ class RunFolder:
                     if not isinstance(value, float | int | str):
                         raise ValueError(f"{key} is neither number nor text")
             except ValueError as error:
-                raise MatrixError(
-                    f"line {number} is not valid JSON of numbers and texts ({error})",
-                    remedy="mend or remove the line",
-                    file=self.metrics_path,
-                ) from error
+                told = f"line {number} is not valid JSON of numbers and texts ({error})"
+                raise self._unread(told) from error
         return lines
+
+    def _unread(self, problem: str) -> MatrixError:
+        return MatrixError(problem, remedy="mend or remove what it says", file=self.metrics_path)
 
     def _drop_torn_line(self) -> None:
         if self.metrics_path.exists():
@@ -264,58 +261,3 @@ class RunFolder:
     def facts(self, stage: str) -> dict[str, Any]:
         """What ``mark_done`` stored."""
         return read_json(self.path / DONE / f"{stage}.json")
-
-
-class _Dumper(yaml.SafeDumper):
-    """YAML without aliases, which the reader refuses."""
-
-    def ignore_aliases(self, data: object) -> bool:
-        return True
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without aliases: a few of them make gigabytes of some hundred bytes."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it has aliases (*name)")
-        return super().compose_node(parent, index)
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Settings that a run folder holds; empty when it is no run. `MatrixError` for broken YAML."""
-    path = folder / CONFIG
-    if not path.is_file():
-        return {}
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise ValueError(f"{path.stat().st_size} bytes, at most {_LARGEST} are read")
-        stored: object = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
-        raise MatrixError(
-            f"this is not valid YAML of settings ({' '.join(str(error).split())})",
-            remedy="restore the file, or choose another output folder",
-            file=path,
-        ) from error
-    return cast("dict[str, Any]", stored) if isinstance(stored, dict) else {}
-
-
-def check_free(folder: Path, allowed: Literal["", "a data set", "a report"] = "") -> None:
-    """`MatrixError` where a folder is a run, or something else of ours than is ``allowed``."""
-    marks = {
-        "a data set": ("metadata.jsonl", "metadata.partial.jsonl", "metadata.csv"),
-        "a report": ("index.html",),
-    }
-    with writing(folder):
-        command = read_config(folder).get("command")
-        kinds = [k for k, names in marks.items() if any((folder / n).is_file() for n in names)]
-    if command is not None:
-        found = f"a run of {command!r}"
-    else:
-        found = "" if allowed in kinds else next(iter(kinds), "")
-    if found:
-        raise MatrixError(
-            f"the folder is {found} already",
-            remedy="choose another output folder",
-            file=folder,
-        )

@@ -10,9 +10,9 @@ from typing import Any, Final, Literal, cast
 from pydantic import BaseModel, ConfigDict
 
 from matrix_video.report.content import StageRun
+from matrix_video.services.config import read_config
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import read_json
-from matrix_video.services.run import read_config
 
 RunKind = Literal["analyze", "train", "generate", "evaluate"]
 LAYERS, SCORES, GENERATION, DATASET = "layers.json", "scores.json", "generation.json", "dataset"
