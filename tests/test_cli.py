@@ -146,6 +146,16 @@ def test_a_refused_value_names_the_option(capsys: pytest.CaptureFixture[str]) ->
     assert "greater than or equal to 1" in told
 
 
+def test_a_place_that_fails_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = OSError(36, "File name too long", "a/b")
+    assert _main(monkeypatch, Stand(error)) == 1
+    assert capsys.readouterr().err == (
+        "matrix check: a/b: File name too long. check the path, its permissions and space.\n"
+    )
+
+
 def test_our_own_mistakes_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "_recipe", lambda name: Stand(AssertionError("ours")))
     with pytest.raises(AssertionError, match="ours"):

@@ -122,6 +122,28 @@ def test_of_a_run_folder_its_results_are_read(tmp_path: Path) -> None:
     assert list(found["videos"]) == ["config.yaml", "dataset/a.mp4"]
 
 
+def test_what_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = _fill(tmp_path)
+
+    def refused(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(inputs, "sha256_file", refused)
+    with pytest.raises(MatrixError, match=r"data: data: .*metadata.jsonl cannot be read \(Perm"):
+        _read(config)
+
+
+def test_reading_gigabytes_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = _fill(tmp_path)
+    _read(config)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(inputs, "_LONG", 10)
+    _read(config)
+    assert capsys.readouterr().err == "read inputs: 6/6\n"
+
+
 def test_large_files_are_hashed_once_and_seen_to_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

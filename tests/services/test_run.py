@@ -67,6 +67,8 @@ def test_what_may_change_is_stored_anew(tmp_path: Path) -> None:
         "t: 2026-13-45",
         "\xff",
         "# " + "x" * 2**20,
+        "- a list",
+        "text",
     ],
 )
 def test_broken_settings_name_the_file(tmp_path: Path, text: str) -> None:
@@ -102,7 +104,9 @@ def test_a_run_goes_on_only_with_the_same_contents(tmp_path: Path) -> None:
     with RunFolder.open(out, Fed(data=data), command="evaluate") as run:
         run.mark_done("evaluate")
     RunFolder.open(out, Fed(data=data), command="evaluate").close()
-    moved = data.rename(tmp_path / "moved")
+    data.rename(tmp_path / "away")
+    RunFolder.open(out, Fed(data=data), command="evaluate").close()  # nothing to compare
+    moved = (tmp_path / "away").rename(tmp_path / "moved")
     RunFolder.open(out, Fed(data=moved), command="evaluate").close()
     assert read_config(out)["data"] == str(moved)
     (moved / "a.mp4").write_text("new")

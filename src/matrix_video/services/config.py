@@ -45,13 +45,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         text = read_bounded(path, _LARGEST).decode()
         stored: object = yaml.load(text, Loader=_Loader)
+        if not isinstance(stored, dict):
+            raise ValueError("no names with values")
     except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
         raise MatrixError(
             f"this is not valid YAML of settings ({' '.join(str(error).split())})",
             remedy="restore the file, or choose another output folder",
             file=path,
         ) from error
-    return cast("dict[str, Any]", stored) if isinstance(stored, dict) else {}
+    return cast("dict[str, Any]", stored)
 
 
 def check_free(folder: Path, allowed: Literal["", "a data set", "a report"] = "") -> None:

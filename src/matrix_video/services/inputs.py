@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from matrix_video.services.config import CONFIG
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import is_temporary, sha256_file
+from matrix_video.services.progress import progress
 
 WRITTEN: Final = frozenset({"out", "cache"})
 """Settings that name what a command writes; every other path is an input."""
@@ -32,6 +33,8 @@ _LISTS: Final = ("metadata.jsonl", "dataset/metadata.jsonl")
 """A folder that has one of these says itself which files belong to it."""
 _FORMAT: Final = 1
 _LARGE: Final = 2**20
+_LONG: Final = 2**31
+"""Bytes whose reading takes seconds, and is shown."""
 _FRESH_SECONDS: Final = 2.0
 """A file that changed so shortly before it was read may change again at the same time stamp."""
 
@@ -95,20 +98,25 @@ def read_inputs(paths: Mapping[str, Path], out: Path, known: Contents) -> Conten
 
     `MatrixError` for a file that cannot be read.
     """
-    contents: dict[str, dict[str, Seen]] = {}
-    for setting, path in paths.items():
-        before = known.get(setting, {})
-        try:
-            contents[setting] = {
-                name: _look(file, before.get(name)) for name, file in _files(path, out)
-            }
-        except OSError as error:
-            raise MatrixError(
-                f"{error.filename} cannot be read ({error.strerror})",
-                remedy="change its permissions, or take it away",
-                file=path,
-                field=setting,
-            ) from error
+    contents: dict[str, dict[str, Seen]] = {setting: {} for setting in paths}
+    setting = ""
+    try:
+        found = [(s, name, file) for s, path in paths.items() for name, file in _files(path, out)]
+        seen = {(s, name): _known(file, known.get(s, {}).get(name)) for s, name, file in found}
+        fresh = [file for s, name, file in found if seen[s, name] is None]
+        told = sum(file.stat().st_size for file in fresh) > _LONG
+        with progress("read inputs", len(fresh) if told else 0) as advance:
+            for setting, name, file in found:
+                contents[setting][name] = seen[setting, name] or _look(file)
+                if told and seen[setting, name] is None:
+                    advance(1)
+    except OSError as error:
+        raise MatrixError(
+            f"{error.filename} cannot be read ({error.strerror})",
+            remedy="change its permissions, or take it away",
+            file=paths.get(setting),
+            field=setting or None,
+        ) from error
     return contents
 
 
@@ -140,13 +148,26 @@ def check_same(paths: Mapping[str, Path], known: Contents, now: Contents) -> Non
             )
 
 
-def _look(file: Path, known: Seen | None) -> Seen:
+def _known(file: Path, before: Seen | None) -> Seen | None:
+    """The earlier look, where it still tells the content."""
+    if before is None or before.size < _LARGE:
+        return None
     stat = file.stat()
-    facts = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
-    if known is not None and stat.st_size >= _LARGE and astuple(known)[1:] == facts:
-        return known
+    return before if astuple(before)[1:] == _facts(stat) else None
+
+
+def _look(file: Path) -> Seen:
+    stat = file.stat()
     settled = time.time() - max(stat.st_mtime, stat.st_ctime) > _FRESH_SECONDS
-    return Seen(sha256_file(file), *(facts if settled else ()))
+    return Seen(sha256_file(file), *(_facts(stat) if settled else ()))
+
+
+def _facts(stat: os.stat_result) -> tuple[int, int, int, int]:
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _files(path: Path, out: Path) -> Iterator[tuple[str, Path]]:
@@ -156,7 +177,7 @@ def _files(path: Path, out: Path) -> Iterator[tuple[str, Path]]:
         yield "", path
         return
     visited = {out.resolve()}  # also against links in a circle
-    for place, folders, files in os.walk(path, followlinks=True):
+    for place, folders, files in os.walk(path, onerror=_raise, followlinks=True):
         here = Path(place)
         top = here == path
         real = here.resolve()
