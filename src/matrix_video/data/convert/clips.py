@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import count
 from pathlib import Path, PurePosixPath
 
@@ -129,17 +129,27 @@ def copy(source: Path, target: Path, name: str) -> None:
     shutil.copyfile(source, goal)
 
 
-def others(source: Path, claimed: set[str]) -> Iterator[str]:
-    """Files below a data set's root that are no clip's; what is claimed, with all below it, and
-    empty folders are left out."""
-    found = walk(source, "", lambda name: name in claimed)
-    return (name for name in found if not name.endswith("/"))
+def copy_others(
+    source: Path, target: Path, claimed: set[str], made: set[str], back: str, away: str
+) -> tuple[list[str], list[str]]:
+    """Copy the files of a data set that are no clip's.
 
-
-def copy_other(source: Path, name: str, target: Path, goal: str, made: set[str]) -> str | None:
-    """Copy a file that is no clip's; a note where its place, or one above it, is in ``made``."""
-    places = (goal, *(str(parent) for parent in PurePosixPath(goal).parents))
-    if not made.isdisjoint(places):
-        return f"{name} was not copied: a file made from the data itself has its name"
-    copy(source / name, target, goal)
-    return None
+    ``claimed``: files and folders that are left out. Files below the folder ``back`` came from the
+    target's layout and return to their places, others go into the folder ``away``, which is made
+    anew. Nothing takes a place that is in ``made``, or lies below one. Returns what went away, and
+    notes.
+    """
+    shutil.rmtree(target / away, ignore_errors=True)  # of an earlier try
+    extra: list[str] = []
+    notes: list[str] = []
+    for name in walk(source, "", claimed.__contains__):
+        goal = name.removeprefix(f"{back}/") if name.startswith(f"{back}/") else f"{away}/{name}"
+        if name.endswith("/"):
+            continue
+        if not made.isdisjoint((goal, *(str(parent) for parent in PurePosixPath(goal).parents))):
+            notes.append(f"{name} was not copied: a file made from the data itself has its name")
+            continue
+        copy(source / name, target, goal)
+        if goal.startswith(f"{away}/"):
+            extra.append(name)
+    return extra, notes

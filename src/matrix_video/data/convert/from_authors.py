@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -16,8 +15,7 @@ from matrix_video.data.convert.clips import (
     ClipNames,
     adopt,
     copy,
-    copy_other,
-    others,
+    copy_others,
     stem,
     video_field,
     write_ours,
@@ -240,19 +238,11 @@ class FromAuthors:
         claimed |= {clip.path for clip in self.clips if clip.path is not None}
         ours = {FILE_NAME, JOURNAL, f"{AUTHORS}/clips", *(clip.file_name for clip in self.clips)}
         ours |= {f"tracks/{clip.id}.json" for clip in self.clips}
-        shutil.rmtree(self.target / AUTHORS / "extra", ignore_errors=True)  # of an earlier try
-        extra: list[str] = []
-        for name in others(self.source, claimed):
-            below = PurePosixPath(name).parts
-            back = below[0] == MATRIX and len(below) > 1
-            goal = "/".join(below[1:]) if back else f"{AUTHORS}/extra/{name}"
-            note = copy_other(self.source, name, self.target, goal, ours)
-            if note is not None:
-                self.notes.append(note)
-            elif not back:
-                extra.append(name)
+        extra, notes = copy_others(
+            self.source, self.target, claimed, ours, MATRIX, f"{AUTHORS}/extra"
+        )
         write_atomic(self.target / FILE_NAME, "".join(lines))
-        return extra, self.notes
+        return extra, self.notes + notes
 
 
 def _prompt(sample: Sample) -> str:

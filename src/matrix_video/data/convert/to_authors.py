@@ -17,8 +17,7 @@ from matrix_video.data.convert.clips import (
     ClipNames,
     Names,
     copy,
-    copy_other,
-    others,
+    copy_others,
     stem,
     video_field,
 )
@@ -250,7 +249,13 @@ class ToAuthors:
             given.take(*names)
         if lines:
             write_atomic(self.target / MATRIX_LINES, "".join(lines))
-        extra = self._copy_others()
+        claimed = {FILE_NAME, *OWN, f"{AUTHORS}/clips", *(f"{AUTHORS}/{name}" for name in TABLES)}
+        for sample in self.samples:
+            claimed |= {sample.file_name, f"tracks/{sample.id}.json"}
+        places = {*TABLES, MATRIX_LINES, *(path for _, path in self.places), *self.folders}
+        extra, notes = copy_others(
+            self.source, self.target, claimed, places, f"{AUTHORS}/extra", MATRIX
+        )
         table = self.before
         if table is None or self.table_path is None:
             usual = Table("csv", COLUMNS, tuple(rows))
@@ -260,26 +265,7 @@ class ToAuthors:
         else:
             edited = Table(table.kind, table.columns, tuple(rows))
             write_atomic(self.target / self.table_path.name, render_table(edited))
-        return extra, self.notes
-
-    def _copy_others(self) -> list[str]:
-        claimed = {FILE_NAME, *OWN, f"{AUTHORS}/clips"}
-        claimed |= {f"{AUTHORS}/{name}" for name in TABLES}
-        for sample in self.samples:
-            claimed |= {sample.file_name, f"tracks/{sample.id}.json"}
-        made = {*TABLES, MATRIX_LINES, *(path for _, path in self.places), *self.folders}
-        shutil.rmtree(self.target / MATRIX, ignore_errors=True)  # of an earlier try
-        extra: list[str] = []
-        for name in others(self.source, claimed):
-            parts = PurePosixPath(name).parts
-            back = parts[:2] == (AUTHORS, "extra") and len(parts) > 2
-            goal = "/".join(parts[2:]) if back else f"{MATRIX}/{name}"
-            note = copy_other(self.source, name, self.target, goal, made)
-            if note is not None:
-                self.notes.append(note)
-            elif not back:
-                extra.append(name)
-        return extra
+        return extra, self.notes + notes
 
 
 def draw(tracks: Tracks, kept: Files, had: bool, place: Path) -> tuple[Files, int]:
