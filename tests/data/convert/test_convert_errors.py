@@ -200,6 +200,15 @@ def test_hostile_records_write_nothing_outside(
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["target"]
 
 
+def test_stray_links_and_names_are_left_behind(tmp_path: Path, authors: Path) -> None:
+    (authors / "README").symlink_to("/etc/passwd")
+    (authors / "more").symlink_to("/etc")
+    (authors / "a\\b.txt").write_text("x")
+    summary = convert(authors, tmp_path / "target")
+    assert len([note for note in summary.notes if "guess" not in note]) == 3
+    assert not (tmp_path / "target" / "authors" / "extra").exists()
+
+
 def test_files_of_others_never_take_the_place_of_the_data(tmp_path: Path, authors: Path) -> None:
     (authors / "matrix" / "videos").mkdir(parents=True)
     for name in ("metadata.jsonl", "metadata.partial.jsonl", "videos/000001.mp4", "notes.txt"):

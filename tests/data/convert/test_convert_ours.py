@@ -53,6 +53,21 @@ def test_the_images_and_the_table_alone_hold_masks_and_ids(
         assert mentions == [i.mentions for i in ours.samples[index].instances]
 
 
+def test_videos_of_one_stem_keep_masks_of_their_own(
+    dataset_path: Path, tmp_path: Path, kit: Any
+) -> None:
+    metadata = dataset_path / "metadata.jsonl"
+    metadata.write_text(metadata.read_text().replace("videos/0002.mp4", "videos/0001.mov"))
+    (dataset_path / "videos" / "0002.mp4").rename(dataset_path / "videos" / "0001.mov")
+    tracks = dataset_path / "tracks" / "0002.json"
+    tracks.write_text(tracks.read_text().replace('"id1"', '"id3"').replace('"id2"', '"id1"'))
+    tracks.write_text(tracks.read_text().replace('"id3"', '"id2"'))
+    before = [Dataset(dataset_path).tracks(index) for index in range(3)]
+    _, back = kit.there_and_back(dataset_path, tmp_path)
+    assert [Dataset(back).tracks(index) for index in range(3)] == before
+    assert Dataset(back).samples == Dataset(dataset_path).samples
+
+
 def test_an_edited_prompt_keeps_the_interactions(dataset_path: Path, tmp_path: Path) -> None:
     convert(dataset_path, tmp_path / "middle")
     table = tmp_path / "middle" / "metadata.csv"

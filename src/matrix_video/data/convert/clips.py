@@ -142,7 +142,7 @@ def copy_others(
     shutil.rmtree(target / away, ignore_errors=True)  # of an earlier try
     extra: list[str] = []
     notes: list[str] = []
-    for name in walk(source, "", claimed.__contains__):
+    for name in walk(source, "", claimed.__contains__, notes):
         goal = name.removeprefix(f"{back}/") if name.startswith(f"{back}/") else f"{away}/{name}"
         if name.endswith("/"):
             continue

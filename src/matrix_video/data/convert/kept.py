@@ -117,40 +117,49 @@ def read_lines(root: Path) -> list[MatrixLine]:
     ]
 
 
-def walk(root: Path, below: str, skip: Callable[[str], bool]) -> Iterator[str]:
+def walk(
+    root: Path, below: str, skip: Callable[[str], bool], refused: list[str] | None = None
+) -> Iterator[str]:
     """Files below ``root / below`` and empty folders (with ``/``), sorted, as paths below ``root``.
 
     Folders and files of which ``skip`` says so are left out, and temporary ones. ``MatrixError``
-    for a link that leads out of ``root`` or to a folder, and for names that cannot be stored.
+    for a link that leads out of ``root`` or to a folder, and for names that cannot be stored; with
+    ``refused`` those are left out, and told there.
     """
     entries = sorted(os.scandir(root / below), key=lambda entry: entry.name)
     for entry in entries:
         name = f"{below}/{entry.name}" if below else entry.name
         if entry.name.startswith(TEMPORARY) or entry.name == LOCK or skip(name):
             continue
-        if entry.is_symlink():
-            if inside(root, name).is_dir():
-                raise MatrixError(
-                    "links to folders are not followed",
-                    remedy="Put the folder itself in its place",
-                    file=root / name,
-                )
-        else:
-            try:
-                check_stored(name)
-            except ValueError as error:
-                raise MatrixError(
-                    str(error), remedy="Rename the file", file=root / below
-                ) from error
+        try:
+            _check_entry(root, name, entry)
+        except MatrixError as error:
+            if refused is None:
+                raise
+            refused.append(str(error))
+            continue
         if entry.is_dir():
             found = False
-            for inner in walk(root, name, skip):
+            for inner in walk(root, name, skip, refused):
                 found = True
                 yield inner
             if not found and not any(os.scandir(entry.path)):
                 yield name + "/"
         elif entry.is_file():
             yield name
+
+
+def _check_entry(root: Path, name: str, entry: os.DirEntry[str]) -> None:
+    if entry.is_symlink() and inside(root, name).is_dir():
+        raise MatrixError(
+            "links to folders are not followed",
+            remedy="Put the folder itself in its place",
+            file=root / name,
+        )
+    try:
+        check_stored(name)
+    except ValueError as error:
+        raise MatrixError(str(error), remedy="Rename the file", file=root / name) from error
 
 
 def _parse(path: Path, raw: bytes, model: type[_R], field: str | None = None) -> _R:

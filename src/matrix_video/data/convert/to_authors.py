@@ -98,7 +98,8 @@ class ToAuthors:
 
     def _place(self, facts: list[Facts | None]) -> list[tuple[str, str]]:
         """Of each clip what its row says and its video's path: where it came from, else by its
-        name. Clips share a path only where video and tracks are the same for both."""
+        name. Clips share a path only where the video is the same for both, and a mask folder only
+        where the tracks are."""
         wanted: list[tuple[str, str]] = []
         for sample, known in zip(self.samples, facts, strict=True):
             usual = video_field(sample)
@@ -107,26 +108,30 @@ class ToAuthors:
                 below = PurePosixPath(known.path).parts[0].casefold()
                 place = place if below in (MASKS, MATRIX) else (known.video, known.path)
             wanted.append(place)
-        often = Counter(path for _, path in wanted)
-        names, owners = Names(), dict[str, str]()
+        often = Counter(stem(path) for _, path in wanted)
+        names, videos, masks = Names(), dict[str, str](), dict[str, str]()
         places: list[tuple[str, str]] = []
         for sample, first in zip(self.samples, wanted, strict=True):
             tail = PurePosixPath(first[1]).suffix
             numbered = (sample.id + (f"-{n}" if n > 1 else "") + tail for n in count(1))
             for value, path in chain((first,), ((name, f"{VIDEOS}/{name}") for name in numbered)):
-                content = self._content(sample) if often[path] > 1 else None
-                if names.fits(path):
+                key = stem(path)
+                video, tracks = self._contents(sample) if often[key] > 1 else (None, None)
+                fits = names.fits(path) or (video is not None and videos.get(path) == video)
+                if fits and (key not in masks or masks[key] == tracks):
                     names.take(path)
-                    owners[path] = content or ""
-                elif content is None or owners.get(path) != content:
-                    continue
-                places.append((value, path))
-                break
+                    videos[path], masks[key] = video or "", tracks or ""
+                    places.append((value, path))
+                    break
         return places
 
-    def _content(self, sample: Sample) -> str:
-        files = (inside(self.source, sample.file_name), self._track_path(sample))
-        return sha256_text(*map(_sha256, files))
+    def _contents(self, sample: Sample) -> tuple[str, str] | tuple[None, None]:
+        """Of video and tracks."""
+        try:
+            files = inside(self.source, sample.file_name), self._track_path(sample)
+            return _sha256(files[0]), _sha256(files[1])
+        except MatrixError:
+            return None, None  # told when the clip is made
 
     def _track_path(self, sample: Sample) -> Path:
         return inside(self.source, f"tracks/{sample.id}.json")
