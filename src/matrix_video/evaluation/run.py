@@ -168,6 +168,8 @@ def _references(
     config: EvaluateConfig, prompts: PromptSet, judging: Judging, backbone: Backbone | None
 ) -> dict[str, Row]:
     """Rows by name: nulls, the strongest first, then ceilings."""
+    if not config.nulls and config.model is None:
+        return {}
     references = References(prompts, config.seed)
     nulls: dict[str, Row] = {}
     ceilings: dict[str, Row] = {}

@@ -68,7 +68,9 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
 def show_scores(folders: Sequence[Path], console: Console) -> None:
     """Print one table, and which videos have no score: the strongest null row, the evaluations, the
     other null rows, the ceilings."""
-    from matrix_video.evaluation.scores import METRIC_NAMES, METRICS, read_scores
+    from matrix_video.evaluation.scores import METRIC_NAMES, read_scores
+
+    shown: tuple[Metric, ...] = ("kisa_raw", "sgi_raw", "spi", "if", "role_gap", "verb_gap")
 
     stored = dict(zip(distinct_names(folders), map(read_scores, folders), strict=True))
     references: dict[str, ReferenceRow] = {}
@@ -78,10 +80,11 @@ def show_scores(folders: Sequence[Path], console: Console) -> None:
     rows: dict[str, Summary] = {name: references[name].summary for name in nulls[:1]}
     rows |= {name: scores.summary for name, scores in stored.items()}
     rows |= {name: row.summary for name, row in references.items() if name not in rows}
-    table = Table("row", "n", *(METRIC_NAMES[metric] for metric in METRICS))
+    names = [METRIC_NAMES[metric].replace("_", "\n") for metric in shown]
+    table = Table("row", "n", *names, box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for name, row in rows.items():
         title = name.replace("_", " ") if name in references else name
-        cells = [_cell(row[metric], metric) for metric in METRICS]
+        cells = [_cell(row[metric], metric) for metric in shown]
         table.add_row(title, str(row["if"].n), *cells)
     console.print(table)
     for name, scores in stored.items():
@@ -115,7 +118,7 @@ def _cell(found: Estimate, metric: Metric) -> str:
         return "–"
     if found.low is None or found.high is None or not (gap or metric == "if"):
         return write(found.mean)
-    return f"{write(found.mean)} [{write(found.low)}, {write(found.high)}]"
+    return f"{write(found.mean)}\n[{write(found.low, 2)}, {write(found.high, 2)}]"
 
 
 def show_differences(pairs: Mapping[str, tuple[Scores, Scores]], console: Console) -> None:
