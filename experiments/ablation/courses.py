@@ -29,7 +29,8 @@ from ablation.results import FOLDER
 from ablation.settings import GROUPS, Split
 from matrix_video.data.dataset import Dataset
 from matrix_video.data.tracks import first_masks
-from matrix_video.evaluation.oracle.tracker import Presence, Track, track
+from matrix_video.evaluation.oracle.tracker import track
+from matrix_video.evaluation.oracle.tracks import Presence, Track
 from matrix_video.generation.run import DATASET
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import read_json, write_json

@@ -79,7 +79,8 @@ def test_the_key_interaction_is_told_in_one_line():
 def test_verbs_share_an_effect_with_themselves_and_with_what_looks_alike():
     assert share_effect("admire", "admire")
     assert share_effect("push", "chase")
-    assert share_effect("hit", "push")
+    assert share_effect("chase", "hit")
+    assert not share_effect("hit", "push")
     assert not share_effect("push", "pull")
     assert not share_effect("push", "admire")
 

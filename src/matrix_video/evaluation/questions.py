@@ -27,9 +27,10 @@ BOX_COLOURS: Final = ("red", "green", "blue", "yellow", "magenta", "cyan")
 """Box colours in the order of ``Sample.instances``."""
 KISA_QUESTIONS: Final = (1, 2, 3, 4, 5, 6)
 SGI_QUESTIONS: Final = (7, 8, 9, 10)
-EFFECTS: Final = (frozenset({"push", "hit", "chase"}),)
-"""Verbs that leave the same effect: the object is farther along the way that the subject came. A
-pushed ball answers every question about chasing with yes. All other verbs differ from each other.
+SAME_EFFECT: Final = (frozenset({"push", "chase"}), frozenset({"hit", "chase"}))
+"""Verbs that leave the same effect. Measured with the oracle on 42 of tiny world's clips a verb:
+98 % of pushes and 21 % of hits answer all ten questions about chasing with yes; no other verb's
+clips answer those of another so in more than 5 % (docs/log.md). A slow test measures it again.
 """
 
 _APART = "Are the {s} and the {o} both there at the start, apart from each other?"
@@ -179,7 +180,7 @@ def template(sample: Sample, interaction: Interaction) -> tuple[str, ...]:
 
 def share_effect(one: str, other: str) -> bool:
     """Whether two verbs leave the same effect, so that a video of one may show the other."""
-    return one == other or any({one, other} <= alike for alike in EFFECTS)
+    return one == other or any({one, other} <= alike for alike in SAME_EFFECT)
 
 
 class QuestionSet(Record):

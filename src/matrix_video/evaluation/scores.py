@@ -91,7 +91,7 @@ class Foil(Record):
     verb: str
     object: str
     same_effect: bool = False
-    """The verb leaves the same effect as the asked one (`questions.EFFECTS`)."""
+    """The verb leaves the same effect as the asked one (`questions.SAME_EFFECT`)."""
     replies: str = Field(pattern="^[yniu]{10}$")
 
 

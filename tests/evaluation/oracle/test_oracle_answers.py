@@ -11,6 +11,7 @@ from matrix_video.data.tracks import MaskTrack, first_masks
 from matrix_video.data.video import Video
 from matrix_video.evaluation.nulls import frozen
 from matrix_video.evaluation.oracle import OracleJudge
+from matrix_video.evaluation.questions import share_effect
 from matrix_video.evaluation.scoring import spi
 from matrix_video.world.clips import make_clip
 from matrix_video.world.scene import VERBS
@@ -147,6 +148,29 @@ def test_planted_failures_by_the_hundred(plant, degrade, failure, degraded):
             verdict = judge(frames_THWC, case.tracks, case.sample)
             exact += _not_yes(verdict) == _lowered(failure, verb)
     assert exact >= 0.95 * 12 * len(VERBS)
+
+
+@pytest.mark.slow
+def test_verbs_share_an_effect_where_the_truth_of_one_reads_as_the_other():
+    """At least a seventh of 22 clips that show a verb say yes to all that is asked of another."""
+    shown = {verb: [] for verb in VERBS}
+    for index in range(230):
+        clip = make_clip(7, "val", index)
+        (asked,) = clip.sample.interactions
+        if len(shown[asked.verb]) == 22:
+            continue
+        foils = tuple(asked.model_copy(update={"verb": verb}) for verb in VERBS)
+        sample = clip.sample.model_copy(update={"interactions": foils})
+        answers = judge(clip.frames_THWC, clip.tracks(), sample).answers
+        shown[asked.verb].append([all(a.reply == "yes" for a in ten) for ten in answers])
+    for verb, read in shown.items():
+        assert len(read) >= 20
+        for other, share in zip(VERBS, np.mean(read, axis=0), strict=True):
+            wanted = share_effect(verb, other) and (verb, other) not in {
+                ("chase", "push"),  # a chase never touches, so it reads as nothing else
+                ("chase", "hit"),
+            }
+            assert (share >= 1 / 7) == wanted, (verb, other, share)
 
 
 def test_what_happens_through_a_leap_or_a_melting_is_implausible(plant):

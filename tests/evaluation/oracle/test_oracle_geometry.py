@@ -18,7 +18,7 @@ from matrix_video.evaluation.oracle.geometry import (
     unit,
 )
 from matrix_video.evaluation.oracle.silhouette import Template
-from matrix_video.evaluation.oracle.tracker import Presence, Track
+from matrix_video.evaluation.oracle.tracks import Presence, Track
 
 
 def _disc(x, y, radius=8.0):

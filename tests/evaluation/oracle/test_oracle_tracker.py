@@ -3,7 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from matrix_video.evaluation.oracle.tracker import Presence, track
+from matrix_video.evaluation.oracle.tracker import track
+from matrix_video.evaluation.oracle.tracks import Presence
 from matrix_video.world.clips import make_clip
 from matrix_video.world.palette import COLOURS
 

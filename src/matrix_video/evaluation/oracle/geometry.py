@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from matrix_video.evaluation.oracle.tracker import Presence, Track
+from matrix_video.evaluation.oracle.tracks import Presence, Track
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]

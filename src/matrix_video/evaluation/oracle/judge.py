@@ -17,7 +17,8 @@ from matrix_video.data.tracks import MaskTrack
 from matrix_video.data.video import Video
 from matrix_video.evaluation.oracle.answers import AWAY, answer
 from matrix_video.evaluation.oracle.geometry import Cast, Pairs
-from matrix_video.evaluation.oracle.tracker import Track, Tracking, track
+from matrix_video.evaluation.oracle.tracker import track
+from matrix_video.evaluation.oracle.tracks import Track, Tracking
 from matrix_video.evaluation.oracle.verbs import RULES
 from matrix_video.evaluation.verdict import Answer, Propagation, Verdict, unscored
 from matrix_video.services.errors import MatrixError
@@ -31,7 +32,7 @@ class OracleJudge:
     """A `Judge` of tiny world's videos; it holds no state."""
 
     name = "oracle"
-    version = "2"
+    version = "3"
     verbs = tuple(RULES)
 
     def judge(

@@ -9,14 +9,6 @@ from typing import Final
 
 import numpy as np
 
-from matrix_video.evaluation.oracle.course import (
-    Course,
-    Judged,
-    Rule,
-    is_moved,
-    moves_off,
-    touching,
-)
 from matrix_video.evaluation.oracle.geometry import (
     ACTS,
     CHANGES,
@@ -27,6 +19,14 @@ from matrix_video.evaluation.oracle.geometry import (
     displacement,
     moved,
     sets_in,
+)
+from matrix_video.evaluation.oracle.rules import (
+    Course,
+    Judged,
+    Rule,
+    is_moved,
+    moves_off,
+    touching,
 )
 from matrix_video.evaluation.oracle.silhouette import Masks, centroid
 
