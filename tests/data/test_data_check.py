@@ -217,6 +217,14 @@ DEEP = b"[" * 200_000 + b"]" * 200_000
         (b'{"caption": "' + b"a" * 5_000_000 + b'"}', "the line has more than 4,194,304 bytes"),
         (b'{"\\u001b[31m": 1}', "file_name: Field required"),
         (b'{"id": "' + b"x" * 3_000_000 + b'"}', "id: String should have at most 200"),
+        (
+            b'{"instances": [' + b'{"id": "id1", "noun": "a", "phrase": "a"},' * 5000 + b"{}]}",
+            "instances: Tuple should have at most 1000 items",
+        ),
+        (
+            b'{"instances": [{"mentions": [{"start": 0, "end": 90000}]}]}',
+            "instances[0].mentions[0]: span [0, 90000) has more than 1000 characters",
+        ),
         (b'{"id": "x", "file_name": "' + b"x/" * 9000 + b'", "caption": ""}', "file_name: 'x/x/x"),
     ],
 )

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -28,7 +26,7 @@ def runs_by_hand(mask_HW: np.ndarray) -> list[int]:
 
 
 @given(masks, st.sets(st.integers(0, 3)))
-def test_masks_states_and_json_round_trip(masks_THW: np.ndarray, hidden: set[int]) -> None:
+def test_masks_and_states_round_trip(masks_THW: np.ndarray, hidden: set[int]) -> None:
     unknown = [t for t in hidden if t < len(masks_THW)]
     track = MaskTrack.from_masks(masks_THW, unknown)
     for t, mask_HW in enumerate(masks_THW):
@@ -40,8 +38,6 @@ def test_masks_states_and_json_round_trip(masks_THW: np.ndarray, hidden: set[int
         assert np.array_equal(track.mask(t), mask_HW)
         assert track.area(t) == mask_HW.sum()
     assert np.array_equal(track.masks(), np.stack([track.mask(t) for t in range(len(track))]))
-    stored = json.loads(json.dumps(track.to_json()))
-    assert MaskTrack.from_json(stored, track.size) == track
 
 
 @given(masks)
@@ -112,8 +108,6 @@ def test_other_refusals() -> None:
         MaskTrack(0, 5, (), ())
     with pytest.raises(ValueError, match=r"expected bool \[T,H,W\], got uint8"):
         MaskTrack.from_masks(np.zeros((1, 2, 2), dtype=np.uint8))
-    with pytest.raises(ValueError, match="'hidden' is not a valid State"):
-        MaskTrack.from_json({"states": ["hidden"], "rles": [None]}, (2, 2))
 
 
 def test_first_masks_are_of_what_is_visible_there() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -16,6 +16,8 @@ from matrix_video.data.paths import VideoPath
 
 Category = Literal["contact", "force", "transport", "manipulation", "social"]
 Role = Literal["subject", "object", "verb"]
+_MOST: Final = 1000
+"""Instances, interactions, mentions, characters of one phrase: more than any caption has."""
 
 
 class Record(BaseModel):
@@ -34,6 +36,8 @@ class Span(Record):
     def _not_empty(self) -> Self:
         if self.end <= self.start:
             raise ValueError(f"span [{self.start}, {self.end}) is empty; end must exceed start")
+        if self.end > self.start + _MOST:
+            raise ValueError(f"span [{self.start}, {self.end}) has more than {_MOST} characters")
         return self
 
     def of(self, caption: str) -> str:
@@ -51,8 +55,8 @@ class Instance(Record):
     id: str = Field(pattern=r"^id[1-9][0-9]{0,8}$")
     noun: str = Field(min_length=1)
     phrase: str = Field(min_length=1, description="appearance phrase, e.g. 'small red ball'")
-    mentions: tuple[Span, ...] = ()
-    noun_spans: tuple[Span, ...] = ()
+    mentions: tuple[Span, ...] = Field(default=(), max_length=_MOST)
+    noun_spans: tuple[Span, ...] = Field(default=(), max_length=_MOST)
     doubtful: bool = Field(default=False, description="noun or mentions were guessed: look at them")
 
 
@@ -77,8 +81,8 @@ class Draft(Record):
         description="video path relative to the data set, POSIX separators"
     )
     caption: str
-    instances: tuple[Instance, ...] = ()
-    interactions: tuple[Interaction, ...] = ()
+    instances: tuple[Instance, ...] = Field(default=(), max_length=_MOST)
+    interactions: tuple[Interaction, ...] = Field(default=(), max_length=_MOST)
     source: str | None = None
     scene: str | None = Field(default=None, description="scene key; equal keys share pixels")
     scores: dict[str, float] = Field(default_factory=dict)

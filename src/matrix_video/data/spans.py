@@ -9,6 +9,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Literal, Protocol
 
 from matrix_video.data.sample import Instance, Role, Sample, Span
@@ -83,11 +84,16 @@ def find_phrases(caption: str, phrases: Sequence[str]) -> tuple[tuple[Span, ...]
     return tuple(shares[phrase].pop(0) for phrase in wanted)
 
 
-def says(text: str, phrase: str, *, whole: bool = False) -> bool:
-    """Whether the text has the phrase as whole words, or ``whole``: is the phrase."""
+def says(text: str, *phrases: str) -> bool:
+    """Whether the text has one of the phrases, as whole words."""
     folded, places = _folded(text)
-    wanted = _folded(phrase)[0].strip()
-    return folded == wanted if whole else next(_whole(folded, places, wanted), None) is not None
+    wanted = (_folded(phrase)[0].strip() for phrase in phrases)
+    return any(any(True for _ in _whole(folded, places, phrase)) for phrase in wanted)
+
+
+def same_words(text: str, *phrases: str) -> bool:
+    """Whether the text is one of the phrases, but for what `find_phrases` does not count."""
+    return _folded(text)[0] in {_folded(phrase)[0] for phrase in phrases}
 
 
 def cuts_word(text: str, place: int) -> bool:
@@ -207,7 +213,8 @@ def _touching(offsets: Sequence[tuple[int, int]], caption: str, span: Span) -> t
     )
 
 
-def _folded(text: str) -> tuple[str, list[int]]:
+@lru_cache(maxsize=1024)
+def _folded(text: str) -> tuple[str, Sequence[int]]:
     """The text without what does not count, and the place in ``text`` of each of its characters."""
     letters: list[str] = []
     places: list[int] = []

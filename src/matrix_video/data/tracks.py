@@ -134,11 +134,6 @@ class MaskTrack:
     def to_json(self) -> TrackJson:
         return {"states": [state.value for state in self.states], "rles": list(self.rles)}
 
-    @classmethod
-    def from_json(cls, value: TrackJson, size: tuple[int, int]) -> MaskTrack:
-        """Inverse of ``to_json``; ``ValueError`` as for the class, or for an unknown state."""
-        return cls(size[0], size[1], tuple(State(s) for s in value["states"]), tuple(value["rles"]))
-
 
 def first_masks(tracks: Mapping[str, MaskTrack]) -> dict[str, NDArray[np.bool_]]:
     """First-frame masks [H,W] by instance id, of those that are visible there."""

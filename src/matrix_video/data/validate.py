@@ -23,7 +23,7 @@ from matrix_video.data.sample import (
     contradictions,
     spans_of,
 )
-from matrix_video.data.spans import cuts_word, says
+from matrix_video.data.spans import cuts_word, same_words, says
 
 Loc = tuple[int | str, ...]
 
@@ -128,17 +128,15 @@ def _names(caption: str, instance: Instance, span: Span, name: str) -> bool:
     text, noun = span.of(caption), instance.noun
     plurals = [noun + "s", noun + "es", noun[:-1] + "ies" if noun.endswith("y") else noun]
     if name == "noun_spans":
-        return any(says(text, form, whole=True) for form in (noun, *plurals))
-    return any(says(text, form) for form in (instance.phrase, noun, *plurals)) or any(
+        return same_words(text, noun, *plurals)
+    return says(text, instance.phrase, noun, *plurals) or any(
         span.start <= n.start and n.end <= span.end for n in instance.noun_spans
     )
 
 
 def _misread(draft: Draft, instance: Instance, span: Span, field: str) -> Fault:
     text = span.of(draft.caption)
-    strange = any(
-        other.noun != instance.noun and says(text, other.noun) for other in draft.instances
-    )
+    nouns = {other.noun for other in draft.instances} - {instance.noun}
     verb = any(
         act.verb_span is not None
         and act.verb_span.start < span.end
@@ -146,7 +144,7 @@ def _misread(draft: Draft, instance: Instance, span: Span, field: str) -> Fault:
         for act in draft.interactions
     )
     modifiers = _HOLLOW.union(instance.phrase.casefold().split())
-    wrong = strange or verb or modifiers.issuperset(text.casefold().split())
+    wrong = says(text, *nouns) or verb or modifiers.issuperset(text.casefold().split())
     problem = f"the span reads {text!r}, but the noun of {instance.phrase!r} is {instance.noun!r}"
     remedy = "Move the span onto the noun, or correct the noun"
     if not wrong:
