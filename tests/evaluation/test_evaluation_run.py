@@ -211,6 +211,18 @@ def test_a_prompt_or_video_that_was_replaced_is_judged_again(
     assert _judged(config, version="2") == _ids(videos)
 
 
+def test_a_broken_prompt_is_quarantined_in_every_row(videos: Path, tmp_path: Path) -> None:
+    first, second = _ids(videos)[:2]
+    track_path(videos, first).write_text("{")
+    track_path(videos, second).unlink()
+    evaluate(_config(videos, videos, tmp_path / "s"), judge=StubJudge())
+    scores = read_scores(tmp_path / "s")
+    broken, unmasked = scores.videos[:2]
+    assert (broken.state, unmasked.state) == ("quarantined", "scored")
+    assert "not valid JSON" in (broken.reason or "")
+    assert {row.videos[0].id for row in scores.references.values()} == {second}
+
+
 def test_where_nothing_can_be_judged_the_first_reason_is_told(videos: Path, tmp_path: Path) -> None:
     for file in (videos / "videos").iterdir():
         file.write_text("no video")

@@ -42,103 +42,72 @@ _PATIENT = (
     "Of all others, is it the {o}, and nothing in its stead, that the {s} reaches and changes?"
 )
 
-_TEXTS: Final[dict[str, tuple[str, ...]]] = {
-    "push": (
-        _APART,
-        _COMES,
-        _MEETS,
-        "Does the {o} begin to move when the {s} touches it, and not before?",
-        "Does the {o} move ahead of the {s}, in the direction of the push, the {s} keeping up?",
-        "Has the {o} ended up farther along, the {s} right behind it?",
-        _ACTS,
-        _AGENT,
-        _PATIENT,
-        "Does the {o} move once it has been touched?",
-    ),
-    "pull": (
-        _APART,
-        _COMES,
-        _MEETS,
-        "Does the {o} begin to move when the {s} has got hold of it, and not before?",
-        "Does the {s} go back the way it came, the {o} following close behind?",
-        "Has the {o} ended up nearer to where the {s} came from, the {s} ahead of it?",
-        _ACTS,
-        _AGENT,
-        _PATIENT,
-        "Does the {o} move once it has been touched?",
-    ),
-    "hit": (
-        _APART,
-        _COMES,
-        _MEETS,
-        "Does the {o} begin to move when the {s} strikes it, and not before?",
-        "Does the {o} fly off in the direction of the blow while the {s} stays?",
-        "Do they end up apart, the {o} farther along in the direction of the blow?",
-        _ACTS,
-        _AGENT,
-        _PATIENT,
-        "Does the {o} move once it has been touched?",
-    ),
-    "bump": (
-        _APART,
-        "Do the {s} and the {o} each come up to the other by their own motion?",
-        _MEETS,
-        "Does the {o} recoil when they meet, and not before?",
-        "Do both the {s} and the {o} recoil?",
-        "Do they end up apart, each on its own side?",
-        _ACTS,
-        _AGENT,
-        _PATIENT,
-        "Is the {o} thrown back once it has been touched?",
-    ),
-    "carry": (
-        "Are the {s} and the {o} both there at the start, the {o} not yet on the {s}?",
-        "Does the {s} come in under the {o} by its own motion?",
-        "Does the {o} come to sit on the upper side of the {s}?",
-        "Does the {o} begin to travel when it sits on the {s}, and not before?",
-        "Does the {o} ride on the upper side of the {s} while both travel?",
-        "Has the {o} ended up elsewhere, still on the {s}?",
-        _ACTS,
-        _AGENT,
-        _PATIENT,
-        "Is the {o} moved once it has been touched?",
-    ),
-    "squash": (
-        _APART,
-        _COMES,
-        _MEETS,
-        "Does the {o} begin to flatten when the {s} touches it, and not before?",
-        "Does the {o} shrink in height and spread while the {s} presses down on it?",
-        "Does the {o} end up flat, under the {s}?",
-        _ACTS,
-        _AGENT,
-        _PATIENT,
-        "Is the {o} flattened once it has been touched?",
-    ),
-    "chase": (
-        _APART,
-        "Does the {s} go after the {o} by its own motion?",
-        "Does the {s} gain on the {o} from behind?",
-        "Does the {o} take flight when the {s} sets out, and not before?",
-        "Do both keep moving in the same direction, the {o} ahead and the {s} behind?",
-        "Has the {o} ended up elsewhere, the {s} still behind it and not left behind?",
-        _ACTS,
-        "Of all that is there, is it the {s} that goes after the {o}?",
-        "Of all others, is it the {o}, and nothing in its stead, that the {s} goes after?",
-        "Does the {o} flee from what goes after it?",
-    ),
-    "hug": (
-        _APART,
-        "Do the {s} and the {o} each come up to the other by their own motion?",
-        _MEETS,
-        "Does the embrace set in when they meet, and last?",
-        "Do the {s} and the {o} stay together from then on?",
-        "Are they still together at the end, each on its own side?",
-        _ACTS,
-        _AGENT,
-        _PATIENT,
-        "Is the {o} held once it has been touched?",
-    ),
+_COMMON: Final = {
+    1: _APART,
+    2: _COMES,
+    3: _MEETS,
+    7: _ACTS,
+    8: _AGENT,
+    9: _PATIENT,
+    10: "Does the {o} move once it has been touched?",
+}
+"""Questions of tiny world's verbs, where a verb has none of its own."""
+
+_OWN: Final[dict[str, dict[int, str]]] = {
+    "push": {
+        4: "Does the {o} begin to move when the {s} touches it, and not before?",
+        5: "Does the {o} move ahead of the {s}, in the direction of the push, the {s} keeping up?",
+        6: "Has the {o} ended up farther along, the {s} right behind it?",
+    },
+    "pull": {
+        4: "Does the {o} begin to move when the {s} has got hold of it, and not before?",
+        5: "Does the {s} go back the way it came, the {o} following close behind?",
+        6: "Has the {o} ended up nearer to where the {s} came from, the {s} ahead of it?",
+    },
+    "hit": {
+        4: "Does the {o} begin to move when the {s} strikes it, and not before?",
+        5: "Does the {o} fly off in the direction of the blow while the {s} stays?",
+        6: "Do they end up apart, the {o} farther along in the direction of the blow?",
+    },
+    "bump": {
+        2: "Do the {s} and the {o} each come up to the other by their own motion?",
+        4: "Does the {o} recoil when they meet, and not before?",
+        5: "Do both the {s} and the {o} recoil?",
+        6: "Do they end up apart, each on its own side?",
+        10: "Is the {o} thrown back once it has been touched?",
+    },
+    "carry": {
+        1: "Are the {s} and the {o} both there at the start, the {o} not yet on the {s}?",
+        2: "Does the {s} come in under the {o} by its own motion?",
+        3: "Does the {o} come to sit on the upper side of the {s}?",
+        4: "Does the {o} begin to travel when it sits on the {s}, and not before?",
+        5: "Does the {o} ride on the upper side of the {s} while both travel?",
+        6: "Has the {o} ended up elsewhere, still on the {s}?",
+        10: "Is the {o} moved once it has been touched?",
+    },
+    "squash": {
+        4: "Does the {o} begin to flatten when the {s} touches it, and not before?",
+        5: "Does the {o} shrink in height and spread while the {s} presses down on it?",
+        6: "Does the {o} end up flat, under the {s}?",
+        10: "Is the {o} flattened once it has been touched?",
+    },
+    "chase": {
+        2: "Does the {s} go after the {o} by its own motion?",
+        3: "Does the {s} gain on the {o} from behind?",
+        4: "Does the {o} take flight when the {s} sets out, and not before?",
+        5: "Do both keep moving in the same direction, the {o} ahead and the {s} behind?",
+        6: "Has the {o} ended up elsewhere, the {s} still behind it and not left behind?",
+        8: "Of all that is there, is it the {s} that goes after the {o}?",
+        9: "Of all others, is it the {o}, and nothing in its stead, that the {s} goes after?",
+        10: "Does the {o} flee from what goes after it?",
+    },
+    "hug": {
+        2: "Do the {s} and the {o} each come up to the other by their own motion?",
+        4: "Does the embrace set in when they meet, and last?",
+        5: "Do the {s} and the {o} stay together from then on?",
+        6: "Are they still together at the end, each on its own side?",
+        10: "Is the {o} held once it has been touched?",
+    },
 }
 
 _ANY: Final = (
@@ -174,7 +143,8 @@ def key_interaction(sample: Sample, interaction: Interaction) -> str:
 def template(sample: Sample, interaction: Interaction) -> tuple[str, ...]:
     """Ten questions of an interaction of any verb, made by rule."""
     s, o = entity(sample, interaction.subject), entity(sample, interaction.object)
-    texts = _TEXTS.get(interaction.verb, _ANY)
+    own = _OWN.get(interaction.verb)
+    texts = _ANY if own is None else [{**_COMMON, **own}[q] for q in range(1, NUM_QUESTIONS + 1)]
     return tuple(text.format(s=s, o=o, v=interaction.verb) for text in texts)
 
 
@@ -255,6 +225,3 @@ def write_questions(folder: Path, samples: Sequence[Sample]) -> Path:
     ]
     write_atomic(folder / QUESTIONS, "".join(f"{line}\n" for line in lines))
     return folder / QUESTIONS
-
-
-questions = template
