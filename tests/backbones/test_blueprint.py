@@ -57,7 +57,7 @@ def test_text_may_be_shorter() -> None:
 @pytest.mark.parametrize(
     ("model", "problem"),
     [
-        ("no/such-model", "model: no model_index.json of the model 'no/such-model'.*wan2.1"),
+        ("no/such-model", "model: the model 'no/such-model' was not found.*wan2.1"),
         ("unknown", "a transformer of an unknown family .Other3DModel.*CogVideoX"),
         ("foreign", "class os.path, which is not known"),
         ("half", "no vae/config.json of the model"),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import time
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from diffusers import (
 from sentencepiece import SentencePieceTrainer
 
 from matrix_video.backbones import loading
+from matrix_video.backbones.blueprint import blueprint
 from matrix_video.backbones.cogvideox import CogVideoXBackbone
 from matrix_video.backbones.fingerprint import fingerprint
 from matrix_video.backbones.loading import backbone_for, families, load_pipeline
@@ -108,10 +111,40 @@ def test_tiny_is_looked_up_in_the_package(
 
 
 @pytest.mark.filterwarnings("ignore:The `local_dir_use_symlinks`:UserWarning")
-def test_neither_folder_nor_reachable() -> None:
-    message = r"model: the model 'nobody/nothing' is neither a folder here nor .*--model tiny"
-    with pytest.raises(MatrixError, match=message):
+@pytest.mark.parametrize("look", [load_pipeline, blueprint])
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("nobody/nothing", r"nothing of nobody/nothing in the cache .*HF_HUB_OFFLINE"),
+        ("tinny", r"no folder \S+/tinny, nothing of tinny in the cache"),
+        ("./runs/nothing", r"no folder \S+/runs/nothing, and no name on the hub is like this"),
+        ("a/b/c", r"no name on the hub is like this"),
+    ],
+)
+def test_a_model_that_is_not_there_is_told_at_once(look: Any, name: str, told: str) -> None:
+    with pytest.raises(MatrixError, match=rf"model: the model '{name}' was .*{told}.*\btiny\b"):
+        look(name)
+
+
+@pytest.mark.parametrize("answer", ["refused", "silent"])
+def test_without_a_network_nobody_waits(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    """Whether connections are refused, or neither they nor names are answered."""
+    released = Event()
+
+    def connect(*_: object, **__: object) -> None:
+        if answer == "silent":
+            released.wait(20)
+        raise OSError("unreachable")
+
+    monkeypatch.setattr(loading.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(loading, "getproxies", dict)
+    monkeypatch.setattr(loading.socket, "create_connection", connect)
+    monkeypatch.setattr(loading, "_PATIENCE", 0.1)
+    began = time.monotonic()
+    with pytest.raises(MatrixError, match=r"no answer from http\S+ in 0\.1 s"):
         load_pipeline("nobody/nothing")
+    released.set()
+    assert time.monotonic() - began < 5
 
 
 def test_folder_without_index(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from matrix_video.backbones.condition import Condition
 from matrix_video.backbones.fingerprint import fingerprint
 from matrix_video.backbones.loading import backbone_for, load_pipeline
 from matrix_video.backbones.precision import dtype_of
-from matrix_video.data.dataset import Dataset
+from matrix_video.data.dataset import Dataset, DatasetWriter
 from matrix_video.generation.config import GenerateConfig
 from matrix_video.generation.replay import replay
 from matrix_video.generation.run import generate
@@ -47,7 +47,7 @@ def test_a_data_set_of_clips_is_written(prompts: Path, tmp_path: Path, backbone:
         assert new.model_copy(update={"source": None}) == old
     assert made.video(0).fps == pytest.approx(8.0)
     with pytest.raises(MatrixError, match="id1"):  # nobody has tracked the generated video
-        made.tracks(0)
+        made.tracks(0, ["id1"])
     facts = json.loads((out / "generation.json").read_text())
     assert facts["prompts"] == str(prompts)
     assert facts["model"]["fingerprint"] == fingerprint(backbone.transformer).model_dump()
@@ -227,3 +227,28 @@ def test_prompts_of_two_sizes_are_refused_together(
         generate(_config(prompts, tmp_path / "a"), backbone)
     folder = generate(_config(prompts, tmp_path / "b", batch=1), backbone)
     assert [len(frames) for frames in _frames(folder)] == [9, 9, 9, 9, 17]
+
+
+def test_pictures_say_no_length(prompts: Path, tmp_path: Path, backbone: Backbone) -> None:
+    """All of them at once, before the model is loaded; --num-frames 1 is still to be had."""
+    folder = tmp_path / "pictures"
+    with DatasetWriter(folder) as writer:
+        for known, video in ((clip.sample, clip.video) for clip in Dataset(prompts)):
+            writer.add(known, video.frames_THWC[:1], 8.0, {}, lossless=True)
+    told = r"num_frames: 4 of 4 prompts are pictures, .* e\.g\. p0\. Give --num-frames"
+    with pytest.raises(MatrixError, match=told):
+        generate(_config(folder, tmp_path / "a"))
+    given = _config(folder, tmp_path / "b", num_frames=9, limit=1)
+    assert len(Dataset(generate(given, backbone)).video(0)) == 9
+
+
+def test_what_the_model_does_not_read_of_a_prompt_is_told(
+    prompts: Path, tmp_path: Path, backbone: Backbone
+) -> None:
+    words = ["the"] * (backbone.num_text_tokens + 3)
+    lines = [json.loads(line) for line in (prompts / "metadata.jsonl").read_text().splitlines()]
+    lines[1] |= {"caption": " ".join(words), "instances": []}
+    (prompts / "metadata.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    told = r"1 of 4 prompts are longer than the \d+ tokens .*lost are p1: 'the the the the'"
+    with pytest.warns(UserWarning, match=told):
+        generate(_config(prompts, tmp_path / "run"), backbone)

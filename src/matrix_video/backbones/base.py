@@ -160,6 +160,18 @@ class Backbone(ABC):
             )
         )
 
+    def cut_text(self, caption: str) -> str:
+        """What of a caption the model does not read, because it reads no more tokens; mostly ""."""
+        encoded = self.tokenizer(
+            caption,
+            padding=False,
+            truncation=True,
+            max_length=self.num_text_tokens,
+            return_offsets_mapping=True,
+            verbose=False,
+        )
+        return caption[max((end for _, end in encoded["offset_mapping"]), default=0) :].strip()
+
     # -- clips -------------------------------------------------------------------------------
 
     @abstractmethod

@@ -22,7 +22,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import nn
 from transformers import PreTrainedModel
 
-from matrix_video.backbones.loading import TINY, families
+from matrix_video.backbones.loading import TINY, check_there, families
 from matrix_video.backbones.tiny import tiny_tokenizer
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import read_json
@@ -110,8 +110,7 @@ class Blueprint:
             reason = " ".join(str(error).split())[:300]
             raise MatrixError(
                 f"no {path} of the model {self.model!r} was found ({reason})",
-                remedy=f"give one of {', '.join((TINY, *presets()))}, a folder in diffusers' "
-                "format, or a hub id that can be fetched",
+                remedy=_choices(),
                 field="model",
             ) from error
 
@@ -129,6 +128,10 @@ def blueprint(model: str) -> Blueprint:
             frames, height, width = facts["clip"]
             read = cast("Reader", facts["files"].__getitem__)
             return Blueprint(model, facts["source"], (frames, height, width), read)
+    try:
+        check_there(model)
+    except MatrixError as error:
+        raise MatrixError(error.problem, remedy=_choices(), field=error.field) from error
     source = f"its own files ({model})"
     return Blueprint(model, source, None, _on_disk(model), model)
 
@@ -137,6 +140,11 @@ def presets() -> dict[str, Path]:
     """Published models whose configuration is in the package, by name."""
     folder = Path(str(files("matrix_video"))) / "models/configs"
     return {file.stem: file for file in sorted(folder.glob("*.json"))}
+
+
+def _choices() -> str:
+    names = ", ".join((TINY, *presets()))
+    return f"give one of {names}, a folder in diffusers' format, or a hub id that can be fetched"
 
 
 def _on_disk(source: str) -> Reader:

@@ -6,14 +6,21 @@ group ``matrix_video.backbones`` (name: transformer class, value: ``module:Backb
 
 from __future__ import annotations
 
+import re
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
 from pathlib import Path
+from threading import Thread
 from typing import Any, Final, cast
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from huggingface_hub import constants, try_to_load_from_cache
 
 from matrix_video.backbones.base import Backbone
 from matrix_video.backbones.quantize import Quantize, follow_autocast, is_quantized, quantization
@@ -21,6 +28,10 @@ from matrix_video.services.errors import MatrixError
 
 GROUP: Final = "matrix_video.backbones"
 TINY: Final = "tiny"
+
+_HUB_ID: Final = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_PATIENCE: Final = 3.0
+"""Seconds to wait for the hub."""
 
 _OURS: Final = (
     EntryPoint(
@@ -73,6 +84,7 @@ def load_pipeline(
     """
     stored = quantization(quantize)
     source = _shipped() if model == TINY else model
+    check_there(source)
     index = cast("Any", DiffusionPipeline)
     try:
         config = index.load_config(source)
@@ -90,6 +102,52 @@ def load_pipeline(
         follow_autocast(pipe.transformer)
     place = ("cuda" if torch.cuda.is_available() else "cpu") if device is None else device
     return cast("DiffusionPipeline", pipe.to(place))
+
+
+def check_there(source: str) -> None:
+    """`MatrixError` at once where ``source`` is no folder and cannot be fetched: without a network
+    the hub's client tries again for most of a minute."""
+    if Path(source).exists():
+        return
+    looked = f"no folder {Path(source).absolute()}"
+    if _HUB_ID.fullmatch(source) is None:
+        looked += ", and no name on the hub is like this"
+    else:
+        if isinstance(try_to_load_from_cache(source, "model_index.json"), str):
+            return
+        looked += f", nothing of {source} in the cache {constants.HF_HUB_CACHE}"
+        if constants.HF_HUB_OFFLINE:
+            looked += ", and HF_HUB_OFFLINE forbids to ask the hub"
+        elif _reachable(constants.ENDPOINT):
+            return
+        else:
+            looked += f", and no answer from {constants.ENDPOINT} in {_PATIENCE:g} s"
+    raise MatrixError(
+        f"the model {source!r} was not found: there is {looked}",
+        remedy="check the name; without a network, download it elsewhere and give its folder, or "
+        "use --model tiny",
+        field="model",
+    )
+
+
+def _reachable(endpoint: str) -> bool:
+    """Whether the hub answers; behind a proxy only its own client can tell."""
+    if getproxies():
+        return True
+    place = urlsplit(endpoint)
+    address = (place.hostname or "", place.port or (80 if place.scheme == "http" else 443))
+
+    found: list[bool] = []
+
+    def connect() -> None:
+        with suppress(OSError), socket.create_connection(address, timeout=_PATIENCE):
+            found.append(True)
+
+    # In a thread, since looking up a name knows no timeout.
+    thread = Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(_PATIENCE)
+    return bool(found)
 
 
 def held_as(backbone: Backbone) -> str:

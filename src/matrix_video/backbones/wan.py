@@ -181,6 +181,9 @@ class WanBackbone(Backbone):
     def token_kinds(self, caption: str) -> tuple[TokenKind, ...]:
         return super().token_kinds(prompt_clean(caption))
 
+    def cut_text(self, caption: str) -> str:
+        return super().cut_text(prompt_clean(caption))
+
     # -- clips -------------------------------------------------------------------------------
 
     def grid(self, num_frames: int, height: int, width: int) -> TokenGrid:

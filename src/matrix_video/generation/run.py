@@ -9,9 +9,11 @@ the first-frame masks.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,7 @@ from matrix_video.backbones.precision import dtype_of, resolved
 from matrix_video.data.dataset import Dataset, DatasetWriter, open_clips
 from matrix_video.data.tracks import first_masks
 from matrix_video.data.transform import ClipTransform
+from matrix_video.data.video import probe_video
 from matrix_video.generation.config import GenerateConfig
 from matrix_video.generation.facts import (
     FACTS,
@@ -40,6 +43,8 @@ from matrix_video.services.files import sha256_file
 from matrix_video.services.progress import progress
 from matrix_video.services.run import RunFolder
 
+_TOLD: Final = 10
+"""Prompts that a warning names."""
 DATASET = "dataset"
 STAGE = "generate"
 
@@ -59,11 +64,13 @@ def generate(config: GenerateConfig, backbone: Backbone | None = None) -> Path:
         prompts = open_clips(config.prompts, ClipTransform(size=config.size), config.limit)
         if run.done(STAGE):
             return folder
+        _check_lengths(config, prompts)
         id_maps = _id_maps(config, prompts, run)
         if backbone is None:
             dtype = dtype_of(config.weights)
             pipe = load_pipeline(config.model, dtype=dtype, quantize=config.quantize)
             backbone = backbone_for(pipe)
+        _tell_cut(backbone, prompts)
         adapter: Adapter | None = None
         if config.adapter is not None:
             adapter = load_adapter(backbone.pipe, config.adapter, config.lora_scale)
@@ -75,6 +82,35 @@ def generate(config: GenerateConfig, backbone: Backbone | None = None) -> Path:
                 adapter.detach()
         run.mark_done(STAGE, videos=len(prompts))
         return folder
+
+
+def _check_lengths(config: GenerateConfig, prompts: Dataset) -> None:
+    """`MatrixError` for pictures, which say no length, where none is given."""
+    if config.num_frames is not None:
+        return
+    paths = [prompts.video_path(i) for i in range(len(prompts))]
+    still = [path.stem for path in paths if len(probe_video(path).times) == 1]
+    if still:
+        raise MatrixError(
+            f"{len(still)} of {len(prompts)} prompts are pictures, which do not say how long their "
+            f"videos are to be, e.g. {still[0]}",
+            remedy="Give --num-frames, and --fps",
+            file=config.prompts,
+            field="num_frames",
+        )
+
+
+def _tell_cut(backbone: Backbone, prompts: Dataset) -> None:
+    """Warn of the prompts that the model does not read to their end."""
+    cut = {one.id: backbone.cut_text(one.caption) for one in prompts.samples}
+    lost = [f"{name}: {text!r}" for name, text in cut.items() if text]
+    if lost:
+        warnings.warn(
+            f"{len(lost)} of {len(cut)} prompts are longer than the {backbone.num_text_tokens} "
+            f"tokens that the model reads; lost are {'; '.join(lost[:_TOLD])}"
+            + (" ..." if len(lost) > _TOLD else ""),
+            stacklevel=2,
+        )
 
 
 def _id_maps(config: GenerateConfig, prompts: Dataset, run: RunFolder) -> Path | None:
