@@ -168,6 +168,18 @@ def test_threads_write_one_file_at_once(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_clearing_spares_what_living_processes_write(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "a") as temporary:
+        temporary.write_text("of another thread")
+        left = tmp_path / f".partial-{os.getpid()}-a"  # of an earlier process with our number
+        left.write_text("half")
+        living = tmp_path / ".partial-1-b"
+        living.write_text("of process 1")
+        clear_temporary(tmp_path)
+        assert sorted(tmp_path.iterdir()) == sorted([temporary, living])
+    assert (tmp_path / "a").read_text() == "of another thread"
+
+
 def _written(path: Path, text: str) -> None:
     with atomic_dir(path) as folder:
         (folder / "a").write_text(text)

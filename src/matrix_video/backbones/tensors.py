@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from matrix_video.services.files import TEMPORARY
+from matrix_video.services.files import temporary_prefix
 
 _CODE: Final = re.compile(r"\(os error (\d+)\)")
 
@@ -28,8 +28,7 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: Mapping[st
     """
     # safetensors writes under a random name beside the file: in a folder of ours, so that what a
     # killed process leaves is known by its name.
-    prefix = f"{TEMPORARY}{os.getpid()}-"
-    with TemporaryDirectory(prefix=prefix, dir=file.parent) as folder:
+    with TemporaryDirectory(prefix=temporary_prefix(), dir=file.parent) as folder:
         whole = Path(folder) / file.name
         stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         try:

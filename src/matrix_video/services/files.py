@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -27,6 +28,8 @@ LOCK: Final = ".lock"
 """Stands in a folder while a process writes to it, and after that process was killed."""
 _REPLACED: Final = ".replaced-"
 """Prefix of a folder while another takes its name, where the two cannot be swapped in one step."""
+_PROCESS: Final = token_hex(4)
+_COUNT: Final = itertools.count()
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 _OCCUPIED: Final = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
@@ -64,10 +67,15 @@ def _unwritable(error: OSError, path: Path) -> MatrixError:
     )
 
 
+def temporary_prefix() -> str:
+    """Prefix of temporary names that are this process's, and no other's on any machine."""
+    return f"{TEMPORARY}{os.getpid()}-{_PROCESS}-"
+
+
 def _temporary(path: Path) -> Path:
-    """A name that no other thread, process or machine takes. The suffix is kept, since encoders
-    choose their format by it, and a name that is long already becomes no longer than allowed."""
-    return path.with_name(f"{TEMPORARY}{os.getpid()}-{token_hex(4)}-{path.name[-64:]}")
+    """A name that no other thread takes. The suffix is kept, since encoders choose their format by
+    it; a name that is long already does not become longer than allowed."""
+    return path.with_name(f"{temporary_prefix()}{next(_COUNT)}-{path.name[-64:]}")
 
 
 @contextmanager
@@ -189,7 +197,9 @@ def clear_temporary(folder: Path, *, age: float = 0) -> None:
             if age and now - path.stat().st_mtime < age:
                 continue
         owner = path.name.removeprefix(TEMPORARY).partition("-")[0]
-        if owner.isdigit() and int(owner) != os.getpid() and _is_alive(int(owner)):
+        # An earlier process may have had our number: a container's often has.
+        ours = path.name.startswith(temporary_prefix())
+        if ours or (owner.isdigit() and int(owner) != os.getpid() and _is_alive(int(owner))):
             continue
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
