@@ -56,6 +56,22 @@ def test_long_runs_take_several_digits() -> None:
     assert run_lengths(counts) == runs_by_hand(mask_HW)
 
 
+@pytest.mark.parametrize("share", [0.001, 0.03, 0.5])
+def test_runs_of_long_strings(share: float) -> None:
+    mask_HW = np.random.default_rng(0).random((150, 200)) < share
+    counts = MaskTrack.from_masks(mask_HW[None]).rles[0]
+    assert counts is not None
+    assert run_lengths(counts) == runs_by_hand(mask_HW)
+    for broken, problem in (
+        (counts + "o", "in the middle of a number"),
+        (counts[:90] + "!" + counts[91:] + "0" * 200, "holds the character"),
+        ("o" * 300 + "0", "a number without end"),
+        (counts + "@" * 200, "holds a run of -"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            run_lengths(broken)
+
+
 def test_take_repeats_and_reorders_frames() -> None:
     masks_THW = np.zeros((3, 2, 2), dtype=bool)
     masks_THW[0, 0, 0] = masks_THW[2, 1, 1] = True

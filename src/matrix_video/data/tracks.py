@@ -150,6 +150,9 @@ def run_lengths(counts: str, t: int = 0) -> list[int]:
     stored as the difference from the run two before it. We read it ourselves because the C decoder
     trusts the string to fit the size. ``ValueError`` (naming frame ``t``) where it is malformed.
     """
+    fast = _long_runs(counts) if len(counts) > 200 else None
+    if fast is not None:
+        return fast
     runs: list[int] = []
     value = shift = 0
     more = False
@@ -175,6 +178,24 @@ def run_lengths(counts: str, t: int = 0) -> list[int]:
     if more:
         raise ValueError(f"frame {t}: RLE ends in the middle of a number")
     return runs
+
+
+def _long_runs(counts: str) -> list[int] | None:
+    """The same at once, for a tenth of the time; None where anything about them is odd."""
+    digits = np.frombuffer(counts.encode(errors="replace"), dtype=np.uint8).astype(np.int64) - 48
+    last = np.flatnonzero(~digits & 32)
+    if digits.min() < 0 or digits.max() > 63 or len(last) < 3 or last[-1] != len(digits) - 1:
+        return None
+    first = np.concatenate(([0], last[:-1] + 1))
+    lengths = last - first + 1
+    if lengths.max() > 6:
+        return None
+    places = np.arange(len(digits)) - np.repeat(first, lengths)
+    runs = np.add.reduceat((digits & 31) << (5 * places), first)
+    runs -= ((digits[last] >> 4) & 1) << (5 * lengths)
+    runs[1::2] = runs[1::2].cumsum()
+    runs[2::2] = runs[2::2].cumsum()
+    return None if runs.min() < 0 else runs.tolist()
 
 
 def encode_rle(mask_HW: NDArray[np.bool_]) -> str:
