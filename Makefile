@@ -29,6 +29,7 @@ bench: .venv/.dev
 	$(BIN)/python benchmarks/readout.py --grids 5x16x16 13x16x20 21x16x20 --heads 8 --limit-gb 3 --out out/bench/readout.json
 	$(BIN)/python benchmarks/train_step.py --out out/bench/train_step.json
 	$(BIN)/python benchmarks/plan.py --out out/bench/plan.json
+	$(BIN)/python benchmarks/convert.py --out out/bench/convert.json
 
 clean:
 	rm -rf .venv out build dist
