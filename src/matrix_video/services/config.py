@@ -45,6 +45,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         text = read_bounded(path, _LARGEST).decode()
         stored: object = yaml.load(text, Loader=_Loader)
+        stored = {} if stored is None else stored  # an empty file
         if not isinstance(stored, dict):
             raise ValueError("no names with values")
     except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
