@@ -137,8 +137,10 @@ def test_a_planted_failure_lowers_exactly_the_questions_it_should(plant, verb, f
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("degraded", [False, True])
-@pytest.mark.parametrize("failure", LOWERED)
+@pytest.mark.parametrize(  # noise that is blurred runs into the instances, which then melt
+    ("failure", "degraded"),
+    [*((failure, False) for failure in LOWERED), *((f, True) for f in LOWERED if f != "noise")],
+)
 def test_planted_failures_by_the_hundred(plant, degrade, failure, degraded):
     exact = 0
     for verb in VERBS:
