@@ -477,7 +477,7 @@ def test_a_mistake_that_repeats_is_told_once(dataset_path: Path) -> None:
     ]
     assert told[3].startswith("note: ")
     assert told[4].startswith("    and 2 more of this kind, the last at ")
-    assert told[5:] == [report.summary[0], "4 problems, 3 notes"]
+    assert told[5:] == [report.summary[0], "problems: 4, notes: 3"]
     assert len(report.lines(every=True)) == 4 + 3 + 2
 
 

@@ -35,12 +35,8 @@ def put(value: dict[str, Any], path: list[str | int], new: object) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (["id"], "../x", "String should match pattern"),
         (["file_name"], "../a.mp4", "'../a.mp4' is no path inside the data set"),
-        (["file_name"], "/etc/a.mp4", "is no path inside the data set"),
-        (["file_name"], "", "is no path inside the data set"),
         (["instances", 1, "id"], "id1", "'id1' is the id of 2 instances"),
-        (["instances", 0, "id"], "man", "String should match pattern"),
         (["interactions", 0, "object"], "id7", "object: 'id7' is not among the instances"),
         (["interactions", 0, "verb_span", "end"], 999, "verb_span: span .* ends after the"),
         (
@@ -48,8 +44,6 @@ def put(value: dict[str, Any], path: list[str | int], new: object) -> None:
             999,
             r"instances.0..noun_spans.0.: span .* ends after",
         ),
-        (["interactions", 0, "contact"], 6, "less than or equal to 5"),
-        (["colour"], "red", "Extra inputs are not permitted"),
     ],
 )
 def test_contradictions_are_refused(

@@ -41,7 +41,7 @@ class Report:
 
     def lines(self, *, every: bool = False) -> list[str]:
         """For the console: a mistake that repeats is told once with its count, unless ``every``."""
-        counts = f"{len(self.problems)} problems, {len(self.notes)} notes"
+        counts = f"problems: {len(self.problems)}, notes: {len(self.notes)}"
         return [
             *_told("problem", self.problems, every),
             *_told("note", self.notes, every),
