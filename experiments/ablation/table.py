@@ -26,7 +26,7 @@ from ablation.settings import GROUPS, Settings, Split
 from matrix_video.evaluation.estimates import FOR_VERDICT, holm, judged
 from matrix_video.evaluation.references import CEILING, NULLS
 from matrix_video.evaluation.scores import METRIC_NAMES, METRICS, Metric
-from matrix_video.report.collect.scores import REFERENCE_NAMES
+from matrix_video.report.scores import reference_name
 from matrix_video.report.wording import duration, number, signed
 
 PAPER: Final[dict[str, tuple[float, float, float]]] = {
@@ -266,7 +266,7 @@ def short(table: Mapping[str, Any]) -> str:
     nulls = [name for name in known if name in NULLS]
     shown = sorted(nulls, key=lambda name: known[name]["if"])[-1:]
     lines += [
-        [REFERENCE_NAMES[name], "–", *(number(known[name][m] or 0.0) for m in ("if", *metrics))]
+        [reference_name(name), "–", *(number(known[name][m] or 0.0) for m in ("if", *metrics))]
         for name in (*shown, *(name for name in known if name == CEILING))
     ]
     names = [METRIC_NAMES[m] for m in metrics]
@@ -307,7 +307,7 @@ def _reference_row(
 ) -> list[str]:
     """A null row or the ceiling, with so many empty cells before IF."""
     means = ["–" if row[m] is None else number(row[m]) for m in (*shown, "if")]
-    return [REFERENCE_NAMES[name], "–", *means[:-1], *[""] * blanks, means[-1], *[""] * 3]
+    return [reference_name(name), "–", *means[:-1], *[""] * blanks, means[-1], *[""] * 3]
 
 
 def _contrast_row(one: Mapping[str, Any]) -> list[str]:

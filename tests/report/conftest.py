@@ -1,267 +1,226 @@
-"""A page's content as a small demo would give it, from tiny-world clips."""
+"""A page's content as a small demo would give it, from tiny-world clips, and records of other rooms
+with what a test does not care about filled in."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from matrix_video.analysis.dominance import Contrast
+from matrix_video.analysis.heads import HeadEvidence
+from matrix_video.analysis.layers import (
+    DataFacts,
+    Evidence,
+    GroupEvidence,
+    LayerChoice,
+    LayerEvidence,
+    LayerSinks,
+    ModelFacts,
+)
+from matrix_video.analysis.stability import Stability
+from matrix_video.attention.site import Kind
+from matrix_video.backbones.fingerprint import Fingerprint
 from matrix_video.data.video import write_video
+from matrix_video.evaluation.estimates import Estimate
+from matrix_video.evaluation.scores import METRICS, ScoredInteraction, Summary, VideoScore
 from matrix_video.report.content import (
-    METRICS,
-    Agreement,
-    Answer,
-    Answers,
-    Contrast,
+    Analysis,
     Curve,
     Difference,
-    Estimate,
     GalleryClip,
     GalleryItem,
-    HeadScore,
     HeldOut,
-    Kind,
-    LayerGroup,
-    LayerScore,
-    LayerScores,
-    Metric,
     Overlay,
     ReportContent,
-    RunRow,
-    Sinks,
+    ScoreRow,
     StageRun,
     Term,
     TrainingCurves,
-    Verdict,
-    Words,
 )
-from matrix_video.world.clips import WorldClip, make_clip
+from matrix_video.world.clips import make_clip
 from matrix_video.world.palette import FPS
 
-QUESTIONS = (
-    "Is the ball apart from the box at the start?",
-    "Does the ball move towards the box?",
-    "Does the ball reach the box?",
-    "Do they touch?",
-    "Does the box move while they touch?",
-    "Has the box moved at the end?",
-    "Does the ball push something?",
-    "Is it the red ball that pushes?",
-    "Is it the blue box that is pushed?",
-    "Is the blue box pushed away?",
-)
+REPLIES = {"y": "yes", "n": "no", "i": "no (visually implausible)", "u": "unscored"}
 
 
 @pytest.fixture(scope="session")
 def content(tmp_path_factory: pytest.TempPathFactory) -> ReportContent:
-    return sample_content(tmp_path_factory.mktemp("videos"), prompts=2)
-
-
-def sample_content(folder: Path, prompts: int = 4) -> ReportContent:
-    """Every section filled; clips are written to ``folder``."""
+    """Every section filled."""
+    folder = tmp_path_factory.mktemp("videos")
     return ReportContent(
         title="Tiny world, base against LoRA and MATRIX",
         command="matrix demo --out demo",
-        versions=(
-            ("python", "3.11.9"),
-            ("torch", "2.13.0"),
-            ("diffusers", "0.42.1"),
-            ("cpus", "2"),
-        ),
+        versions=(("python", "3.11.9"), ("diffusers", "0.42.1")),
         runs=tuple(
-            StageRun(label, f"matrix {command}", "tiny", data, "0", seconds, (("steps", "300"),))
-            for label, command, data, seconds in (
-                ("analysis", "analyze", "demo/base/dataset", 48.2),
-                ("LoRA", "train", "demo/train", 71.9),
-                ("MATRIX", "train", "demo/train", 96.4),
-                ("scores of MATRIX", "evaluate", "demo/matrix/dataset", None),
+            StageRun(label, f"matrix {command}", "tiny", "demo/x", "0", seconds, (("steps", "9"),))
+            for label, command, seconds in (
+                ("analysis", "analyze", 48.2),
+                ("MATRIX", "train", 71.9),
+                ("scores of MATRIX", "evaluate", None),
             )
         ),
-        layers=(sample_layers(),),
-        curves=(sample_curves("LoRA", aligned=False), sample_curves("MATRIX", aligned=True)),
-        rows=sample_rows(),
-        differences=(
-            Difference("MATRIX", "LoRA", "if", Estimate(0.0412, -0.018, 0.0996, 24)),
-            Difference("MATRIX", "base", "if", Estimate(0.1105, 0.0421, 0.1803, 24)),
-            Difference("LoRA", "base", "if", Estimate(0.0693, 0.0011, 0.1382, 24)),
+        layers=(Analysis("analysis", layer_choice()),),
+        curves=(training_curves("LoRA", aligned=False), training_curves("MATRIX", aligned=True)),
+        rows=(
+            ScoreRow("another verb", "null", summary(0.613)),
+            ScoreRow("base", "run", summary(0.381)),
+            ScoreRow("MATRIX", "run", summary(0.4503), "of 26: 2 missing, 3 answers unscored"),
+            ScoreRow("frozen first frame", "null", summary(0.05, n=3)),
+            ScoreRow("ground truth", "ceiling", summary(0.967)),
         ),
-        judge="oracle",
-        gallery=tuple(sample_card(folder, index) for index in range(prompts)),
+        differences=(
+            difference("MATRIX", "LoRA", 0.0412, -0.018, 0.0996, "not resolved"),
+            difference("MATRIX", "base", 0.1105, 0.0421, 0.1803, "MATRIX is higher"),
+        ),
+        judges=("oracle 2",),
+        gallery=tuple(card(folder, index) for index in range(2)),
         missing={"layers": ("map overlays of V2V: the run kept none",)},
     )
 
 
-def sample_layers() -> LayerScores:
-    rng = np.random.default_rng(1)
-    groups: list[LayerGroup] = []
-    kinds: tuple[tuple[Kind, int], ...] = (("v2t", 5), ("v2v", 1))
-    heights: tuple[tuple[Words, float], ...] = (("nouns", 2.1), ("verbs", 1.4))
-    for kind, best in kinds:
-        for words, height in heights:
-            lifts = [
-                height * math.exp(-((layer - best) ** 2) / 3) - 0.3 + 0.15 * rng.standard_normal()
-                for layer in range(8)
-            ]
-            groups.append(
-                LayerGroup(
-                    kind=kind,
-                    words=words,
-                    samples=64,
-                    agreement=Agreement(100, 0.91, 0.64, 0.875),
-                    layers=tuple(
-                        LayerScore(i, 0.04 * math.exp(lift), lift, 0.05 * lift)
-                        for i, lift in enumerate(lifts)
-                    ),
-                    influential=(best, best + 1),
-                    dominant=(best,) if words == "nouns" and kind == "v2t" else (),
-                    contrasts=(
-                        Contrast(best, 0.31, 0.06, 0.55),
-                        Contrast(best + 1, 0.12, -0.11, 0.36),
-                    )
-                    if kind == "v2t"
-                    else (),
-                    successes=22,
-                    failures=42,
-                )
-            )
-    return LayerScores(
-        label="analysis",
-        model="tiny",
-        data="demo/base/dataset",
+def estimate(mean: float, low: float | None, high: float | None, n: int) -> Estimate:
+    return Estimate(mean=mean, low=low, high=high, n=n)
+
+
+def summary(level: float, n: int = 24) -> Summary:
+    ends = (level - 0.07, level + 0.06) if n >= 5 else (None, None)
+    return {metric: estimate(level, *ends, n) for metric in METRICS}
+
+
+def difference(left: str, right: str, mean: float, low: float, high: float, verdict: str) -> Any:
+    found = estimate(mean, low, high, 24)
+    return Difference(left, right, "if", found, verdict, verdict.endswith("higher"))
+
+
+def group(
+    lifts: Sequence[float],
+    words: Literal["nouns", "verbs"] = "nouns",
+    kind: Kind = "v2t",
+    **fields: Any,
+) -> GroupEvidence:
+    return GroupEvidence(
+        kind=kind,
+        words=words,
         samples=64,
-        chosen={"v2t": (5,), "v2v": (1, 2)},
-        basis={"v2t": "dominance", "v2v": "binding"},
-        groups=tuple(groups),
-        warnings=(
-            "v2v nouns: dominance not measured (3 successes and 61 failures)",
-            "v2v verbs: dominance not measured (3 successes and 61 failures)",
-            "v2t nouns: dominance rests on 22 successes and 42 failures; it may not hold",
+        k=2,
+        order=tuple(range(len(lifts))),
+        layers=tuple(
+            LayerEvidence(layer=i, frequency=0.5, aas=abs(v) / 10, log_lift=v, binding=0.05)
+            for i, v in enumerate(lifts)
         ),
-        sinks=tuple(
-            Sinks(
-                layer, {"word": 0.02 + 0.01 * layer, "padding": 0.1, "video": 0.88 - 0.01 * layer}
-            )
-            for layer in range(8)
-        ),
-        heads=(HeadScore("v2t", "nouns", 5, 2, 0.41, 1.9),),
+        **{
+            "influential": (0, 1),
+            "dominance": "not measured",
+            "reason": "no labels of success were given",
+            "successes": 0,
+            "failures": 0,
+            "contrasts": (),
+            "dominant": (),
+            "stability": Stability(splits=100, mean=0.91, low=0.64, high=1.0, top_shared=0.875),
+            **fields,
+        },
     )
 
 
-def sample_curves(label: str, *, aligned: bool, absorbed: bool | None = None) -> TrainingCurves:
-    rng = np.random.default_rng(2)
+def contrast(layer: int, mean: float, low: float, high: float) -> Contrast:
+    return Contrast(layer, mean, low, high, p_value=0.1, gap_success=0.1, gap_failure=-0.1)
+
+
+def layer_choice(**fields: Any) -> LayerChoice:
+    contrasts = (contrast(5, 0.31, 0.06, 0.55), contrast(1, -0.145, -0.242, -0.049))
+    measured = {"dominance": "measured", "reason": None, "successes": 22, "failures": 42}
+    lifts = [2.1 * math.exp(-((layer - 5) ** 2) / 3) - 0.3 for layer in range(8)]
+    evidence = Evidence(
+        basis={"v2t": "dominance", "v2v": "influence"},
+        groups=(
+            group(lifts, contrasts=contrasts, dominant=(5,), influential=(5, 1), **measured),
+            group(lifts, "verbs"),
+            group(lifts, kind="v2v", contrasts=contrasts[1:], influential=(1, 2), **measured),
+            group(lifts, "verbs", "v2v"),
+        ),
+        warnings=("v2v verbs: dominance not measured (3 successes and 61 failures)",),
+        sinks=(LayerSinks(layer=0, shares={"word": 0.02, "padding": 0.1, "video": 0.88}),),
+        heads=(HeadEvidence("v2t", "nouns", 5, 2, 0.41, 1.9, None),),
+    )
+    facts = ModelFacts(
+        name="tiny",
+        family="CogVideoX",
+        num_layers=8,
+        fingerprint=Fingerprint(name="T", architecture="a", weights="w"),
+    )
+    data = DataFacts(path="demo/clips", samples=64, hash="x")
+    choice = LayerChoice(model=facts, data=data, v2t=(5,), v2v=(1, 2), evidence=evidence)
+    return choice.model_copy(update=fields)
+
+
+def training_curves(label: str, *, aligned: bool) -> TrainingCurves:
     steps = tuple(float(step) for step in range(1, 301))
 
-    def loss(start: float, end: float, noise: float) -> Curve:
-        values = (
-            (end + (start - end) * math.exp(-s / 80)) * math.exp(noise * rng.standard_normal())
-            for s in steps
-        )
-        return Curve(steps, tuple(values))
+    def loss(start: float, end: float) -> Curve:
+        return Curve(steps, tuple(end + (start - end) * math.exp(-s / 80) for s in steps))
 
-    terms: dict[Term, Curve] = {"diffusion": loss(0.21, 0.17, 0.15)}
+    terms: dict[Term, Curve] = {"diffusion": loss(0.21, 0.17)}
     if aligned:
-        terms |= {"sga": loss(1.6, 0.7, 0.1), "spa": loss(1.3, 0.8, 0.1)}
-    marks = (0.0, 100.0, 200.0, 300.0)
-    gain = 0.12 if aligned else 0.01
-    starts: tuple[tuple[Kind, int, float], ...] = (
-        ("v2t", 5, 0.31),
-        ("v2v", 1, 0.36),
-        ("v2v", 2, 0.33),
-    )
-    heldout = tuple(
-        HeldOut(
-            kind, layer, Curve(marks, tuple(base + gain * (1 - math.exp(-m / 120)) for m in marks))
-        )
-        for kind, layer, base in starts
-    )
-    return TrainingCurves(label, terms, heldout, absorbed)
+        terms |= {"sga": loss(1.6, 0.7), "spa": loss(1.3, 0.8)}
+    ends: tuple[tuple[Kind, int], ...] = (("v2t", 5), ("v2v", 1), ("v2v", 2))
+    heldout = tuple(HeldOut(k, i, Curve((0.0, 300.0), (0.3, 0.3 + i / 50))) for k, i in ends)
+    return TrainingCurves(label, terms, heldout)
 
 
-def sample_rows() -> tuple[RunRow, ...]:
-    def row(
-        label: str, kind: Literal["run", "null", "ceiling"], level: float, unscored: int = 0
-    ) -> RunRow:
-        scores: dict[Metric, Estimate] = {}
-        for i, metric in enumerate(METRICS):
-            mean = min(1.0, level + 0.03 * (3 - i) * (kind == "run"))
-            low, high = max(0.0, mean - 0.07), min(1.0, mean + 0.06)
-            scores[metric] = Estimate(mean, low, high, 24)
-        return RunRow(label, kind, scores, unscored, 240)
+def video_score(id: str, replies: str, **fields: Any) -> VideoScore:
+    """Of one video, with a letter for each of ten replies."""
+    given = {
+        "key_interaction": "red ball (red bbox) push blue box (green bbox)",
+        "subject": "id1",
+        "verb": "push",
+        "object": "id2",
+        "answers": [
+            {
+                "question": k,
+                "text": f"Question {k}?",
+                "answer": REPLIES[letter],
+                "frame": 4 + k,
+                "evidence": {"distance": k / 10},
+                "reason": "no reply" if letter == "u" else None,
+            }
+            for k, letter in enumerate(replies, start=1)
+        ],
+    }
+    known = {"state": "scored", "prompt": "p", "if": replies.count("y") / 10, "role_gap": 0.25}
+    one = ScoredInteraction.model_validate(given)
+    return VideoScore.model_validate({"id": id, "interactions": (one,), **known, **fields})
 
-    return (
-        row("base", "run", 0.381),
-        row("LoRA", "run", 0.4503, 2),
-        row("MATRIX", "run", 0.4915),
-        row("frozen first frame", "null", 0.05),
-        row("another prompt’s clip", "null", 0.11),
-        row("straight drift", "null", 0.13),
-        row("ground truth after the VAE", "ceiling", 0.967),
-    )
 
-
-def sample_card(folder: Path, index: int) -> GalleryItem:
+def card(folder: Path, index: int) -> GalleryItem:
     world = make_clip(7, "val", index)
-    frames = world.frames_THWC
+    frames, tracks = world.frames_THWC, world.tracks()
+    first = {name: track.take([0]) for name, track in tracks.items()}
     frozen = np.repeat(frames[:1], len(frames), axis=0)
-    shifted = np.stack([np.roll(frame, -2 * t, axis=1) for t, frame in enumerate(frames)])
-    clips = (
-        ("ground truth", frames, ()),
-        ("base", frozen, sample_answers("yes no no no no no no no no no")),
-        ("LoRA", shifted, sample_answers("yes yes implausible no yes no yes no unscored yes")),
-        ("MATRIX", frames[::-1], sample_answers("yes yes yes yes implausible yes yes yes yes no")),
-    )
     return GalleryItem(
         sample=world.sample,
-        clips=tuple(
+        clips=(
+            GalleryClip("ground truth", stored(folder, f"{index}-t", frames), tracks, None, True),
             GalleryClip(
-                label,
-                stored(folder / f"{index}-{label}.mp4".replace(" ", "-"), pixels),
-                {"if": 0.1 * sum(a.verdict == "yes" for a in answers[0].answers), "spi": 1.0}
-                if answers
-                else {},
-                answers,
-                reference=not answers,
-            )
-            for label, pixels, answers in clips
-        ),
-        overlays=(
-            Overlay(
-                "base, V2T layer 5, noise level 2 of 5", overlay(folder / f"{index}-o.mp4", world)
+                "base", stored(folder, f"{index}-b", frozen), first, video_score("a", "y" + "n" * 9)
+            ),
+            GalleryClip(
+                "MATRIX",
+                stored(folder, f"{index}-m", frames[::-1]),
+                tracks,
+                video_score("a", "yyiyynyyuy"),
             ),
         ),
+        overlays=(Overlay("base, V2T, layer 5", stored(folder, f"{index}-o", frames)),),
     )
 
 
-def sample_answers(verdicts: str) -> tuple[Answers, ...]:
-    found: list[Verdict] = [cast(Verdict, word) for word in verdicts.split()]
-    return (
-        Answers(
-            "red ball pushes blue box",
-            tuple(
-                Answer(k, QUESTIONS[k - 1], word, 4 + k, f"distance {k / 10:.1f} of the diameter")
-                for k, word in enumerate(found, start=1)
-            ),
-        ),
-    )
-
-
-def overlay(path: Path, world: WorldClip) -> Path:
-    """Panels of 160 pixels with a bar, coloured where each instance is."""
-    panels: list[NDArray[np.uint8]] = []
-    for r in range(min(3, len(world.masks_RTHW))):
-        tint = np.array([(255, 72, 72), (72, 200, 255), (255, 210, 60)][r])
-        alpha = 0.7 * world.masks_RTHW[r][..., None]
-        mixed = (world.frames_THWC * (1 - alpha) + tint * alpha).astype(np.uint8)
-        large = mixed.repeat(3, axis=1).repeat(3, axis=2)
-        panels.append(np.pad(large, ((0, 0), (16, 0), (0, 0), (0, 0)), constant_values=24))
-    return stored(path, np.concatenate(panels, axis=2))
-
-
-def stored(path: Path, frames_THWC: NDArray[np.uint8]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
+def stored(folder: Path, name: str, frames_THWC: NDArray[np.uint8]) -> Path:
+    path = folder / f"{name}.mp4"
     write_video(path, np.ascontiguousarray(frames_THWC), FPS, lossless=True)
     return path

@@ -10,30 +10,16 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
-from matrix_video.analysis.dominance import Contrast
-from matrix_video.analysis.heads import HeadEvidence
-from matrix_video.analysis.layers import (
-    DataFacts,
-    Evidence,
-    GroupEvidence,
-    LayerChoice,
-    LayerEvidence,
-    LayerSinks,
-    ModelFacts,
-    write_choice,
-)
-from matrix_video.analysis.stability import Stability
-from matrix_video.backbones.fingerprint import Fingerprint
+from matrix_video.analysis.layers import LayerChoice, write_choice
 from matrix_video.data.video import write_video
 from matrix_video.report.collect import collect
-from matrix_video.report.collect.runs import open_runs
-from matrix_video.report.content import Agreement, HeadScore
 from matrix_video.report.page import build_report
+from matrix_video.report.runs import open_runs
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import write_json
 from matrix_video.services.run import RunFolder
 
-NOT_MEASURED = "v2t nouns: dominance not measured"
+from .conftest import layer_choice
 
 
 class Settings(BaseModel):
@@ -46,61 +32,9 @@ class Settings(BaseModel):
     id_map: bool = True
 
 
-def analysis(path: Path, *, measured: bool = False) -> Path:
+def analysis(path: Path, choice: LayerChoice | None = None) -> Path:
     with RunFolder.open(path, Settings(data=Path("clips")), command="analyze") as run:
-        group = GroupEvidence(
-            kind="v2t",
-            words="nouns",
-            samples=70,
-            k=2,
-            order=(1, 0),
-            influential=(1, 0),
-            layers=(
-                LayerEvidence(layer=0, frequency=0.4, aas=0.1, log_lift=-0.2, binding=None),
-                LayerEvidence(layer=1, frequency=0.9, aas=0.3, log_lift=1.2, binding=0.2),
-            ),
-            dominance="measured" if measured else "not measured",
-            reason=None if measured else "no labels of success were given",
-            successes=30 if measured else 0,
-            failures=40 if measured else 0,
-            contrasts=(
-                Contrast(
-                    layer=1,
-                    difference=0.3,
-                    low=0.1,
-                    high=0.5,
-                    p_value=0.01,
-                    gap_success=0.2,
-                    gap_failure=-0.1,
-                ),
-            )
-            if measured
-            else (),
-            dominant=(1,) if measured else (),
-            stability=Stability(splits=100, mean=0.9, low=0.7, high=1.0, top_shared=0.95),
-        )
-        model = ModelFacts(
-            name="tiny",
-            family="CogVideoX",
-            num_layers=2,
-            fingerprint=Fingerprint(name="T", architecture="a", weights="w"),
-        )
-        warnings = ("thin", *(() if measured else (f"{NOT_MEASURED} ({group.reason})",)))
-        evidence = Evidence(
-            basis={"v2t": "binding", "v2v": "binding"},
-            groups=(group,),
-            warnings=warnings,
-            sinks=(LayerSinks(layer=0, shares={"word": 0.2, "padding": 0.7, "video": 0.1}),),
-            heads=(HeadEvidence("v2t", "nouns", 1, 3, 0.4, 1.5, None),),
-        )
-        choice = LayerChoice(
-            model=model,
-            data=DataFacts(path="clips", samples=70, hash="x"),
-            v2t=(1,),
-            v2v=(0, 1),
-            evidence=evidence,
-        )
-        write_choice(run.path / "layers.json", choice)
+        write_choice(run.path / "layers.json", choice or layer_choice())
         run.mark_done("analyze", samples=70, seconds=12.5)
     return path
 
@@ -141,30 +75,23 @@ def test_runs_say_what_they_were(tmp_path: Path) -> None:
     assert found["numpy"] == np.__version__
 
 
-def test_an_analysis_keeps_its_evidence(tmp_path: Path) -> None:
-    content = collect([("A", analysis(tmp_path / "a", measured=True))], title="t")
-    (scores,) = content.layers
-    assert scores.chosen == {"v2t": (1,), "v2v": (0, 1)}
-    (group,) = scores.groups
-    assert [(s.layer, s.aas, s.log_lift, s.binding) for s in group.layers] == [
-        (0, 0.1, -0.2, None),
-        (1, 0.3, 1.2, 0.2),
-    ]
-    assert group.dominant == (1,)
-    assert (group.contrasts[0].low, group.contrasts[0].high) == (0.1, 0.5)
-    assert scores.warnings == ("thin",)
-    assert group.agreement == Agreement(splits=100, mean=0.9, low=0.7, top_shared=0.95)
-    assert [(s.layer, dict(s.shares)) for s in scores.sinks] == [
-        (0, {"word": 0.2, "padding": 0.7, "video": 0.1})
-    ]
-    assert scores.heads == (HeadScore("v2t", "nouns", 1, 3, 0.4, 1.5),)
-
-
-def test_dominance_that_was_not_measured_reaches_the_page(tmp_path: Path) -> None:
+def test_an_analysis_is_read_with_the_type_that_wrote_it(tmp_path: Path) -> None:
     content = collect([("A", analysis(tmp_path / "a"))], title="t")
+    (found,) = content.layers
+    assert (found.label, found.choice) == ("A", layer_choice())
+
+
+@pytest.mark.parametrize("kinds", [("v2t",), ("v2v",)])
+def test_an_analysis_of_one_kind_alone_has_a_page(tmp_path: Path, kinds: tuple[str, ...]) -> None:
+    choice = layer_choice()
+    groups = tuple(g for g in choice.evidence.groups if g.kind in kinds)
+    basis = {k: b if k in kinds else "none" for k, b in choice.evidence.basis.items()}
+    lost = next(k for k in ("v2t", "v2v") if k not in kinds)
+    evidence = choice.evidence.model_copy(update={"groups": groups, "basis": basis})
+    choice = layer_choice(evidence=evidence, **{lost: ()})
+    content = collect([("A", analysis(tmp_path / "a", choice))], title="t")
     page = build_report(tmp_path / "report", content).read_text(encoding="utf-8")
-    assert page.count(f"<li>{NOT_MEASURED} (no labels of success were given)</li>") == 1
-    assert "<li>thin</li>" in page
+    assert "<b>none</b>: no sample could be scored." in page
 
 
 def test_training_gives_every_term_and_says_what_is_no_number(tmp_path: Path) -> None:
@@ -181,6 +108,17 @@ def test_training_gives_every_term_and_says_what_is_no_number(tmp_path: Path) ->
         ("v2v", 10, (0.1,)),
     ]
     assert run.absorbed is True
+
+
+@pytest.mark.parametrize("value", ["abc", 1e400])
+def test_what_is_no_number_in_the_metrics_is_counted(tmp_path: Path, value: object) -> None:
+    run = training(tmp_path / "m", aligned=False)
+    lines = [{"step": 5, "diffusion": value}, {"step": value, "diffusion": 1.0}]
+    with (run / "metrics.jsonl").open("a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+    content = collect([("M", run)], title="t")
+    assert len(content.curves[0].terms["diffusion"].values) == 4
+    assert "2 values of the diffusion loss of M: no numbers" in content.missing["training"]
 
 
 def test_unfinished_runs_are_named(tmp_path: Path) -> None:

@@ -97,10 +97,11 @@ def test_a_frame_is_sought_by_its_number_in_the_video(
     item = content.gallery[0]
     clips = (*item.clips[:2], GalleryClip("long", tmp_path / "long.mp4"))
     page = build_report(
-        tmp_path / "report", replace(content, gallery=(replace(item, clips=clips, overlays=()),))
+        tmp_path / "report",
+        replace(content, gallery=(replace(item, clips=clips, overlays=()),), layers=()),
     )
     script = """
-        const places = () => [...document.querySelectorAll('#gallery .clip')].map((clip) => {
+        const places = () => [...document.querySelectorAll('#first .clip')].map((clip) => {
           const image = clip.firstElementChild;
           const matrix = new DOMMatrix(getComputedStyle(image).transform);
           const frames = Number(clip.style.getPropertyValue('--n'));
@@ -109,7 +110,7 @@ def test_a_frame_is_sought_by_its_number_in_the_video(
         const slider = document.getElementById('frame');
         const button = document.querySelector('[data-frame]');
         const found = [slider.max];
-        const plays = [...document.querySelectorAll('.clip img')].map((c) => c.getAnimations()[0]);
+        const plays = [...document.querySelectorAll('.film')].map((c) => c.getAnimations()[0]);
         Promise.all(plays.map((play) => play.ready)).then(() => setTimeout(() => {
           for (const frame of [7, 9, 200, 300]) {
             button.dataset.frame = frame;
@@ -131,11 +132,11 @@ def item_frames(page: Path) -> list[int]:
 
 def test_clips_play_together_and_an_answer_seeks_its_frame(page: Path, tmp_path: Path) -> None:
     script = """
-        const clips = [...document.querySelectorAll('.clip img')];
+        const clips = [...document.querySelectorAll('.film')];
         const plays = clips.map((clip) => clip.getAnimations()[0]);
         const states = () => [...new Set(plays.map((play) => play.playState))].join();
         const moments = () => new Set(plays.map((play) => Math.round(play.currentTime))).size;
-        const loaded = clips.filter((clip) => clip.complete && clip.naturalWidth > 0).length;
+        const loaded = clips.filter((clip) => clip.firstElementChild.naturalWidth > 0).length;
         const found = [document.documentElement.className, clips.length - loaded];
         Promise.all(plays.map((play) => play.ready)).then(() => setTimeout(() => {
           found.push(states(), moments());

@@ -7,12 +7,15 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from matrix_video.data.sample import Sample
-from matrix_video.report.content import GalleryClip, GalleryItem, ReportContent
+from matrix_video.evaluation.questions import BOX_COLOURS
+from matrix_video.report.content import Analysis, GalleryClip, GalleryItem, ReportContent
 from matrix_video.report.page import build_report
 
+SECTIONS = ("first", "scores", "gallery", "layers", "training", "runs")
 VOID = {"meta", "img", "input", "br", "link"}
 
 
@@ -76,7 +79,6 @@ def test_page_is_well_formed_and_ids_are_unique(built: Path) -> None:
     page = read(built)
     assert built.name == "index.html"
     assert len(set(page.ids)) == len(page.ids)
-    assert {"runs", "layers", "training", "scores", "gallery"} <= set(page.ids)
     assert page.scripts == 1
 
 
@@ -104,19 +106,22 @@ def test_every_asset_exists_and_none_is_left_over(built: Path) -> None:
 def test_it_shows_the_numbers_that_were_given(built: Path) -> None:
     text = read(built).text
     for given in (
-        "MATRIX − LoRA , IF +0.041 [−0.018, +0.100] over 24 prompts: not resolved.",
+        "interaction fidelity (IF)",
+        "MATRIX − LoRA , IF +0.041 [−0.018, +0.100] over 24 prompts: not resolved. Too small to "
+        "tell rows apart: 24 videos a row. A difference in IF below about 0.07 would not be seen.",
         "MATRIX − base IF +0.111 [+0.042, +0.180] 24 MATRIX is higher",
-        "0.450 [0.380, 0.510]",
-        "2 of 240",
+        "0.450 [0.380, 0.510] +0.450 [+0.380, +0.510]",
+        "24 of 26: 2 missing, 3 answers unscored",
+        "frozen first frame null 0.050",
         "1 min 12 s",
-        "Chosen: layer 5 ,",
-        "Chosen: layers 1, 2 ,",
+        "Chosen: layer 5 : log-lift is higher in videos that succeed than in those that fail",
+        "Chosen: layers 1, 2 : influential; no layer that follows the masks has a higher log-lift "
+        "in successes; layer 1 (nouns -0.145 [-0.242, -0.049]) separates them the other way round",
         "v2v verbs: dominance not measured (3 successes and 61 failures)",
         "Not part of this run: SGA, SPA.",
-        "frozen first frame null",
-        "ground truth after the VAE ceiling",
-        "IF 0.80",
-        "InterGenEval (judge: oracle)",
+        "ground truth ceiling",
+        "IF 0.70 role gap +0.25",
+        "InterGenEval (judge: oracle 2)",
         "diffusers 0.42.1",
         "with a rank correlation of 0.91 (least of 100 splits 0.64), and share 88 % of their top",
         "Best heads of the chosen layers words layer head AAS log-lift nouns 5 2 0.410 +1.900",
@@ -126,21 +131,52 @@ def test_it_shows_the_numbers_that_were_given(built: Path) -> None:
         assert given in text, given
 
 
+def test_a_reader_meets_clips_then_scores_and_the_table_of_runs_last(built: Path) -> None:
+    page = read(built)
+    order = [name for name in page.ids if name in SECTIONS]
+    assert order == list(SECTIONS)
+    text = page.text
+    assert text.index("another verb null") < text.index("base 0.381")  # the strongest null opens
+
+
+def test_boxes_lie_around_the_instances_in_the_colours_of_the_questions(
+    built: Path, content: ReportContent
+) -> None:
+    """In frame t of the first clip, at that frame's place in the strip."""
+    source = built.read_text(encoding="utf-8")
+    svg = re.findall(r'<svg class="boxes".*?</svg>', source)[0]
+    item = content.gallery[0]
+    names = [instance.id for instance in item.sample.instances]
+    for index, name in enumerate(names):
+        (path,) = re.findall(rf'<path class="i{index}" d="([^"]*)"', svg)
+        found = [[float(x) for x in re.split("[MHVz ]+", box)[1:6]] for box in path.split("z")[:-1]]
+        track = item.clips[0].tracks[name]
+        for t, (left, top, right, foot, back) in enumerate(found):
+            rows, columns = np.nonzero(track.mask(t))
+            assert (left, right, back) == (columns.min(), columns.max() + 1, left)
+            assert (top - 64 * t, foot - 64 * t) == (rows.min(), rows.max() + 1)
+        assert len(found) == len(track)
+    style = source[: source.index("</style>")]
+    assert [f".boxes .i{i} {{ --box:" in style for i in range(len(BOX_COLOURS))] == [True] * 6
+    # The base's clip was not followed: boxes in its first frame alone.
+    assert re.findall(r'<svg class="boxes".*?</svg>', source)[1].count("z") == len(names)
+
+
 def test_every_answer_is_there_with_its_evidence(built: Path, content: ReportContent) -> None:
     source = built.read_text(encoding="utf-8")
     text = read(built).text
-    answers = [
-        answer
-        for item in content.gallery
-        for clip in item.clips
-        for group in clip.answers
-        for answer in group.answers
-    ]
-    for verdict in ("yes", "no", "implausible", "unscored"):
-        given = sum(answer.verdict == verdict for answer in answers)
-        found = re.findall(rf'<li class="answer {verdict}(?: apart)?"', source)
+    scores = [clip.score for item in content.gallery for clip in item.clips if clip.score]
+    answers = [a for score in scores for group in score.interactions for a in group.answers]
+    for reply, css in (
+        ("yes", "yes"),
+        ("no", "no"),
+        ("no (visually implausible)", "implausible"),
+        ("unscored", "unscored"),
+    ):
+        given = sum(answer.answer == reply for answer in answers)
+        found = re.findall(rf'<li class="answer {css}(?: apart)?"', source)
         assert len(found) == given > 0
-    assert "distance 0.3 of the diameter" in text
+    assert "distance 0.3" in text
     assert "frame 7" in text
 
 
@@ -150,7 +186,15 @@ def test_text_is_escaped_everywhere(content: ReportContent, tmp_path: Path) -> N
     sample = Sample(id="evil", file_name="a.mp4", caption=evil)
     run = replace(content.runs[0], label=evil, settings=((evil, evil),))
     row = replace(content.rows[0], label=evil)
-    scores = replace(content.layers[0], label=evil, warnings=(evil,))
+    choice = content.layers[0].choice
+    warned = choice.evidence.model_copy(update={"warnings": (evil,)})
+    scores = Analysis(evil, choice.model_copy(update={"evidence": warned}))
+    judged = item.clips[1].score
+    assert judged is not None
+    answer = judged.interactions[0].answers[0].model_copy(update={"text": evil, "raw": evil})
+    one = judged.interactions[0].model_copy(update={"answers": (answer,), "key_interaction": evil})
+    score = judged.model_copy(update={"interactions": (one,), "state": "unscored", "reason": evil})
+    clips = (*item.clips, replace(item.clips[1], score=score))
     changed = replace(
         content,
         title=evil,
@@ -158,20 +202,21 @@ def test_text_is_escaped_everywhere(content: ReportContent, tmp_path: Path) -> N
         runs=(run,),
         rows=(row,),
         layers=(scores,),
-        gallery=(GalleryItem(sample, item.clips),),
+        gallery=(GalleryItem(sample, clips),),
+        judges=(evil,),
         missing={"gallery": (evil,)},
     )
     built = build_report(tmp_path / "evil", changed)
     page = read(built)
     assert page.scripts == 1
-    assert page.text.count('<script>alert("x")</script>&') >= 8
+    assert page.text.count('<script>alert("x")</script>&') >= 12
     assert f"base: {evil}" in page.alts
 
 
 def test_an_empty_report_says_what_is_missing(tmp_path: Path) -> None:
     built = build_report(tmp_path / "report", ReportContent(title="nothing"))
     page = read(built)
-    assert page.text.count("Not shown:") == 5
+    assert page.text.count("Not shown:") == 6
     for line in ("no run folder was given", "no analysis was given", "no training run was given"):
         assert f"Not shown: {line}." in page.text
     assert not list(built.parent.rglob("*.webp"))

@@ -6,8 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matrix_video.report.content import Difference, Estimate
-from matrix_video.report.wording import duration, interval, number, signed, tick_label, verdict
+from matrix_video.evaluation.scores import ScoredAnswer
+from matrix_video.report.wording import (
+    duration,
+    evidence,
+    interval,
+    number,
+    signed,
+    tick_label,
+)
+
+from .conftest import estimate
 
 
 @pytest.mark.parametrize(
@@ -32,28 +41,9 @@ def test_a_number_reads_back_to_its_places(value: float) -> None:
 
 
 def test_interval() -> None:
-    assert interval(Estimate(0.4, 0.331, 0.49, 24)) == "[0.331, 0.490]"
-    assert interval(Estimate(0.04, -0.018, 0.0996, 24), sign=True) == "[−0.018, +0.100]"
-
-
-@pytest.mark.parametrize(
-    ("mean", "low", "high", "text"),
-    [
-        (0.04, -0.01, 0.09, "not resolved"),
-        (0.04, 0.0, 0.09, "not resolved"),
-        (-0.04, -0.09, 0.0, "not resolved"),
-        (0.04, 0.001, 0.09, "MATRIX is higher"),
-        (-0.04, -0.09, -0.001, "LoRA is higher"),
-    ],
-)
-def test_verdict(mean: float, low: float, high: float, text: str) -> None:
-    assert verdict(Difference("MATRIX", "LoRA", "if", Estimate(mean, low, high, 24))) == text
-
-
-@pytest.mark.parametrize("few", [1, 19])
-def test_few_prompts_resolve_nothing(few: int) -> None:
-    one = Difference("MATRIX", "LoRA", "if", Estimate(0.2, 0.1, 0.3, few))
-    assert verdict(one) == "no verdict below 20 videos"
+    assert interval(estimate(0.4, 0.331, 0.49, 24)) == "[0.331, 0.490]"
+    assert interval(estimate(0.04, -0.018, 0.0996, 24), sign=True) == "[−0.018, +0.100]"
+    assert interval(estimate(0.4, None, None, 4)) == ""
 
 
 @pytest.mark.parametrize(
@@ -78,9 +68,14 @@ def test_tick_label(value: float, step: float, text: str) -> None:
     assert tick_label(value, step) == text
 
 
-def test_an_estimate_of_no_number_or_no_interval_is_refused() -> None:
-    with pytest.raises(ValueError, match="an estimate of nan"):
-        Estimate(float("nan"), 0.0, 1.0, 3)
-    for low, high in ((0.2, 0.1), (float("nan"), 0.1), (0.0, float("nan"))):
-        with pytest.raises(ValueError, match="interval"):
-            Estimate(0.1, low, high, 3)
+def test_evidence_is_numbers_words_and_the_reply_itself() -> None:
+    answer = ScoredAnswer(
+        question=1,
+        text="?",
+        answer="unscored",
+        frame=None,
+        evidence={"path_length": -0.12345, "seen": "the ball"},
+        raw="[/b]",
+        reason="no reply",
+    )
+    assert evidence(answer) == "no reply, path length −0.123, seen the ball, “[/b]”"

@@ -7,7 +7,7 @@ makes it). What format 1 did not have at first has a default, so that older file
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -21,6 +21,7 @@ from matrix_video.backbones.fingerprint import Fingerprint
 from matrix_video.services.files import write_json
 from matrix_video.services.records import read_record
 
+CHOICE: Final = "layers.json"
 Basis = Literal["dominance", "influence", "binding", "none"]
 
 

@@ -22,6 +22,7 @@ from matrix_video.analysis.collect import level_maps, measure_clip, sample_phras
 from matrix_video.analysis.config import AnalyzeConfig
 from matrix_video.analysis.labels import read_labels
 from matrix_video.analysis.layers import (
+    CHOICE,
     DataFacts,
     LayerChoice,
     ModelFacts,
@@ -61,7 +62,6 @@ from matrix_video.services.run import RunFolder
 
 TABLE = "attention.parquet"
 SINKS = "sinks.parquet"
-CHOICE = "layers.json"
 
 OpenReplay = Callable[[Backbone, Sequence[Sample]], AbstractContextManager[Replay]]
 """Opens a generation run's sampling for these samples, e.g. `generation.replay.replay`."""

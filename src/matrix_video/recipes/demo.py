@@ -235,10 +235,9 @@ class _Demo:
     def evaluate(self) -> None:
         # Null rows and ceiling are the prompts' own: once is enough.
         for name in ("base", "lora", "matrix"):
-            self._evaluate(name, "val", reference=name == "base")
+            self._evaluate(name, "val", reference=name == "base", tracked=True)
 
     def report(self) -> None:
-        from matrix_video.recipes.report import compare
         from matrix_video.report.collect import collect
         from matrix_video.report.page import build_report
 
@@ -257,7 +256,6 @@ class _Demo:
             title="MATRIX demo",
             command=self.command(),
             prompts=self.config.gallery,
-            compare=compare,
         )
         build_report(self.path("report"), content)
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from matrix_video.recipes.evaluate import distinct_names
 from matrix_video.services.console import make_console, say
 from matrix_video.services.errors import MatrixError
-
-if TYPE_CHECKING:
-    from matrix_video.report.content import Estimate, Metric
 
 
 class ReportCommand(BaseModel):
@@ -49,31 +46,18 @@ def run(config: ReportCommand) -> int:
         title=config.title,
         command=shlex.join(["matrix", *sys.argv[1:]]),
         prompts=config.prompts,
-        compare=compare,
     )
     page = build_report(config.out, content)
     say(make_console(), f"report: {page}")
     return 0
 
 
-def compare(left: Path, right: Path, metric: Metric) -> Estimate | None:
-    """Left − right of two evaluation folders, as `evaluation.scoring` measures it.
-
-    None: no video was scored in both.
-    """
-    from matrix_video.evaluation.scores import read_scores
-    from matrix_video.evaluation.scoring import paired_difference
-    from matrix_video.report.content import Estimate
-
-    found = paired_difference(read_scores(left).videos, read_scores(right).videos, metric)
-    if found.mean is None:
-        return None
-    return Estimate(found.mean, found.low, found.high, found.n)
-
-
 def named_runs(given: tuple[str, ...]) -> tuple[tuple[str, Path], ...]:
-    """Label and folder of each NAME=FOLDER; without a name, the folder's own."""
+    """Label and folder of each NAME=FOLDER; without a name, as many last parts of the folder's path
+    as tell it from the others."""
     found: list[tuple[str, Path]] = []
+    bare = [Path(text) for text in given if "=" not in text]
+    names = iter(distinct_names(bare))
     for text in given:
         name, equals, path = text.partition("=")
         if equals and name and path:
@@ -85,5 +69,5 @@ def named_runs(given: tuple[str, ...]) -> tuple[tuple[str, Path], ...]:
                 field="runs",
             )
         else:
-            found.append((Path(text).resolve().name, Path(text)))
+            found.append((next(names), Path(text)))
     return tuple(found)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from matrix_video.data.sample import Sample, Span
+from matrix_video.evaluation.questions import BOX_COLOURS
 
-HUES = 6
-"""Instance colours of the style sheet; further instances begin again with the first."""
+HUES = len(BOX_COLOURS)
+"""Instance colours of the style sheet, those of the boxes that the questions name; further
+instances begin again with the first."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,12 @@ from typing import Final, Literal
 
 from markupsafe import Markup
 
-from matrix_video.report.content import KINDS, Contrast, Curve, Estimate, HeldOut, Kind, LayerGroup
+from matrix_video.analysis.dominance import Contrast
+from matrix_video.analysis.layers import GroupEvidence
+from matrix_video.analysis.records import KINDS
+from matrix_video.attention.site import Kind
+from matrix_video.evaluation.estimates import Estimate
+from matrix_video.report.content import Curve, HeldOut
 from matrix_video.report.scale import Scale, ticks
 from matrix_video.report.svg import Pen
 from matrix_video.report.wording import interval, number, signed, tick_label
@@ -28,7 +33,7 @@ _POINTS: Final = 240
 
 
 def layer_chart(
-    groups: Sequence[LayerGroup], measure: Measure, chosen: Sequence[int], kind: Kind
+    groups: Sequence[GroupEvidence], measure: Measure, chosen: Sequence[int], kind: Kind
 ) -> Markup:
     """AAS or log-lift by layer: a bar for nouns, one for verbs; chosen layers on a band."""
     label = "AAS" if measure == "aas" else "log-lift (0 = chance)"
@@ -99,12 +104,15 @@ class ForestRow:
 
 
 def forest_chart(rows: Sequence[ForestRow], axis: str, *, sign: bool = False) -> Markup:
-    """Estimates with their intervals as whiskers, one row each; a line at 0."""
+    """Estimates with their intervals as whiskers (few videos have none), one row each; a line at 0.
+
+    ``ValueError`` for an estimate without a mean.
+    """
     height = 30.0 * len(rows) + 44
     left, right = 172.0, 14.0
     pen = Pen(_WIDTH, height, f"{axis} with 95 % intervals: " + ", ".join(r.label for r in rows))
-    shown = [v for r in rows for v in (r.estimate.low, r.estimate.high, r.estimate.mean)]
-    ends = [v for v in shown if v is not None]
+    found = [(r.estimate.low, r.estimate.high, r.estimate.mean) for r in rows]
+    ends = [value for row in found for value in row if value is not None]
     x = Scale.over(ends, left, _WIDTH - right, include=(0.0,))
     foot = height - 38
     values, step = ticks(x, 5)
@@ -113,9 +121,12 @@ def forest_chart(rows: Sequence[ForestRow], axis: str, *, sign: bool = False) ->
         pen.text(x(value), foot + 14, tick_label(value, step), "", "middle")
     for index, row in enumerate(rows):
         y = 20.0 + 30 * index
-        mean, low, high = row.estimate.mean, row.estimate.low, row.estimate.high
+        low, high, mean = found[index]
+        if mean is None:
+            raise ValueError(f"{row.label} has no mean to draw")
         value = signed(mean) if sign else number(mean)
-        text = f"{row.label}: {value} {interval(row.estimate, sign=sign)}, n = {row.estimate.n}"
+        ends_text = f" {interval(row.estimate, sign=sign)}".rstrip()
+        text = f"{row.label}: {value}{ends_text}, n = {row.estimate.n}"
         pen.text(left - 10, y + (4 if not row.note else -1), _short(row.label), "row", "end")
         if row.note:
             pen.text(left - 10, y + 11, row.note, "note", "end")
@@ -133,9 +144,9 @@ def contrast_chart(contrasts: Sequence[Contrast], dominant: Sequence[int], n: in
     rows = [
         ForestRow(
             f"layer {c.layer}",
-            Estimate(c.difference, c.low, c.high, n),
-            "run" if c.layer in dominant else "unresolved",
-            "dominant" if c.layer in dominant else "",
+            Estimate(mean=c.difference, low=c.low, high=c.high, n=n),
+            "run" if c.layer in dominant else "below" if c.high < 0 else "unresolved",
+            "dominant" if c.layer in dominant else "higher in failures" if c.high < 0 else "",
         )
         for c in contrasts
     ]

@@ -1,43 +1,27 @@
-"""What a report page shows, before it is a page.
+"""What a report page shows, before it is a page: the rooms' own records under the page's names.
 
-Everything here is plain data: `report.collect` reads it from run folders, `report.page` draws it.
-What is missing is an empty tuple or None, and one line in ``ReportContent.missing`` of its section.
-Scores lie in [0, 1]; intervals are 95 % unless a text says otherwise.
+`report.collect` reads it from run folders, `report.page` draws it. What is missing is an empty
+tuple or None, and one line in ``ReportContent.missing`` of its section.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Final, Literal
 
+from matrix_video.analysis.layers import LayerChoice
+from matrix_video.attention.site import Kind
 from matrix_video.data.sample import Sample
-from matrix_video.evaluation.estimates import FOR_VERDICT, judged
-
-Kind = Literal["v2t", "v2v"]
-KINDS: Final[tuple[Kind, ...]] = ("v2t", "v2v")
-Words = Literal["nouns", "verbs"]
-
-Metric = Literal["kisa_raw", "sgi_raw", "spi", "kisa", "sgi", "if"]
-METRICS: Final[tuple[Metric, ...]] = ("kisa_raw", "sgi_raw", "spi", "kisa", "sgi", "if")
-METRIC_NAMES: Final[dict[Metric, str]] = {
-    "kisa_raw": "KISA_raw",
-    "sgi_raw": "SGI_raw",
-    "spi": "SPI",
-    "kisa": "KISA",
-    "sgi": "SGI",
-    "if": "IF",
-}
+from matrix_video.data.tracks import MaskTrack
+from matrix_video.evaluation.estimates import Estimate
+from matrix_video.evaluation.scores import Metric, Summary, VideoScore
 
 Term = Literal["diffusion", "sga", "spa"]
-TERMS: Final[tuple[Term, ...]] = ("diffusion", "sga", "spa")
 TERM_NAMES: Final[dict[Term, str]] = {"diffusion": "diffusion", "sga": "SGA", "spa": "SPA"}
-
-Verdict = Literal["yes", "no", "implausible", "unscored"]
-Section = Literal["runs", "layers", "training", "scores", "gallery"]
+Section = Literal["scores", "gallery", "layers", "training", "runs"]
 
 
 @dataclass(frozen=True)
@@ -56,73 +40,6 @@ class StageRun:
 
 
 @dataclass(frozen=True)
-class LayerScore:
-    """One layer in one group, means over samples."""
-
-    layer: int
-    aas: float
-    log_lift: float
-    binding: float | None = None
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """Log-lift of successful less failed videos in one layer, with its interval."""
-
-    layer: int
-    difference: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Of random halves of the samples about the order of the layers: rank correlations, and the
-    share of one half's top layers that are among the other's."""
-
-    splits: int
-    mean: float
-    low: float
-    top_shared: float
-
-
-@dataclass(frozen=True)
-class HeadScore:
-    """One of the best heads of a chosen layer."""
-
-    kind: Kind
-    words: Words
-    layer: int
-    head: int
-    aas: float
-    log_lift: float
-
-
-@dataclass(frozen=True)
-class Sinks:
-    """Where a layer's attention goes: shares by kind of token, of all."""
-
-    layer: int
-    shares: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class LayerGroup:
-    """One kind of map and one class of words; ``contrasts`` is the evidence of dominance."""
-
-    kind: Kind
-    words: Words
-    samples: int
-    layers: tuple[LayerScore, ...]
-    influential: tuple[int, ...] = ()
-    dominant: tuple[int, ...] = ()
-    contrasts: tuple[Contrast, ...] = ()
-    successes: int = 0
-    failures: int = 0
-    agreement: Agreement | None = None
-
-
-@dataclass(frozen=True)
 class Overlay:
     """A clip with attention maps laid over it."""
 
@@ -131,20 +48,12 @@ class Overlay:
 
 
 @dataclass(frozen=True)
-class LayerScores:
-    """An analysis: all groups, the chosen layers, on what the choice rests, what to doubt."""
+class Analysis:
+    """An analysis with the overlays that stand in no card of the gallery."""
 
     label: str
-    model: str
-    data: str
-    samples: int
-    chosen: Mapping[Kind, tuple[int, ...]]
-    basis: Mapping[Kind, str]
-    groups: tuple[LayerGroup, ...]
-    warnings: tuple[str, ...] = ()
+    choice: LayerChoice
     overlays: tuple[Overlay, ...] = ()
-    sinks: tuple[Sinks, ...] = ()
-    heads: tuple[HeadScore, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -181,86 +90,38 @@ class TrainingCurves:
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A mean over ``n`` videos with its interval, which few videos do not have."""
-
-    mean: float
-    low: float | None
-    high: float | None
-    n: int
-
-    def __post_init__(self) -> None:
-        if not math.isfinite(self.mean):
-            raise ValueError(f"an estimate of {self.mean}")
-        if (self.low is None) != (self.high is None):
-            raise ValueError(f"an interval with one end: [{self.low}, {self.high}]")
-        if self.low is not None and self.high is not None and not self.low <= self.high:
-            raise ValueError(f"interval [{self.low}, {self.high}]")
-
-
-@dataclass(frozen=True)
-class RunRow:
-    """One row of the score table. ``unscored`` of ``answers`` could not be obtained."""
+class ScoreRow:
+    """One row of the score table. ``told``: what was asked for and has no score, in words."""
 
     label: str
     kind: Literal["run", "null", "ceiling"]
-    scores: Mapping[Metric, Estimate]
-    unscored: int | None = None
-    answers: int | None = None
+    summary: Summary
+    told: str = ""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Paired difference ``left`` − ``right`` over the same prompts and seeds."""
+    """Paired difference ``left`` − ``right`` over the same prompts and seeds, and what it says."""
 
     left: str
     right: str
     metric: Metric
     estimate: Estimate
-
-    @property
-    def resolved(self) -> bool:
-        """Whether there were videos enough for a verdict, and the interval leaves out 0."""
-        found = self.estimate
-        if found.n < FOR_VERDICT or found.low is None or found.high is None:
-            return False
-        return judged(found.mean, found.low, found.high) != "not resolved"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One of the ten questions, what was answered, and on what grounds."""
-
-    question: int
-    text: str
-    verdict: Verdict
-    frame: int | None = None
-    evidence: str = ""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.question <= 10:
-            raise ValueError(f"question {self.question}")
-
-
-@dataclass(frozen=True)
-class Answers:
-    """The answers to one key interaction."""
-
-    interaction: str
-    answers: tuple[Answer, ...]
+    verdict: str
+    resolved: bool
 
 
 @dataclass(frozen=True)
 class GalleryClip:
-    """One video of a prompt, with its own scores where it was scored.
+    """One video of a prompt, with the boxes of its instances and, where it was judged, its score.
 
     ``reference`` marks ground truth, of which no score is expected.
     """
 
     label: str
     video: Path
-    scores: Mapping[Metric, float] = field(default_factory=dict[Metric, float])
-    answers: tuple[Answers, ...] = ()
+    tracks: Mapping[str, MaskTrack] = field(default_factory=dict[str, MaskTrack])
+    score: VideoScore | None = None
     reference: bool = False
 
 
@@ -281,11 +142,13 @@ class ReportContent:
     command: str = ""
     versions: tuple[tuple[str, str], ...] = ()
     runs: tuple[StageRun, ...] = ()
-    layers: tuple[LayerScores, ...] = ()
+    layers: tuple[Analysis, ...] = ()
     curves: tuple[TrainingCurves, ...] = ()
-    rows: tuple[RunRow, ...] = ()
+    rows: tuple[ScoreRow, ...] = ()
+    """The strongest null row first."""
     differences: tuple[Difference, ...] = ()
-    judge: str | None = None
+    """The first one is the headline."""
+    judges: tuple[str, ...] = ()
     gallery: tuple[GalleryItem, ...] = ()
     gallery_note: str = ""
     """How the prompts of the gallery were picked."""

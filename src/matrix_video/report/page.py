@@ -10,23 +10,26 @@ from typing import Final
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from matrix_video.evaluation.scores import METRIC_NAMES
+from matrix_video.evaluation.verdict import Reply
 from matrix_video.report import views, wording
-from matrix_video.report.content import (
-    METRIC_NAMES,
-    METRICS,
-    Difference,
-    ReportContent,
-    Section,
-)
+from matrix_video.report.content import ReportContent, Section
 from matrix_video.services.files import make_folder, write_atomic
 
 _NOTHING: Final[dict[Section, str]] = {
-    "runs": "no run folder was given",
+    "gallery": "no generated clips were given",
+    "scores": "no evaluation was given",
     "layers": "no analysis was given",
     "training": "no training run was given",
-    "scores": "no evaluation was given",
-    "gallery": "no generated clips were given",
+    "runs": "no run folder was given",
 }
+_REPLIES: Final[dict[Reply, tuple[str, str]]] = {
+    "yes": ("yes", "✓"),
+    "no": ("no", "✕"),
+    "no (visually implausible)": ("implausible", "≈"),
+    "unscored": ("unscored", "?"),
+}
+"""Class of the style sheet and glyph of each answer."""
 _OURS: Final = re.compile(r"[0-9a-f]{16}\.webp")
 
 
@@ -48,13 +51,14 @@ def build_report(out: Path, content: ReportContent) -> Path:
             content=content,
             source=_source,
             absent=_absent(content),
-            lead=_lead(content.differences),
-            analyses=[views.analysis_view(scores, assets) for scores in content.layers],
+            lead=views.lead(content.differences),
+            small=views.too_small(content),
+            analyses=[views.analysis_view(one, assets) for one in content.layers],
             trainings=views.training_views(content.curves),
-            metrics=METRICS,
             metric_names=METRIC_NAMES,
-            forest=views.score_figure(content.rows),
-            paired=views.difference_figure(content.differences),
+            reply_css={reply: css for reply, (css, _) in _REPLIES.items()},
+            reply_glyphs={reply: glyph for reply, (_, glyph) in _REPLIES.items()},
+            figures=views.score_figures(content),
             cards=cards,
         )
     )
@@ -75,8 +79,9 @@ def _environment() -> Environment:
         number=wording.number,
         signed=wording.signed,
         interval=wording.interval,
-        verdict=wording.verdict,
         duration=wording.duration,
+        evidence=wording.evidence,
+        values=views.values,
     )
     return environment
 
@@ -90,21 +95,16 @@ def _source(name: str) -> Markup:
 def _absent(content: ReportContent) -> dict[Section, tuple[str, ...]]:
     """The lines on missing things, by section; a section without content has at least one."""
     filled: dict[Section, Sequence[object]] = {
-        "runs": content.runs,
+        "gallery": content.gallery,
+        "scores": content.rows,
         "layers": content.layers,
         "training": content.curves,
-        "scores": content.rows,
-        "gallery": content.gallery,
+        "runs": content.runs,
     }
     return {
         section: tuple(content.missing.get(section, ())) or (() if parts else (_NOTHING[section],))
         for section, parts in filled.items()
     }
-
-
-def _lead(differences: tuple[Difference, ...]) -> Difference | None:
-    """The first paired difference in IF: what the reader came for."""
-    return next((d for d in differences if d.metric == "if"), None)
 
 
 def _remove_stale(assets: Path, text: str) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from matrix_video.evaluation.estimates import FOR_VERDICT
-from matrix_video.report.content import Difference, Estimate
+from matrix_video.evaluation.estimates import Estimate
+from matrix_video.evaluation.scores import ScoredAnswer
 
 PLACES = 3
 
@@ -23,21 +23,22 @@ def signed(value: float, places: int = PLACES) -> str:
 
 
 def interval(estimate: Estimate, *, sign: bool = False) -> str:
-    """ "[0.331, 0.490]"; nothing for an estimate that has none."""
+    """ "[0.331, 0.490]"; empty for an estimate of too few videos for one."""
     if estimate.low is None or estimate.high is None:
         return ""
     write = signed if sign else number
     return f"[{write(estimate.low)}, {write(estimate.high)}]"
 
 
-def verdict(difference: Difference) -> str:
-    """What a paired difference says, by the rules of `evaluation.estimates`."""
-    if difference.estimate.n < FOR_VERDICT:
-        return f"no verdict below {FOR_VERDICT} videos"
-    if not difference.resolved:
-        return "not resolved"
-    side = difference.left if difference.estimate.mean > 0 else difference.right
-    return f"{side} is higher"
+def evidence(answer: ScoredAnswer) -> str:
+    """The grounds of an answer in one line: its reason, its measurements, the judge's words."""
+    parts = [answer.reason] if answer.reason else []
+    for name, value in answer.evidence.items():
+        text = value if isinstance(value, str) else f"{value:.3g}".replace("-", "−")
+        parts.append(f"{name.replace('_', ' ')} {text}")
+    if answer.raw:
+        parts.append(f"“{answer.raw}”")
+    return ", ".join(parts)
 
 
 def duration(seconds: float | None) -> str:

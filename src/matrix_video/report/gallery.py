@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from matrix_video.data.dataset import Dataset
-from matrix_video.report.collect.layers import OverlayFile
-from matrix_video.report.collect.runs import DATASET, Run
-from matrix_video.report.collect.scores import Evaluation, judges
+from matrix_video.data.tracks import MaskTrack
+from matrix_video.report.charts import KIND_NAMES
 from matrix_video.report.content import GalleryClip, GalleryItem, Overlay
+from matrix_video.report.runs import DATASET, Run
+from matrix_video.report.scores import Evaluation, judges
 from matrix_video.services.errors import MatrixError
 
 TRUTH = "ground truth"
+_OVERLAY = re.compile(r"(?P<sample>.+)_(?P<kind>v2t|v2v)_layer(?P<layer>[0-9]+)")
+
+
+@dataclass(frozen=True)
+class OverlayFile:
+    """One overlay clip of a run, by the sample that it shows."""
+
+    sample: str
+    run: str
+    overlay: Overlay
+
+
+def overlay_files(runs: Sequence[Run]) -> tuple[OverlayFile, ...]:
+    """Overlays of all runs (``overlays/<sample>_<kind>_layer<NN>.mp4``), V2T before V2V."""
+    found: list[OverlayFile] = []
+    for run in runs:
+        for file in sorted((run.path / "overlays").glob("*.mp4")):
+            match = _OVERLAY.fullmatch(file.stem)
+            if match is not None:
+                kind = KIND_NAMES["v2t" if match["kind"] == "v2t" else "v2v"]
+                label = f"{run.label}, {kind}, layer {int(match['layer'])}"
+                found.append(OverlayFile(match["sample"], run.label, Overlay(label, file)))
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -48,25 +73,24 @@ def collect_gallery(
     truth = _truth(done, shown)
     if isinstance(truth, str):
         lines.append(truth)
-        truth = None
     scored = {run.label: next((e for e in evaluations if judges(e.run, run)), None) for run in done}
     lines += [
         f"answers for {label}: no evaluation of its videos was given"
         for label, evaluation in scored.items()
         if evaluation is None
     ]
-    if not common:
-        return Gallery((), "", (*lines, "clips: the generation runs share no prompt"))
     if not shown:
-        return Gallery((), "", (*lines, "clips: none were asked for"))
+        why = "none were asked for" if common else "the generation runs share no prompt"
+        return Gallery((), "", (*lines, f"clips: {why}"))
     clips = {label: data.subset(shown) for label, data in sets.items()}
-    items = [_item(index, clips, truth, scored, overlays) for index in range(len(shown))]
+    known = None if isinstance(truth, str) else truth
+    tracked = {label: e.tracked() for label, e in scored.items() if e is not None}
+    items = [_item(i, clips, known, scored, tracked, overlays) for i in range(len(shown))]
     if not any(item.overlays for item in items):
         lines.append("maps over the clips: no run has overlays of these prompts")
-    few = len(items) < len(common)
     note = (
         f"The first {len(items)} of {len(common)} prompts; none was picked."
-        if few
+        if len(items) < len(common)
         else f"All {len(common)} prompts."
     )
     return Gallery(tuple(items), note, tuple(lines))
@@ -77,25 +101,37 @@ def _item(
     sets: Mapping[str, Dataset],
     truth: Dataset | None,
     scored: Mapping[str, Evaluation | None],
+    tracked: Mapping[str, Dataset | None],
     overlays: Sequence[OverlayFile],
 ) -> GalleryItem:
     sample = next(iter(sets.values())).samples[index]
     clips: list[GalleryClip] = []
+    own = {} if truth is None else _tracks(truth, sample.id)
+    # All start from one picture, so its boxes hold where nobody followed the instances.
+    first = {name: track.take([0]) for name, track in own.items()}
     if truth is not None:
-        clips.append(GalleryClip(TRUTH, truth.video_path(index), reference=True))
+        clips.append(GalleryClip(TRUTH, truth.video_path(index), own, reference=True))
     for label, data in sets.items():
-        video, evaluation = data.video_path(index), scored[label]
-        found = None if evaluation is None else evaluation.videos.get(sample.id)
+        evaluation, followed = scored[label], tracked.get(label)
         clips.append(
-            GalleryClip(label, video)
-            if found is None
-            else GalleryClip(label, video, found.scores, found.answers)
+            GalleryClip(
+                label,
+                data.video_path(index),
+                (None if followed is None else _tracks(followed, sample.id)) or first,
+                None if evaluation is None else evaluation.video(sample.id),
+            )
         )
-    return GalleryItem(
-        sample=sample,
-        clips=tuple(clips),
-        overlays=tuple(Overlay(o.label, o.video) for o in overlays if o.sample == sample.id),
-    )
+    mine = tuple(o.overlay for o in overlays if o.sample == sample.id)
+    return GalleryItem(sample, tuple(clips), mine)
+
+
+def _tracks(data: Dataset, id: str) -> dict[str, MaskTrack]:
+    """Tracks of a sample; none where the data set has no such sample, or they cannot be read."""
+    index = next((i for i, sample in enumerate(data.samples) if sample.id == id), None)
+    try:
+        return {} if index is None else data.tracks(index)
+    except MatrixError:
+        return {}
 
 
 def _truth(runs: Sequence[Run], shown: Sequence[str]) -> Dataset | str:
@@ -122,3 +158,13 @@ def _truth(runs: Sequence[Run], shown: Sequence[str]) -> Dataset | str:
     if lost:
         return f"ground truth: the prompt set {path} no longer has {', '.join(lost)}"
     return prompts.subset(shown)
+
+
+def apart(overlays: Sequence[OverlayFile], run: str, shown: Sequence[GalleryItem]) -> list[Overlay]:
+    """Overlays of a run whose prompts have no card, with the sample's name."""
+    cards = {item.sample.id for item in shown}
+    return [
+        replace(o.overlay, label=f"{o.overlay.label}: {o.sample}")
+        for o in overlays
+        if o.run == run and o.sample not in cards
+    ]

@@ -7,20 +7,13 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from matrix_video.report.collect.runs import Run
-from matrix_video.report.content import (
-    KINDS,
-    TERM_NAMES,
-    TERMS,
-    Curve,
-    HeldOut,
-    Kind,
-    Term,
-    TrainingCurves,
-)
+from matrix_video.analysis.records import KINDS
+from matrix_video.attention.site import Kind
+from matrix_video.report.content import TERM_NAMES, Curve, HeldOut, Term, TrainingCurves
+from matrix_video.report.runs import Run
 from matrix_video.services.run import RunFolder
 
-_HELDOUT = re.compile(r"heldout_aas/(?P<layer>\d+)/(?P<kind>v2t|v2v)")
+_HELDOUT = re.compile(r"heldout_aas/(?P<layer>\d{1,6})/(?P<kind>v2t|v2v)")
 _STAGE = "train"
 
 
@@ -30,10 +23,10 @@ def training_curves(run: Run) -> tuple[TrainingCurves | None, tuple[str, ...]]:
     rows = folder.metrics()
     terms: dict[Term, Curve] = {}
     lines: list[str] = []
-    for term in TERMS:
+    for term, name in TERM_NAMES.items():
         curve, bad = _curve(rows, term)
         if bad:
-            lines.append(f"{bad} values of the {TERM_NAMES[term]} loss of {run.label}: no numbers")
+            lines.append(f"{bad} values of the {name} loss of {run.label}: no numbers")
         if curve is not None:
             terms[term] = curve
     if not terms:
@@ -41,18 +34,14 @@ def training_curves(run: Run) -> tuple[TrainingCurves | None, tuple[str, ...]]:
     absorbed = folder.facts(_STAGE).get("absorbed") if folder.done(_STAGE) else None
     if not run.finished:
         lines.append(f"the end of {run.label}: the run is not finished")
-    return (
-        TrainingCurves(
-            run.label, terms, _heldout(rows), absorbed if isinstance(absorbed, bool) else None
-        ),
-        tuple(lines),
-    )
+    known = absorbed if isinstance(absorbed, bool) else None
+    return TrainingCurves(run.label, terms, _heldout(rows), known), tuple(lines)
 
 
 def _curve(rows: Iterable[Mapping[str, Any]], key: str) -> tuple[Curve | None, int]:
     """The finite values under a key, and how many were none."""
     pairs = [(_number(row["step"]), _number(row[key])) for row in rows if {key, "step"} <= set(row)]
-    good = sorted(pair for pair in pairs if all(map(math.isfinite, pair)))
+    good = sorted((step, value) for step, value in pairs if math.isfinite(step + value))
     if not good:
         return None, len(pairs)
     steps, values = zip(*good, strict=True)
@@ -60,17 +49,19 @@ def _curve(rows: Iterable[Mapping[str, Any]], key: str) -> tuple[Curve | None, i
 
 
 def _number(value: object) -> float:
-    return value if isinstance(value, float | int) else math.nan
+    """The value, or NaN for what is no number or too large for one."""
+    try:
+        return float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:
+        return math.nan
 
 
 def _heldout(rows: list[dict[str, Any]]) -> tuple[HeldOut, ...]:
     keys: dict[tuple[Kind, int], str] = {}
-    for row in rows:
-        for key in row:
-            match = _HELDOUT.fullmatch(key)
-            if match is not None:
-                kind: Kind = "v2t" if match["kind"] == "v2t" else "v2v"
-                keys[kind, int(match["layer"])] = key
+    for match in (_HELDOUT.fullmatch(key) for row in rows for key in row):
+        if match is not None:
+            kind: Kind = "v2t" if match["kind"] == "v2t" else "v2v"
+            keys[kind, int(match["layer"])] = match[0]
     found: list[HeldOut] = []
     for kind, layer in sorted(keys, key=lambda k: (KINDS.index(k[0]), k[1])):
         curve, _ = _curve(rows, keys[kind, layer])

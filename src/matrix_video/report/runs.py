@@ -7,37 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
-from pydantic import BaseModel, ConfigDict
-
+from matrix_video.analysis.layers import CHOICE
+from matrix_video.evaluation.scores import SCORES
 from matrix_video.report.content import StageRun
 from matrix_video.services.config import read_config
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import read_json
 
 RunKind = Literal["analyze", "train", "generate", "evaluate"]
-LAYERS, SCORES, GENERATION, DATASET = "layers.json", "scores.json", "generation.json", "dataset"
-ENVIRONMENT, OVERLAYS = "environment.json", "overlays"
-
-_RESULTS: Final[dict[RunKind, str]] = {
-    "analyze": LAYERS,
-    "train": "adapter",
-    "generate": f"{DATASET}/metadata.jsonl",
-    "evaluate": SCORES,
+DATASET: Final = "dataset"
+_KINDS: Final[dict[RunKind, tuple[str, str]]] = {
+    "analyze": (CHOICE, "data"),
+    "train": ("adapter", "data"),
+    "generate": (f"{DATASET}/metadata.jsonl", "prompts"),
+    "evaluate": (SCORES, "videos"),
 }
-"""What a finished run of each kind holds."""
-_DATA_FIELDS: Final[dict[RunKind, str]] = {
-    "analyze": "data",
-    "train": "data",
-    "generate": "prompts",
-    "evaluate": "videos",
-}
-"""The setting that names what a run of each kind worked on."""
-
-
-class Record(BaseModel):
-    """Base of what is read from JSON: fields that the page does not show are passed over."""
-
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+"""What a finished run of each kind holds, and the setting that names what it worked on."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +37,13 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether its result is there."""
-        return (self.path / _RESULTS[self.kind]).exists()
+        return (self.path / _KINDS[self.kind][0]).exists()
 
     @property
     def named_data(self) -> str | None:
         """What it worked on, as its settings name it; of a generation run its prompt set, of an
         evaluation the videos."""
-        return _text(self.config.get(_DATA_FIELDS[self.kind]))
+        return _text(self.config.get(_KINDS[self.kind][1]))
 
     @property
     def data(self) -> Path | None:
@@ -77,6 +62,21 @@ class Run:
         out = Path(_text(self.config.get("out")) or "").parts
         here = self.path.absolute().parts  # `resolve` would follow links
         return Path(*here[: -len(out)]) if out and here[-len(out) :] == out else Path()
+
+    def facts(self) -> StageRun:
+        """The run's row in "what was run"."""
+        return StageRun(
+            label=self.label,
+            command=f"matrix {self.kind}",
+            model=_text(self.config.get("model")),
+            data=self.named_data,
+            seed=_text(self.config.get("seed")),
+            seconds=_seconds(self.path),
+            settings=tuple(
+                (name, _text(value) or "–") for name, value in self.config.items()
+                if name != "command"
+            ),
+        )  # fmt: skip
 
 
 def open_runs(named: Iterable[tuple[str, Path]]) -> tuple[Run, ...]:
@@ -101,31 +101,13 @@ def _kind(path: Path) -> tuple[RunKind, dict[str, Any]]:
     if not path.is_dir():
         raise MatrixError("there is no such run folder", remedy=remedy, file=path)
     config = read_config(path)
-    for kind in _RESULTS:
-        if config.get("command") == kind:
-            return kind, config
-    for kind, result in _RESULTS.items():  # results that were copied without their settings
-        if "command" not in config and (path / result).exists():
+    for kind, (result, _) in _KINDS.items():
+        # Without a command: results that were copied without their settings.
+        if config.get("command") == kind or ("command" not in config and (path / result).exists()):
             return kind, config
     found = config.get("command")
     what = f"it holds a run of {found!r}, which no report shows" if found else "it is no run folder"
     raise MatrixError(what, remedy=remedy, file=path)
-
-
-def stage_run(run: Run) -> StageRun:
-    """The run's row in "what was run"."""
-    config = run.config
-    return StageRun(
-        label=run.label,
-        command=f"matrix {run.kind}",
-        model=_text(config.get("model")),
-        data=run.named_data,
-        seed=_text(config.get("seed")),
-        seconds=_seconds(run.path),
-        settings=tuple(
-            (name, _text(value) or "–") for name, value in config.items() if name != "command"
-        ),
-    )
 
 
 def _text(value: object) -> str | None:
@@ -153,21 +135,15 @@ def versions(runs: Sequence[Run]) -> tuple[tuple[str, str], ...]:
     """Versions and machine of all runs; where they differ, each value with its runs."""
     values: dict[str, dict[str, list[str]]] = {}
     for run in runs:
-        file = run.path / ENVIRONMENT
-        if not file.is_file():
-            continue
-        stored: Any = read_json(file)
+        file = run.path / "environment.json"
+        stored: Any = read_json(file) if file.is_file() else None
         if not isinstance(stored, dict):
             continue
         flat: dict[str, object] = {}
         for name, value in cast("dict[str, object]", stored).items():
-            if isinstance(value, dict):
-                flat |= cast("dict[str, object]", value)
-            else:
-                flat[name] = value
+            flat |= cast("dict[str, object]", value) if isinstance(value, dict) else {name: value}
         for name, value in flat.items():
-            text = _text(value) or "–"
-            values.setdefault(name, {}).setdefault(text, []).append(run.label)
+            values.setdefault(name, {}).setdefault(_text(value) or "–", []).append(run.label)
     return tuple(
         (
             name,
