@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src/matrix_video"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}
+DISTRIBUTIONS = {"huggingface_hub": "huggingface-hub", "PIL": "pillow", "yaml": "pyyaml"}
 """Where a package is not imported by its distribution's name."""
 NOT_IMPORTED = {"ftfy", "protobuf", "sentencepiece"}
 """What others import for us: transformers (published tokenizers), diffusers (Wan's captions)."""
