@@ -53,8 +53,9 @@ from matrix_video.backbones.fingerprint import Fingerprint, fingerprint
 from matrix_video.backbones.loading import backbone_for, load_pipeline
 from matrix_video.backbones.precision import dtype_of
 from matrix_video.backbones.processes import Processes, processes
-from matrix_video.data.dataset import Dataset, open_clips
+from matrix_video.data.dataset import Dataset
 from matrix_video.data.sample import Sample
+from matrix_video.data.survey import open_clips
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import sha256_file, sha256_text
 from matrix_video.services.progress import progress
@@ -89,7 +90,7 @@ def analyze(
             dtype, place = dtype_of(config.weights), crew.device
             pipe = load_pipeline(config.model, dtype=dtype, device=place, quantize=config.quantize)
             backbone = backbone_for(pipe)
-        data = open_clips(config.data, config.transform(), config.limit)
+        data = open_clips(config.data, config.transform(), config.limit, leave_out=config.leave_out)
         labels = None if config.labels is None else _labels(config.labels, config, data)
         for sample in data.samples:  # before hours of measuring
             sample_phrases(backbone, sample, config.mentions)

@@ -24,7 +24,7 @@ from matrix_video.data.writer import DatasetWriter
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import sha256_file, sha256_text
 
-__all__ = ["Clip", "Dataset", "DatasetWriter", "open_clips"]
+__all__ = ["Clip", "Dataset", "DatasetWriter"]
 
 _T = TypeVar("_T")
 _UNCHANGED = ClipTransform()
@@ -170,15 +170,3 @@ class Dataset(Sequence[Clip]):
                 file=self.video_path(index),
                 field=error.field,
             ) from error
-
-
-def open_clips(path: Path, transform: ClipTransform, limit: int | None) -> Dataset:
-    """The first ``limit`` clips of a data set; `MatrixError` when there is none."""
-    data = Dataset(path, transform)
-    if len(data) == 0:
-        raise MatrixError(
-            "the data set has no samples",
-            remedy="Give a data set with at least one clip",
-            file=path,
-        )
-    return data if limit is None else data[:limit]

@@ -30,6 +30,9 @@ class ClipOptions(BaseModel):
     """Columns to resize to; None: as stored."""
     limit: int | None = Field(default=None, ge=1)
     """Take the first so many samples alone."""
+    leave_out: bool = False
+    """Go on without clips that cannot be taken, such as short or damaged ones, instead of refusing
+    them all at once."""
 
     @model_validator(mode="after")
     def _whole_size(self) -> Self:

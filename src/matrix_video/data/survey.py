@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import defaultdict
 from dataclasses import dataclass
+from pathlib import Path
 
 from matrix_video.data.dataset import Dataset
-from matrix_video.data.transform import ClipShape
+from matrix_video.data.transform import ClipShape, ClipTransform
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.progress import progress
 
@@ -38,3 +41,53 @@ def survey_clips(data: Dataset) -> Survey:
         more = f" ({len(squeezed)} of {len(data)} clips are)" if len(data) > 1 else ""
         notes = (f"{data.samples[index].id}: {text}{more}",)
     return Survey(shapes, refused, notes)
+
+
+def open_clips(
+    path: Path, transform: ClipTransform, limit: int | None, *, leave_out: bool = False
+) -> Dataset:
+    """The first ``limit`` clips of a data set, each of which the transform can take.
+
+    Clips that cannot be taken are left out with a warning, or else refused in one ``MatrixError``,
+    which is also raised for a data set without clips. Squeezed clips are warned of.
+    """
+    data = Dataset(path, transform)
+    if len(data) == 0:
+        raise MatrixError(
+            "the data set has no samples",
+            remedy="Give a data set with at least one clip",
+            file=path,
+        )
+    data = data if limit is None else data[:limit]
+    found = survey_clips(data)
+    for note in found.notes:
+        warnings.warn(f"{path}: {note}", stacklevel=2)
+    if not found.refused:
+        return data
+    error = _refusal(data, found.refused)
+    if not leave_out or not found.shapes:
+        raise error
+    warnings.warn(f"left out: {error.problem}", stacklevel=2)
+    return data.subset(data.samples[index].id for index in found.shapes)
+
+
+def _refusal(data: Dataset, refused: dict[int, MatrixError]) -> MatrixError:
+    """One error of all, each reason told once with the clips that it holds for."""
+    first = next(iter(refused.values()))
+    if len(refused) == 1 == len(data):
+        return first
+    by_reason: defaultdict[str, list[str]] = defaultdict(list)
+    for index, error in refused.items():
+        by_reason[error.problem].append(data.samples[index].id)
+    reasons = "; ".join(
+        f"{', '.join(ids[:8])}{f' and {len(ids) - 8} more' if len(ids) > 8 else ''}: {problem}"
+        for problem, ids in list(by_reason.items())[:8]
+    )
+    if len(by_reason) > 8:
+        reasons += f"; and {len(by_reason) - 8} other reasons"
+    return MatrixError(
+        f"{len(refused)} of {len(data)} clips cannot be taken: {reasons}",
+        remedy=f"{first.remedy.rstrip('.')}; or add --leave-out to go on without them",
+        file=data.path,
+        field=first.field,
+    )

@@ -23,7 +23,8 @@ from matrix_video.backbones.base import Backbone
 from matrix_video.backbones.fingerprint import fingerprint
 from matrix_video.backbones.loading import backbone_for, held_as, load_pipeline
 from matrix_video.backbones.precision import dtype_of, resolved
-from matrix_video.data.dataset import Dataset, DatasetWriter, open_clips
+from matrix_video.data.dataset import Dataset, DatasetWriter
+from matrix_video.data.survey import open_clips
 from matrix_video.data.tracks import first_masks
 from matrix_video.data.transform import ClipTransform
 from matrix_video.data.video import probe_video
@@ -61,7 +62,12 @@ def generate(config: GenerateConfig, backbone: Backbone | None = None) -> Path:
     with RunFolder.open(config.out, config, command="generate") as run:
         folder = run.path / DATASET
         # Length and frame rate are those of what is generated, not of the prompts' own videos.
-        prompts = open_clips(config.prompts, ClipTransform(size=config.size), config.limit)
+        prompts = open_clips(
+            config.prompts,
+            ClipTransform(size=config.size),
+            config.limit,
+            leave_out=config.leave_out,
+        )
         if run.done(STAGE):
             return folder
         _check_lengths(config, prompts)

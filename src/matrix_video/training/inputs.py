@@ -8,8 +8,9 @@ from matrix_video.analysis.layers import read_choice
 from matrix_video.backbones.base import Backbone
 from matrix_video.backbones.condition import check_ids
 from matrix_video.backbones.fingerprint import fingerprint
-from matrix_video.data.dataset import Dataset, open_clips
+from matrix_video.data.dataset import Dataset
 from matrix_video.data.spans import phrases
+from matrix_video.data.survey import open_clips
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import sha256_text
 from matrix_video.services.progress import progress
@@ -140,10 +141,10 @@ def _cache_keys(backbone: Backbone, data: Dataset, config: TrainConfig) -> list[
 def read_clips(config: TrainConfig) -> tuple[Dataset, Dataset]:
     """Clips to train on, and held-out clips. Raises `MatrixError` where none is left, or no
     caption has a phrase for SGA."""
-    data = open_clips(config.data, config.transform(), config.limit)
+    data = open_clips(config.data, config.transform(), config.limit, leave_out=config.leave_out)
     count = config.heldout_samples
     if config.val_data is not None:
-        held = Dataset(config.val_data, config.transform())[:count]
+        held = open_clips(config.val_data, config.transform(), count, leave_out=config.leave_out)
     else:
         rest = max(0, len(data) - count)
         data, held = data[:rest], data[rest:]
