@@ -191,7 +191,9 @@ def test_another_size_and_length(prompts: Path, tmp_path: Path, backbone: Backbo
     config = _config(
         prompts, tmp_path / "run", limit=1, num_frames=17, height=16, width=32, fps=4.0
     )
-    video = Dataset(generate(config, backbone)).video(0)
+    with pytest.warns(UserWarning, match=r"squeezed 2\.00 times in aspect to 16x32"):
+        folder = generate(config, backbone)
+    video = Dataset(folder).video(0)
     assert video.frames_THWC.shape == (17, 16, 32, 3)
     assert video.fps == pytest.approx(4.0)
 

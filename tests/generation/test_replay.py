@@ -24,7 +24,7 @@ def _run(prompts: Path, out: Path, backbone: Backbone, **changes: object) -> Pat
 
 
 def test_each_video_is_made_again(prompts: Path, tmp_path: Path, backbone: Backbone) -> None:
-    made = Dataset(_run(prompts, tmp_path / "run", backbone, num_frames=17, width=16, height=32))
+    made = Dataset(_run(prompts, tmp_path / "run", backbone, num_frames=17, width=16, height=16))
     steps: list[int] = []
     with replay(tmp_path / "run", backbone, made.samples[1:]) as again:
         assert again.steps == 2
