@@ -14,9 +14,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import count, islice
+from itertools import count, islice, repeat
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,6 +52,8 @@ class JudgeBenchmark:
 
     clips: int = 160
     """Clips a row."""
+    processes: int = 2
+    """Rows judged at once."""
     out: Path | None = None
     """JSON file for the result."""
 
@@ -139,26 +142,30 @@ def _score(sample: Sample, clip: WorldClip, damage: Damage | None) -> VideoScore
     return score_video(sample, verdict, asked, Questions(), video="", prompt="")
 
 
+def _row(name: str, clips: int) -> dict[str, Any]:
+    scores = [_score(*case) for case in islice(_rows()[name], clips)]
+    high = [(score.sgi_raw or 0) >= SUCCESS_AT for score in scores]
+    success = [h and (s.margin or 0) > 0 for h, s in zip(high, scores, strict=True)]
+    return {
+        **{metric: one.model_dump(exclude={"p"}) for metric, one in summarise(scores).items()},
+        "sgi_raw_high": float(np.mean(high)),
+        "success": float(np.mean(success)),
+    }
+
+
 def main(config: JudgeBenchmark) -> None:
-    rows: dict[str, Any] = {}
+    began, names = time.perf_counter(), list(_rows())
+    with ProcessPoolExecutor(config.processes) as pool:
+        found = pool.map(_row, names, repeat(config.clips))
+        rows = dict(zip(names, found, strict=True))
     lines = [["videos", "n", *(METRIC_NAMES[m] for m in METRICS), "SGI_raw ≥ 0.75", "success"]]
-    began = time.perf_counter()
-    for name, cases in _rows().items():
-        scores = [_score(*case) for case in islice(cases, config.clips)]
-        high = [(score.sgi_raw or 0) >= SUCCESS_AT for score in scores]
-        success = [h and (s.margin or 0) > 0 for h, s in zip(high, scores, strict=True)]
-        summary = summarise(scores)
-        means = [summary[metric].mean for metric in METRICS]
+    for name, row in rows.items():
+        means = [row[metric]["mean"] for metric in METRICS]
         lines.append(
-            [name, str(len(scores))]
+            [name, str(config.clips)]
             + ["–" if mean is None else f"{mean:.3f}" for mean in means]
-            + [f"{np.mean(high):.0%}", f"{np.mean(success):.0%}"]
+            + [f"{row['sgi_raw_high']:.0%}", f"{row['success']:.0%}"]
         )
-        rows[name] = {
-            **{metric: one.model_dump(exclude={"p"}) for metric, one in summary.items()},
-            "sgi_raw_high": float(np.mean(high)),
-            "success": float(np.mean(success)),
-        }
     lines.insert(1, ["---"] * len(lines[0]))
     print("\n".join(f"| {' | '.join(cells)} |" for cells in lines))
     result = {
