@@ -308,7 +308,9 @@ def test_a_clip_that_the_model_cannot_take_is_named(
     data = resized(data_path, tmp_path / "mixed", {"0004": (13, 32, 32)})
     for count in (0, 1):
         settings = config(data=data, heldout_samples=count, batch=1, out=tmp_path / f"{count}")
-        with pytest.raises(MatrixError, match=r"sample 0004: a clip of 13 frames.*9 or 17"):
+        with pytest.raises(
+            MatrixError, match=r"cannot be trained on: 0004: a clip of 13 frames.*9 or 17"
+        ):
             train(settings, pipe)
     assert train(config(data=data, num_frames=9, batch=1), pipe).steps == 4
 

@@ -122,6 +122,10 @@ class TrainConfig(ClipOptions):
     caption_dropout: float = Field(default=0.1, ge=0, le=1)
     """How often the caption is empty, for classifier-free guidance; such a sample has no SGA."""
 
+    leave_out: bool = False
+    """Leave out the clips that the model does not take, or whose phrases it does not read to their
+    end, where the run would refuse them all."""
+
     cache: Path | None = None
     """Folder for encoded samples, shared by runs on the same data and model; None: in memory."""
 

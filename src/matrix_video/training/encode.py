@@ -65,14 +65,16 @@ class Encoded:
     """`Backbone.image_extra` of the first frame alone."""
 
 
-def encode_clip(backbone: Backbone, clip: Clip, *, mentions: Mentions, up: int) -> Encoded:
-    """Everything of ``clip`` that does not change between epochs.
+def encode_clip(
+    backbone: Backbone, clip: Clip, *, mentions: Mentions, up: int, aligned: bool = True
+) -> Encoded:
+    """Everything of ``clip`` that does not change between epochs; not ``aligned``: no phrases.
 
     Raises `MatrixError` as `analysis.targets.clip_targets` and `Backbone.clip_grid` do.
     """
     sample, video = clip.sample, clip.video
     grid, length = backbone.clip_grid(clip), backbone.num_text_tokens
-    targets = clip_targets(backbone, clip, grid, mentions)
+    targets = clip_targets(backbone, clip, grid, mentions) if aligned else ()
     target_PTHW, known_PT = _decoder_masks(targets, clip, grid, up)
     instances = [frozenset(target.phrase.instances) for target in targets]
     visible = [[state is State.VISIBLE for state in t.own.states] for t in targets]

@@ -24,10 +24,16 @@ from matrix_video.services.files import clear_temporary, sha256_text
 from matrix_video.services.run import RunFolder
 from matrix_video.training.config import MAY_CHANGE, TrainConfig
 from matrix_video.training.heldout import decoder_absorbed, heldout_aas
-from matrix_video.training.inputs import check_regions, chosen_layers, encoded_set, read_clips
+from matrix_video.training.inputs import (
+    check_regions,
+    chosen_layers,
+    encoded_set,
+    fitting,
+    read_clips,
+)
 from matrix_video.training.loop import Calls, Outcome, Trainer, Watch
 from matrix_video.training.parallel import Parallel, make_accelerator
-from matrix_video.training.student import Student, make_student
+from matrix_video.training.student import Student, check_id_map, make_student
 
 ADAPTER = "adapter"
 STAGE = "train"
@@ -85,6 +91,8 @@ def _train(
     data, held = read_clips(config)
     backbone = backbone_for(_loaded(config, pipe, parallel))
     layers = chosen_layers(config, backbone)
+    check_id_map(backbone, config)
+    data, held = (fitting(backbone, clips, config) for clips in (data, held))
     base = fingerprint(backbone.transformer)
     if parallel.processes > 1 and config.cache is None:
         warnings.warn(

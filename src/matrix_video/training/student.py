@@ -141,12 +141,7 @@ def make_student(
     Raises `MatrixError` for a layer that the model does not have, and for an id map on a
     text-to-video base.
     """
-    if config.id_map and not backbone.takes_image:
-        raise MatrixError(
-            f"{type(backbone.pipe).__name__} takes no first frame, so it has no id map",
-            remedy="train with --no-id-map, or choose an image-to-video base",
-            field="id_map",
-        )
+    check_id_map(backbone, config)
     freeze(backbone)
     grid = backbone.grid(*clip)
     text = backbone.num_text_tokens
@@ -195,6 +190,16 @@ def make_student(
         lora=lora,
         new=_new_parameters(condition, decoder),
     )
+
+
+def check_id_map(backbone: Backbone, config: TrainConfig) -> None:
+    """`MatrixError` for an id map on a text-to-video base."""
+    if config.id_map and not backbone.takes_image:
+        raise MatrixError(
+            f"{type(backbone.pipe).__name__} takes no first frame, so it has no id map",
+            remedy="train with --no-id-map, or choose an image-to-video base",
+            field="id_map",
+        )
 
 
 def _new_parameters(

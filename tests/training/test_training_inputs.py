@@ -1,0 +1,95 @@
+"""Clips that cannot be trained on: all told at once, before the first is encoded, or left out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from matrix_video.backbones.loading import backbone_for
+from matrix_video.backbones.tiny import tiny_pipeline
+from matrix_video.data.dataset import Dataset, DatasetWriter
+from matrix_video.services.errors import MatrixError
+from matrix_video.training.config import TrainConfig
+from matrix_video.training.inputs import encoded_set, fitting
+from matrix_video.training.run import train
+
+from .conftest import make_clip, make_sample
+
+FAULTS: dict[str, tuple[int, int, str, str]] = {
+    "length": (7, 32, "", "a clip of 7 frames"),
+    "size": (9, 30, "", "frames of 30 x 30 pixels"),
+    "one frame": (1, 32, "", "one frame, in which SPA has nothing to follow"),
+    "phrase": (9, 32, "the " * 40, "red ball"),
+}
+
+
+def spoilt(folder: Path, fault: str) -> Path:
+    """Clips 1 and 3 of five have the fault."""
+    frames, side, words, _ = FAULTS[fault]
+    with DatasetWriter(folder) as writer:
+        for index in range(5):
+            pixels, tracks = make_clip(index)
+            if index in (1, 3):
+                pixels = pixels[:frames, :side, :side]
+                tracks = {
+                    n: type(t).from_masks(t.masks()[:frames, :side, :side])
+                    for n, t in tracks.items()
+                }
+            writer.add(make_sample(index), pixels, 8.0, tracks, lossless=True)
+    file = folder / "metadata.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    for line in lines:
+        if line.get("id") in ("0001", "0003") and words:
+            moved(line, words)
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    return folder
+
+
+def moved(line: dict[str, Any], words: str) -> None:
+    """The caption after so many words that its phrases are cut off."""
+    line["caption"] = words + line["caption"]
+    spans = [s for i in line["instances"] for s in (*i["mentions"], *i["noun_spans"])]
+    for span in (*spans, *(act["verb_span"] for act in line["interactions"])):
+        span["start"] += len(words)
+        span["end"] += len(words)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_all_are_refused_before_the_first_is_encoded(
+    fault: str,
+    tmp_path: Path,
+    config: Callable[..., TrainConfig],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = spoilt(tmp_path / "data", fault)
+    told = FAULTS[fault][3]
+    monkeypatch.setattr("matrix_video.training.inputs.encode_clip", None)  # not to be called
+    problem = rf"2 of 4 clips cannot be trained on: 0001: .*{told}.*; 0003: .*{told}.*--leave-out"
+    with pytest.raises(MatrixError, match=problem):
+        train(config(data=folder), tiny_pipeline(0))
+    backbone, data = backbone_for(tiny_pipeline(0)), Dataset(folder)
+    with pytest.warns(UserWarning, match=rf"left out: 2 of 5 .*{told}"):
+        kept = fitting(backbone, data, config(data=folder, leave_out=True))
+    assert [sample.id for sample in kept.samples] == ["0000", "0002", "0004"]
+
+
+def test_plain_lora_needs_no_phrase(tmp_path: Path, config: Callable[..., TrainConfig]) -> None:
+    """A phrase that is cut is then one that no loss looks for; a cache tells the two apart."""
+    backbone, data = backbone_for(tiny_pipeline(0)), Dataset(spoilt(tmp_path / "data", "phrase"))
+    plain = config(data=data.path, sga=0, spa=0, cache=tmp_path / "cache")
+    assert fitting(backbone, data, plain) is data
+    encoded = encoded_set(backbone, data, plain, "encode")
+    assert [len(encoded[i].phrase_PL) for i in range(5)] == [3, 0, 3, 0, 3]
+    assert len(list((tmp_path / "cache").iterdir())) == 5
+
+
+def test_an_id_map_on_a_text_to_video_base_is_refused_first(
+    config: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("matrix_video.training.inputs.encode_clip", None)
+    with pytest.raises(MatrixError, match="takes no first frame, so it has no id map"):
+        train(config(), tiny_pipeline(0, i2v=False))
