@@ -148,8 +148,6 @@ def fitting(backbone: Backbone, data: Dataset, config: TrainConfig) -> Dataset:
     ``config.leave_out`` these are warned of and left out.
     """
     found = survey_clips(data)
-    for note in found.notes:
-        warnings.warn(note, stacklevel=2)
     wrong = {index: error.problem for index, error in found.refused.items()}
     for index, shape in found.shapes.items():
         problem = _unfit(backbone, data.samples[index], shape, config)
