@@ -165,6 +165,31 @@ def test_true_guidance_is_a_second_forward(backbones: dict[str, Backbone]) -> No
     assert [torch.equal(*pair) for pair in zip(texts, wanted, strict=True)] == [True] * 4
 
 
+def test_a_negative_prompt_in_words_is_not_the_sites_forward(
+    backbones: dict[str, Backbone],
+) -> None:
+    """Its text has another length; the conditional forward of each step is read."""
+    backbone = backbones["i2v-replace"]
+    pipe: Any = backbone.pipe
+    first = frames(1, 1)[:, 0]
+    site = backbone.site(3, "v2t", backbone.grid(*CLIP), backbone.num_text_tokens)
+    read: list[int] = []
+    with (
+        recorded(pipe.transformer) as calls,
+        tap(pipe.transformer, {"last": site}, after=lambda found: read.append(len(found))),
+    ):
+        pipe(
+            prompt=[CAPTION],
+            negative_prompt=["the box"],
+            num_inference_steps=2,
+            true_cfg_scale=2.0,
+            **backbone.call_arguments(normal(1, *backbone.latent_shape(*CLIP)), CLIP, first),
+        )
+    lengths = [call["encoder_hidden_states"].shape[1] for call in calls]
+    assert lengths[0] == backbone.num_text_tokens != lengths[1]
+    assert read == [1, 1]
+
+
 def test_embedded_guidance(t2v: Backbone) -> None:
     other = HunyuanVideoBackbone(t2v.pipe, embedded_guidance=1.0)
     text = other.encode_text([CAPTION]).expand(2)

@@ -50,6 +50,9 @@ class Site:
     """The module attends once for each sample, over its video and its own valid text alone, which
     stands last; ``num_queries``, ``num_keys`` and ``num_text`` are then the longest possible, and
     ``calls`` and ``call`` say nothing."""
+    others_keys: int | None = None
+    """Number of keys by which a forward is known that is not this site's, such as that of a
+    negative prompt of another length: nothing is captured there."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.call < self.calls:

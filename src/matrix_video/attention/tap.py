@@ -82,9 +82,9 @@ def tap(
     ``keep_output`` also keeps v and the output of each call. ``require_grad`` demands, whenever
     gradients are on, that captures carry one; without it a loss on captures of a reentrantly
     checkpointed or frozen model would train nothing in silence. ``after`` is called with the
-    captures at the end of every forward of ``model``, for those who do not make the forwards
-    themselves: a pipeline makes one a denoising step, or two where guidance is separate. Its call
-    needs the sites' clip size and text length: pass ``backbone.call_arguments``, for stock
+    captures at the end of every forward of ``model`` that has any, for those who do not make the
+    forwards themselves: a pipeline makes one a denoising step, or two where guidance is separate.
+    Its call needs the sites' clip size and text length: pass ``backbone.call_arguments``, for stock
     pipelines have another ``max_sequence_length`` by default.
 
     Raises `MatrixError` for a module that is not there or whose forward was replaced (caches, hooks
@@ -145,7 +145,7 @@ class _Tap:
                     remedy=_NOT_SEEN,
                     field=watched.name,
                 )
-        if self.after is not None:
+        if self.after is not None and self.captures:
             self.after(self.captures)
 
 
@@ -190,7 +190,9 @@ class _Watched:
             output = forward()
         self.forwards += 1
         for name, site in self.sites.items():
-            self.tap.captures.put(name, self._kept(site, mode))
+            call = mode.found.get(site.call)
+            if call is None or call.k.shape[-2] != site.others_keys:
+                self.tap.captures.put(name, self._kept(site, mode))
         return output
 
     def _kept(self, site: Site, mode: Observer) -> Captured:

@@ -143,6 +143,10 @@ class HunyuanVideoBackbone(Backbone):
             num_video=grid.num_tokens,
             text_start=grid.num_tokens,
             num_text=num_text,
+            # The stock call thins a negative prompt's image tokens by its own default.
+            others_keys=grid.num_tokens + self._prompts.negative_tokens
+            if self._replaces_first
+            else None,
         )
 
     def lora_targets(self, layers: Sequence[int]) -> str:

@@ -31,6 +31,7 @@ Template = Mapping[str, str | int]
 
 _TEXT_LENGTH: Final = 256  # the stock calls' max_sequence_length
 _HEADER_END: Final = "<|end_header_id|>"
+_STOCK_INTERLEAVE: Final = 2  # of `encode_prompt`
 _OPENING: Final = 4
 """End of turn, start of header, "assistant", end of header: cut out of what Llava gives."""
 _OUTSIDE: Final = (0, 0)
@@ -126,6 +127,12 @@ class Prompts:
     def num_tokens(self) -> int:
         """L."""
         return self.tokenizer.num_tokens(self.max_sequence_length)
+
+    @property
+    def negative_tokens(self) -> int:
+        """L of a negative prompt that the stock call encodes."""
+        stock = CaptionTokenizer(self._pipe.tokenizer, self.template, _STOCK_INTERLEAVE)
+        return stock.num_tokens(self.max_sequence_length)
 
     def encode(self, captions: Sequence[str], images_BHWC: Tensor | None) -> Text:
         """As `Backbone.encode_text`."""
