@@ -132,7 +132,7 @@ def show_differences(pairs: Mapping[str, tuple[Scores, Scores]], console: Consol
     from matrix_video.report.wording import signed
 
     shown: tuple[Metric, ...] = ("if", "role_gap", "verb_gap")
-    found = {
+    found: dict[tuple[str, Metric], Estimate] = {
         (name, metric): paired_difference(ours.videos, theirs.videos, metric)
         for name, (ours, theirs) in pairs.items()
         for metric in shown
