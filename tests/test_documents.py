@@ -199,8 +199,9 @@ def test_the_skips_name_every_test_that_is_left_out() -> None:
             assert f"`{test.relative_to(ROOT)}`" in rows[0], (test, marker)
 
 
-def test_the_readmes_tree_is_the_tree() -> None:
-    tree = re.findall(r"^  (\w+)/ ", README.read_text(), re.MULTILINE)
+def test_the_tree_of_the_architecture_is_the_tree() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    tree = re.findall(r"^  (\w+)/ ", text, re.MULTILINE)
     folders = {path.name for path in PACKAGE.iterdir() if path.is_dir()} - {"__pycache__"}
     assert len(tree) == len(set(tree))
     assert set(tree) == folders
