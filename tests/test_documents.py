@@ -28,6 +28,7 @@ INTO_A_FOLDER = [script for script in SCRIPTS if script.name != "ablation-tiny.s
 MODULES = {
     "matrix_video.recipes.pretrain_tiny": ("matrix_video.recipes.pretrain_tiny", "PretrainTiny"),
     "ablation": ("ablation.__main__", "COMMANDS"),
+    "tiny": ("tiny.__main__", "Pretrain"),
 }
 """What scripts start by `python -m`, each with what its command line is parsed into."""
 ROW = {"out", "sga", "spa", "id_map"}

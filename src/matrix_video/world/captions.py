@@ -19,6 +19,10 @@ _ASIDES = {"stays": "stays still", "drifts": "drifts by", "leaves": "leaves"}
 """What a caption says of a bystander, by its motion."""
 
 
+_NAMED_SHARE = 0.6
+"""Share of vague captions that name their instances in full, without a verb between two."""
+
+
 @dataclass(frozen=True)
 class Caption:
     """Text and what it names, ids numbered as the actors are listed (id1 is actor 0)."""
@@ -166,23 +170,27 @@ def full_caption(scene: Scene, rng: np.random.Generator) -> Caption:
 
 
 def vague_caption(scene: Scene, rng: np.random.Generator) -> Caption:
-    """Class nouns, or only what there is to see, as web captions have it."""
+    """What web captions say: who is there, often in full; who does what to whom, seldom."""
     names, text = _phrases(scene, rng), _Text()
     nouns = [actor.look.noun for actor in scene.actors]
-    if scene.events and rng.random() < 0.7:
-        _clause(text, scene, scene.events[0], nouns, rng, full=False)
-    elif scene.events:
-        shown = [scene.events[0].subject, scene.events[0].object]
-        for position, actor in enumerate(int(i) for i in rng.permutation(shown)):
-            if position:
-                text.say("and")
-            text.name(actor, "a", nouns[actor], nouns[actor], full=False)
-    else:
+    if not scene.events:
         mover = next((i for i, m in enumerate(scene.motions) if m.startswith("moves")), 0)
-        full = bool(rng.random() < 0.5)
+        full = bool(rng.random() < _NAMED_SHARE)
         text.name(mover, "a", names[mover] if full else nouns[mover], nouns[mover], full=full)
         if scene.motions[mover].startswith("moves"):
             text.say(scene.motions[mover])
+        return _finish(text, scene, names)
+    named = bool(rng.random() < _NAMED_SHARE)
+    if not named and rng.random() < 0.5:
+        _clause(text, scene, scene.events[0], nouns, rng, full=False)
+        return _finish(text, scene, names)
+    shown = [scene.events[0].subject, scene.events[0].object]
+    for position, actor in enumerate(int(i) for i in rng.permutation(shown)):
+        if position:
+            text.say("and")
+        text.name(actor, "a", names[actor] if named else nouns[actor], nouns[actor], full=named)
+    if named:
+        _aside(text, scene, names, rng)
     return _finish(text, scene, names)
 
 

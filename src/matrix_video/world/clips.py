@@ -17,7 +17,7 @@ from matrix_video.world.splits import Split, clip_generator, wanted_bin
 
 LONE_SHARE = 0.25
 """Share of base clips in which nobody interacts."""
-FULL_SHARE = 0.3
+FULL_SHARE = 0.2
 """Share of the base's interaction clips with a full caption; most are vague (our choice: the base
 shall know motion and bind who-does-what-to-whom poorly, as web-trained models do)."""
 
