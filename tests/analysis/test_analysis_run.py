@@ -21,8 +21,13 @@ from matrix_video.backbones.fingerprint import fingerprint
 from matrix_video.backbones.loading import backbone_for
 from matrix_video.backbones.tiny import tiny_pipeline
 from matrix_video.data.clip import Clip
+from matrix_video.data.dataset import DatasetWriter
+from matrix_video.data.sample import Sample
+from matrix_video.data.tracks import MaskTrack
 from matrix_video.data.video import read_video
 from matrix_video.services.errors import MatrixError
+
+from .conftest import make_clip, make_sample
 
 
 @pytest.fixture
@@ -149,6 +154,70 @@ def test_labels_reach_the_evidence(data: Path, tmp_path: Path, backbone: Backbon
     )
     with pytest.raises(MatrixError, match=r"none of its videos \(other, …\) is among"):
         analyze(_config(data, tmp_path / "run2", labels=labels, overlays=0), backbone)
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("length", "a clip of 7 frames"),
+        ("size", "frames of 30 x 30 pixels"),
+        ("cut", "the phrase 'red ball' is cut off"),
+        ("no phrase", "no phrase of an interaction to look for"),
+    ],
+)
+@pytest.mark.usefixtures("undrawn")
+def test_clips_that_cannot_be_measured_are_told_before_the_first(
+    fault: str, told: str, tmp_path: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "data"
+    frames, side = {"length": (7, 32), "size": (9, 30)}.get(fault, (9, 32))
+    with DatasetWriter(folder) as writer:
+        for index in range(4):
+            (pixels, tracks), sample = make_clip(index), make_sample(f"clip{index}")
+            if index % 2:
+                pixels = pixels[:frames, :side, :side]
+                masks = {n: t.masks()[:frames, :side, :side] for n, t in tracks.items()}
+                tracks = {n: MaskTrack.from_masks(m) for n, m in masks.items()}
+                sample = _moved(sample, "the " * 40 * (fault == "cut"))
+                if fault == "no phrase":
+                    sample = sample.model_copy(update={"interactions": ()})
+            writer.add(sample, pixels, 8.0, tracks, lossless=True)
+    measured: list[str] = []
+
+    def counting(backbone: Backbone, clip: Clip, probe: Probe) -> Measured:
+        measured.append(clip.sample.id)
+        return measure_clip(backbone, clip, probe)
+
+    monkeypatch.setattr(run_module, "measure_clip", counting)
+    asked = {"overlays": 0, "levels": 1}
+    problem = rf"2 of 4 clips cannot be measured: .*clip1.*clip3.*{told}.*--leave-out"
+    with pytest.raises(MatrixError, match=problem):
+        analyze(_config(folder, tmp_path / "a", **asked), backbone)
+    assert not measured
+    with pytest.warns(UserWarning, match=f"left out: 2 of 4 .*{told}"):
+        analyze(_config(folder, tmp_path / "b", leave_out=True, **asked), backbone)
+    assert measured == ["clip0", "clip2"]
+
+
+def _moved(sample: Sample, words: str) -> Sample:
+    """The sample with so many words in front of its caption."""
+    line = sample.model_dump()
+    line["caption"] = words + line["caption"]
+    spans = [span for i in line["instances"] for span in i["mentions"]]
+    for span in (*spans, *(act["verb_span"] for act in line["interactions"])):
+        span |= {"start": span["start"] + len(words), "end": span["end"] + len(words)}
+    return Sample.model_validate(line)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_tiling_is_a_setting_of_the_run(data: Path, tmp_path: Path) -> None:
+    own, asked = backbone_for(tiny_pipeline(layers=2)), {"overlays": 0, "levels": 1, "limit": 1}
+    whole = analyze(_config(data, tmp_path / "whole", **asked), own)
+    tiled = analyze(_config(data, tmp_path / "tiled", tiling=True, **asked), own)
+    assert own.tiled
+    assert tiled.evidence != whole.evidence
+    with pytest.raises(MatrixError, match="tiling: the folder holds a run with tiling = False"):
+        analyze(_config(data, tmp_path / "whole", tiling=True, **asked), own)
 
 
 def test_settings_that_contradict_are_refused(data: Path, tmp_path: Path) -> None:

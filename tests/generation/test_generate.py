@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 import matrix_video.generation.run as run_module
 from matrix_video.backbones.base import Backbone
@@ -18,7 +19,9 @@ from matrix_video.backbones.condition import Condition
 from matrix_video.backbones.fingerprint import fingerprint
 from matrix_video.backbones.loading import backbone_for, load_pipeline
 from matrix_video.backbones.precision import dtype_of
+from matrix_video.backbones.tiny import tiny_pipeline
 from matrix_video.data.dataset import Dataset, DatasetWriter
+from matrix_video.data.sample import Sample
 from matrix_video.generation.config import GenerateConfig
 from matrix_video.generation.replay import replay
 from matrix_video.generation.run import generate
@@ -218,12 +221,8 @@ def test_bad_input_is_named(prompts: Path, tmp_path: Path, backbone: Backbone) -
 def test_prompts_of_two_sizes_are_refused_together(
     prompts: Path, tmp_path: Path, backbone: Backbone
 ) -> None:
-    from matrix_video.data.dataset import DatasetWriter
-    from matrix_video.data.sample import Sample
-
     with DatasetWriter(prompts) as writer:
-        odd = Sample(id="p9", file_name="videos/p9.mp4", caption="the box")
-        writer.add(odd, np.zeros((17, 32, 32, 3), dtype=np.uint8), 8.0, {}, lossless=True)
+        write_prompt(writer, "p9", 17, 32)
     match = r"prompts p3 and p9 differ .*9 frames of 32x32 and 17 frames of 32x32"
     with pytest.raises(MatrixError, match=match):
         generate(_config(prompts, tmp_path / "a"), backbone)
@@ -237,11 +236,70 @@ def test_pictures_say_no_length(prompts: Path, tmp_path: Path, backbone: Backbon
     with DatasetWriter(folder) as writer:
         for known, video in ((clip.sample, clip.video) for clip in Dataset(prompts)):
             writer.add(known, video.frames_THWC[:1], 8.0, {}, lossless=True)
-    told = r"num_frames: 4 of 4 prompts are pictures, .* e\.g\. p0\. Give --num-frames"
+    told = r"num_frames: 4 of 4 clips .*: p0, p1, p2, p3: a picture does not .*\. Give --num-frames"
     with pytest.raises(MatrixError, match=told):
         generate(_config(folder, tmp_path / "a"))
     given = _config(folder, tmp_path / "b", num_frames=9, limit=1)
     assert len(Dataset(generate(given, backbone)).video(0)) == 9
+
+
+def write_prompt(writer: DatasetWriter, name: str, frames: int, side: int) -> None:
+    odd = Sample(id=name, file_name=f"videos/{name}.mp4", caption="the box")
+    writer.add(odd, np.zeros((frames, side, side, 3), np.uint8), 8.0, {}, lossless=True)
+
+
+@pytest.mark.parametrize(
+    ("fault", "frames", "side", "told"),
+    [
+        ("length", 7, 32, "a clip of 7 frames"),
+        ("size", 9, 30, "frames of 30 x 30 pixels"),
+        ("picture", 1, 32, "a picture does not say"),
+        ("id map", 9, 32, "no picture could be read"),
+    ],
+)
+def test_prompts_that_do_not_fit_are_told_before_the_first_is_sampled(
+    fault: str, frames: int, side: int, told: str, prompts: Path, adapter: Path, tmp_path: Path,
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    with DatasetWriter(prompts) as writer:
+        for name in ("p8", "p9"):
+            write_prompt(writer, name, frames, side)
+    asked: dict[str, object] = {}
+    if fault == "id map":
+        asked = {"adapter": adapter, "id_maps": tmp_path / "maps"}
+        (tmp_path / "maps").mkdir()
+        for name in ("p0", "p1", "p2", "p3"):
+            Image.new("RGB", (32, 32)).save(tmp_path / f"maps/{name}.png")
+    sampled: list[str] = []
+
+    def black(_: object, given: Sequence[Prompt], *_more: object) -> NDArray[np.uint8]:
+        sampled.extend(prompt.id for prompt in given)
+        return np.zeros((len(given), 9, 32, 32, 3), np.uint8)
+
+    monkeypatch.setattr(run_module, "sample", black)
+    problem = rf"2 of 6 clips cannot be used as prompts: .*p8.*p9.*{told}.*--leave-out"
+    with pytest.raises(MatrixError, match=problem):
+        generate(_config(prompts, tmp_path / "a", **asked), backbone)
+    assert not sampled
+    with pytest.warns(UserWarning, match=f"left out: 2 of 6 .*{told}"):
+        generate(_config(prompts, tmp_path / "b", leave_out=True, **asked), backbone)
+    assert sampled == ["p0", "p1", "p2", "p3"]
+
+
+def test_tiling_is_a_setting_of_the_run(prompts: Path, tmp_path: Path) -> None:
+    own = backbone_for(tiny_pipeline(layers=2))
+    whole = _frames(generate(_config(prompts, tmp_path / "whole", limit=1), own))
+    tiled = _frames(generate(_config(prompts, tmp_path / "tiled", limit=1, tiling=True), own))
+    assert own.tiled
+    assert tiled[0].shape == whole[0].shape
+    assert not np.array_equal(tiled, whole)
+    assert json.loads((tmp_path / "tiled" / "generation.json").read_text())["tiling"] is True
+    loaded = Dataset(prompts).samples[:1]
+    with replay(tmp_path / "tiled", own, loaded):
+        pass
+    told = r"tiling: the videos were made without --tiling\. Leave out --tiling"
+    with pytest.raises(MatrixError, match=told), replay(tmp_path / "whole", own, loaded):
+        pass
 
 
 def test_what_the_model_does_not_read_of_a_prompt_is_told(

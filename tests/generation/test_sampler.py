@@ -5,6 +5,7 @@ Shapes: B prompts, T frames, H W pixels, F C H' W' latents.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -130,6 +131,42 @@ def test_batches_of_one_to_eight_give_the_same_videos(family: str) -> None:
     watch.remove()
     assert set(decoded) == {1}
     assert not pipe.vae.use_slicing  # as it was
+
+
+@pytest.mark.parametrize("family", list(families()))
+def test_tiles_give_videos_and_latents_of_the_same_shape(family: str) -> None:
+    """Alone or in a batch alike, each tile by itself; other pixels than without."""
+    backbone = first_variant(family)
+    vae: Any = backbone.pipe.components["vae"]
+    two, clip = prompts_for(backbone, 2), backbone.tiny_clip
+    quick = replace(_QUICK, steps=backbone.least_steps)
+    whole, key = sample(backbone, two, clip[0], quick), backbone.encoders_key()
+    backbone.tile()
+    for name in (n for n in vars(vae) if re.search(r"tile_sample_(min|stride)_(hei|wid)", n)):
+        if family[:3] != "Cog":  # whose tiles are of its clips' size, not of 256 pixels
+            setattr(vae, name, min(clip[1:]) // 2)
+    calls: list[str] = []
+    for name in ("encoder", "decoder"):
+        vae.get_submodule(name).register_forward_hook(lambda *_, name=name: calls.append(name))
+    videos = sample(backbone, two, clip[0], quick)
+    assert calls.count("decoder") >= 2 * 4
+    assert videos.shape == whole.shape
+    assert _differences(videos, whole) > 0
+    assert _differences(videos[1], sample(backbone, two[1:], clip[0], quick)[0]) <= 1
+    calls.clear()
+    latents = backbone.encode_video(torch.zeros(1, *clip, 3, dtype=torch.uint8))
+    assert latents.shape[1:] == backbone.latent_shape(*clip)
+    assert calls.count("encoder") >= 4
+    assert backbone.encoders_key() != key  # so that no cache takes one for the other
+
+
+def test_a_vae_without_tiling_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = backbone_for(tiny_pipeline(layers=2))
+    vae: Any = backbone.pipe.components["vae"]
+    monkeypatch.delattr(type(vae), "enable_tiling")  # the one of all VAEs is left, which asks
+    del vae.use_tiling
+    with pytest.raises(MatrixError, match="tiling: AutoencoderKLCogVideoX, the VAE of CogVideoXI"):
+        backbone.tile()
 
 
 @pytest.mark.parametrize("family", list(families()))

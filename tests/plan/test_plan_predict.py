@@ -12,7 +12,7 @@ from matrix_video.backbones.tiny import tiny_pipeline
 from matrix_video.plan.machine import Machine
 from matrix_video.plan.measure import measured
 from matrix_video.plan.predict import RUNTIME, Planner, Prediction
-from matrix_video.plan.work import ONCE, STEP
+from matrix_video.plan.work import FINISH, ONCE, STEP
 from matrix_video.services.errors import MatrixError
 
 from .conftest import LAYERS, SIZE, question
@@ -32,6 +32,14 @@ def test_updates_take_what_was_predicted(folder: Path, plan: Plan, recompute: bo
     backbone = backbone_for(tiny_pipeline(0, layers=LAYERS))
     found = measured(question(folder, **changes), backbone, SIZE, encoded=True)
     assert _step(plan(**changes)) == pytest.approx(found, rel=NEAR)
+
+
+def test_tiles_save_the_memory_of_the_vae(plan: Plan) -> None:
+    whole, tiled = (
+        plan(mode="generate", batch=1, tiling=tiling).phases[-1] for tiling in (False, True)
+    )
+    assert whole.name == tiled.name == FINISH
+    assert tiled.peak < whole.peak
 
 
 @pytest.mark.parametrize("mode", ["train", "analyze", "generate"])

@@ -55,6 +55,12 @@ def test_a_way_takes_no_more_than_it_needs(
     assert (way.how, way.fits) == (how, fits)
 
 
+@pytest.mark.parametrize("where", ["decode", "encode a clip", "losses"])
+def test_tiles_are_proposed_where_the_vae_has_the_peak(base: Prediction, where: str) -> None:
+    hows = [change.how for change in changes(replace(base, where=where), lambda _: False)]
+    assert ("--tiling" in hows) == (where != "losses")
+
+
 def test_only_sizes_that_the_model_takes_are_tried(planner: Planner, base: Prediction) -> None:
     tried = {change.title: change.update for change in changes(base, planner.takes)}
     assert tried["fewer frames"]["num_frames"] == 1  # 9 frames or 1, nothing between

@@ -14,7 +14,7 @@ from matrix_video.backbones.tiny import tiny_pipeline
 from matrix_video.data.dataset import Dataset, DatasetWriter
 from matrix_video.services.errors import MatrixError
 from matrix_video.training.config import TrainConfig
-from matrix_video.training.inputs import encoded_set, fitting
+from matrix_video.training.inputs import encoded_set, trainable
 from matrix_video.training.run import train
 
 from .conftest import make_clip, make_sample
@@ -68,20 +68,54 @@ def test_all_are_refused_before_the_first_is_encoded(
     folder = spoilt(tmp_path / "data", fault)
     told = FAULTS[fault][3]
     monkeypatch.setattr("matrix_video.training.inputs.encode_clip", None)  # not to be called
-    problem = rf"2 of 4 clips cannot be trained on: 0001: .*{told}.*; 0003: .*{told}.*--leave-out"
+    problem = rf"2 of 4 clips cannot be trained on: 0001.*0003.*{told}.*--leave-out"
     with pytest.raises(MatrixError, match=problem):
         train(config(data=folder), tiny_pipeline(0))
     backbone, data = backbone_for(tiny_pipeline(0)), Dataset(folder)
     with pytest.warns(UserWarning, match=rf"left out: 2 of 5 .*{told}"):
-        kept = fitting(backbone, data, config(data=folder, leave_out=True))
+        kept = trainable(backbone, data, config(data=folder, leave_out=True))
     assert [sample.id for sample in kept.samples] == ["0000", "0002", "0004"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(("call", "index"), [(2, 0), (3, 1)], ids=["first frame", "video"])
+def test_latents_that_are_no_numbers_are_told_with_their_sample(
+    value: float, call: int, index: int, tmp_path: Path, config: Callable[..., TrainConfig]
+) -> None:
+    """A clip is encoded in two calls: its video, and its first frame. No cache keeps the clip."""
+    pipe: Any = tiny_pipeline(0)
+    calls: list[int] = []
+
+    def spoil(*seen: Any) -> Any:
+        calls.append(1)
+        latents, rest = seen[-1]
+        return (latents * value if len(calls) == call else latents), rest
+
+    pipe.vae.encoder.register_forward_hook(spoil)
+    cache = tmp_path / "cache"
+    told = rf"sample 000{index}: the VAE's latents are NaN or infinite in \d+ of .*float32"
+    with pytest.raises(MatrixError, match=told):
+        train(config(cache=cache), pipe)
+    assert len(list(cache.glob("*"))) == index
+
+
+def test_tiles_and_whole_frames_have_caches_apart(
+    tmp_path: Path, config: Callable[..., TrainConfig]
+) -> None:
+    pipe: Any = tiny_pipeline(0)
+    cache = tmp_path / "cache"
+    asked = {"steps": 1, "heldout_samples": 0, "cache": cache}
+    train(config(out=tmp_path / "whole", **asked), pipe)
+    count = len(list(cache.iterdir()))
+    train(config(out=tmp_path / "tiled", tiling=True, **asked), pipe)
+    assert len(list(cache.iterdir())) == 2 * count
 
 
 def test_plain_lora_needs_no_phrase(tmp_path: Path, config: Callable[..., TrainConfig]) -> None:
     """A phrase that is cut is then one that no loss looks for; a cache tells the two apart."""
     backbone, data = backbone_for(tiny_pipeline(0)), Dataset(spoilt(tmp_path / "data", "phrase"))
     plain = config(data=data.path, sga=0, spa=0, cache=tmp_path / "cache")
-    assert fitting(backbone, data, plain) is data
+    assert trainable(backbone, data, plain) is data
     encoded = encoded_set(backbone, data, plain, "encode")
     assert [len(encoded[i].phrase_PL) for i in range(5)] == [3, 0, 3, 0, 3]
     assert len(list((tmp_path / "cache").iterdir())) == 5

@@ -62,6 +62,9 @@ class AnalyzeConfig(ClipOptions):
     """Precision in which the pipeline is held: half the memory with bf16."""
     quantize: Quantize = "none"
     """Store the transformer's linear layers in 8 bit (needs the extra "quantize")."""
+    tiling: bool = False
+    """Let the VAE encode and decode frames in overlapping tiles: less memory, and slightly other
+    values."""
 
     @model_validator(mode="after")
     def _trajectory_as_it_was(self) -> Self:

@@ -55,7 +55,8 @@ from matrix_video.backbones.precision import dtype_of
 from matrix_video.backbones.processes import Processes, processes
 from matrix_video.data.dataset import Dataset
 from matrix_video.data.sample import Sample
-from matrix_video.data.survey import open_clips
+from matrix_video.data.survey import fitting, open_clips
+from matrix_video.data.transform import ClipShape
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import sha256_file, sha256_text
 from matrix_video.services.progress import progress
@@ -90,10 +91,11 @@ def analyze(
             dtype, place = dtype_of(config.weights), crew.device
             pipe = load_pipeline(config.model, dtype=dtype, device=place, quantize=config.quantize)
             backbone = backbone_for(pipe)
+        if config.tiling:
+            backbone.tile()
         data = open_clips(config.data, config.transform(), config.limit, leave_out=config.leave_out)
+        data = _measurable(backbone, data, config)
         labels = None if config.labels is None else _labels(config.labels, config, data)
-        for sample in data.samples:  # before hours of measuring
-            sample_phrases(backbone, sample, config.mentions)
         model = fingerprint(backbone.transformer)
         made_by = [*model.model_dump().values(), backbone.encoders_key()]
         probe = make_probe(config)
@@ -135,6 +137,16 @@ def analyze(
             run.mark_done("analyze", samples=len(data), rows=len(table))
         crew.wait()
     return read_choice(config.out / CHOICE)
+
+
+def _measurable(backbone: Backbone, data: Dataset, config: AnalyzeConfig) -> Dataset:
+    """The clips that the model takes and that have phrases; the others are refused or left out."""
+
+    def check(sample: Sample, shape: ClipShape) -> None:
+        backbone.grid(shape.num_frames, shape.height, shape.width)
+        sample_phrases(backbone, sample, config.mentions)
+
+    return fitting(data, check, "measured", leave_out=config.leave_out)
 
 
 def _measure(

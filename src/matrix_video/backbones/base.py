@@ -301,6 +301,26 @@ class Backbone(ABC):
         pipe: Any = self.pipe
         return pipe._execution_device
 
+    @property
+    def tiled(self) -> bool:
+        """Whether the VAE encodes and decodes in tiles."""
+        return bool(getattr(self.pipe.components["vae"], "use_tiling", False))
+
+    def tile(self) -> None:
+        """Let the VAE encode and decode in overlapping tiles, whose size is the VAE's own.
+
+        `MatrixError` for a VAE that has no tiling.
+        """
+        vae: Any = self.pipe.components["vae"]
+        try:
+            vae.enable_tiling()
+        except (AttributeError, NotImplementedError) as error:
+            raise MatrixError(
+                f"{type(vae).__name__}, the VAE of {type(self.pipe).__name__}, has no tiling",
+                remedy="Leave out --tiling, or give smaller or shorter clips",
+                field="tiling",
+            ) from error
+
     def check_layer(self, layer: int) -> int:
         """``layer`` itself; `MatrixError` naming the range where there is none of this index."""
         if not 0 <= layer < self.num_layers:
@@ -353,11 +373,11 @@ class Backbone(ABC):
             if isinstance(part, nn.Module):
                 dtype = next((str(p.dtype) for p in part.parameters()), "")
                 parts += [name, *fingerprint(part).model_dump().values(), dtype]
-                parts += ["tiled"] * bool(getattr(part, "use_tiling", False))
             elif isinstance(part, PreTrainedTokenizerBase):
                 parts += [name, type(part).__name__, _tokenizer_text(part)]
             else:
                 parts += [name, type(part).__name__, config_text(part)]
+        parts += ["tiled"] * self.tiled
         return sha256_text(*parts)
 
 

@@ -204,6 +204,22 @@ class CogVideoXBackbone(Backbone):
         own = latents_BFCHW[:, padding:]
         return decoded(self._cog.decode_latents, own.to(self.device, self._cog.vae.dtype))
 
+    def tile(self) -> None:
+        super().tile()
+        vae, scale = self._cog.vae, int(self._cog.vae_scale_factor_spatial)
+        for side in ("height", "width"):
+            latents, pixels = (getattr(vae, f"tile_{of}_min_{side}") for of in ("latent", "sample"))
+            factor = getattr(vae, f"tile_overlap_factor_{side}")
+            # Overlaps are rounded in latents and in pixels; unless both agree, frames come out in
+            # another size. Those of the published VAEs agree.
+            strides = int(latents * (1 - factor)) * scale, pixels - int(pixels * factor)
+            kept = int(pixels * (1 - factor)), (latents - int(latents * factor)) * scale
+            if len({*strides, *kept}) > 1:
+                even = max(2, latents // 2 * 2)
+                own = {"latent_min": even, "sample_min": even * scale, "overlap_factor": 0.5}
+                for name, value in own.items():
+                    setattr(vae, f"tile_{name}_{side}", value)
+
     def call_arguments(
         self, noise_BFCHW: Tensor, clip: tuple[int, int, int], first_BHWC: Tensor | None
     ) -> dict[str, Any]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from matrix_video.data.dataset import Dataset
+from matrix_video.data.sample import Sample
 from matrix_video.data.transform import ClipShape, ClipTransform
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.progress import progress
@@ -62,20 +64,39 @@ def open_clips(
     found = survey_clips(data)
     for note in found.notes:
         warnings.warn(f"{path}: {note}", stacklevel=2)
-    if not found.refused:
+    return _without(data, found.refused, "taken", leave_out)
+
+
+def fitting(
+    data: Dataset, check: Callable[[Sample, ClipShape], None], what: str, *, leave_out: bool
+) -> Dataset:
+    """The clips for which ``check`` raises no `MatrixError`; of each, the header alone is read.
+
+    The others are left out with a warning, or else refused in one `MatrixError`, before anything
+    is made of the first: "clips cannot be ``what``".
+    """
+    refused: dict[int, MatrixError] = {}
+    for index, sample in enumerate(data.samples):
+        try:
+            check(sample, data.shape(index))
+        except MatrixError as error:
+            refused[index] = error
+    return _without(data, refused, what, leave_out)
+
+
+def _without(data: Dataset, refused: dict[int, MatrixError], what: str, leave_out: bool) -> Dataset:
+    if not refused:
         return data
-    error = _refusal(data, found.refused)
-    if not leave_out or not found.shapes:
+    error = _refusal(data, refused, what)
+    if not leave_out or len(refused) == len(data):
         raise error
-    warnings.warn(f"left out: {error.problem}", stacklevel=2)
-    return data.subset(data.samples[index].id for index in found.shapes)
+    warnings.warn(f"left out: {error.problem}", stacklevel=3)
+    return data.subset(s.id for index, s in enumerate(data.samples) if index not in refused)
 
 
-def _refusal(data: Dataset, refused: dict[int, MatrixError]) -> MatrixError:
+def _refusal(data: Dataset, refused: dict[int, MatrixError], what: str) -> MatrixError:
     """One error of all, each reason told once with the clips that it holds for."""
     first = next(iter(refused.values()))
-    if len(refused) == 1 == len(data):
-        return first
     by_reason: defaultdict[str, list[str]] = defaultdict(list)
     for index, error in refused.items():
         by_reason[error.problem].append(data.samples[index].id)
@@ -86,8 +107,10 @@ def _refusal(data: Dataset, refused: dict[int, MatrixError]) -> MatrixError:
     if len(by_reason) > 8:
         reasons += f"; and {len(by_reason) - 8} other reasons"
     return MatrixError(
-        f"{len(refused)} of {len(data)} clips cannot be taken: {reasons}",
-        remedy=f"{first.remedy.rstrip('.')}; or add --leave-out to go on without them",
+        f"{len(refused)} of {len(data)} clips cannot be {what}: {reasons}",
+        remedy=first.remedy
+        if len(refused) == len(data)
+        else f"{first.remedy.rstrip('.')}; or add --leave-out to go on without them",
         file=data.path,
         field=first.field,
     )

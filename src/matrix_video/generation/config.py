@@ -61,6 +61,9 @@ class GenerateConfig(ClipOptions):
     """Precision in which the pipeline is held: half the memory with bf16."""
     quantize: Quantize = "none"
     """Store the transformer's linear layers in 8 bit (needs the extra "quantize")."""
+    tiling: bool = False
+    """Let the VAE encode and decode frames in overlapping tiles: less memory, and slightly other
+    values."""
 
     fps: float | None = Field(default=None, gt=0)
     """Frame rate of the videos; None: that of the prompt's own."""

@@ -51,6 +51,8 @@ class GenerationFacts(_Record):
     """What "auto" came to."""
     weights: str = "float32"
     """How the transformer was held: "float32", "bfloat16", "int8"."""
+    tiling: bool = False
+    """Whether the VAE worked in tiles."""
 
 
 def write_facts(folder: Path, facts: GenerationFacts) -> None:

@@ -133,6 +133,13 @@ def _check_model(folder: Path, facts: GenerationFacts, backbone: Backbone) -> No
             file=folder / FACTS,
             field="weights",
         )
+    if facts.tiling != backbone.tiled:
+        raise MatrixError(
+            f"the videos were made with{'' if facts.tiling else 'out'} --tiling",
+            remedy=f"{'Give' if facts.tiling else 'Leave out'} --tiling here too",
+            file=folder / FACTS,
+            field="tiling",
+        )
 
 
 def _check_adapter(folder: Path | None, facts: GenerationFacts) -> None:

@@ -10,7 +10,6 @@ the first-frame masks.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,10 +23,10 @@ from matrix_video.backbones.fingerprint import fingerprint
 from matrix_video.backbones.loading import backbone_for, held_as, load_pipeline
 from matrix_video.backbones.precision import dtype_of, resolved
 from matrix_video.data.dataset import Dataset, DatasetWriter
-from matrix_video.data.survey import open_clips
+from matrix_video.data.sample import Sample
+from matrix_video.data.survey import fitting, open_clips
 from matrix_video.data.tracks import first_masks
-from matrix_video.data.transform import ClipTransform
-from matrix_video.data.video import probe_video
+from matrix_video.data.transform import ClipShape, ClipTransform
 from matrix_video.generation.config import GenerateConfig
 from matrix_video.generation.facts import (
     FACTS,
@@ -44,6 +43,7 @@ from matrix_video.services.files import sha256_file
 from matrix_video.services.progress import progress
 from matrix_video.services.run import RunFolder
 
+_WHAT: Final = "used as prompts"
 _TOLD: Final = 10
 """Prompts that a warning names."""
 DATASET = "dataset"
@@ -70,12 +70,15 @@ def generate(config: GenerateConfig, backbone: Backbone | None = None) -> Path:
         )
         if run.done(STAGE):
             return folder
-        _check_lengths(config, prompts)
+        prompts = _without_pictures(config, prompts)
         id_maps = _id_maps(config, prompts, run)
         if backbone is None:
             dtype = dtype_of(config.weights)
             pipe = load_pipeline(config.model, dtype=dtype, quantize=config.quantize)
             backbone = backbone_for(pipe)
+        if config.tiling:
+            backbone.tile()
+        prompts = _sampleable(backbone, config, prompts, id_maps)
         _tell_cut(backbone, prompts)
         adapter: Adapter | None = None
         if config.adapter is not None:
@@ -90,20 +93,47 @@ def generate(config: GenerateConfig, backbone: Backbone | None = None) -> Path:
         return folder
 
 
-def _check_lengths(config: GenerateConfig, prompts: Dataset) -> None:
-    """`MatrixError` for pictures, which say no length, where none is given."""
-    if config.num_frames is not None:
-        return
-    paths = [prompts.video_path(i) for i in range(len(prompts))]
-    still = [path.stem for path in paths if len(probe_video(path).times) == 1]
-    if still:
-        raise MatrixError(
-            f"{len(still)} of {len(prompts)} prompts are pictures, which do not say how long their "
-            f"videos are to be, e.g. {still[0]}",
-            remedy="Give --num-frames, and --fps",
-            file=config.prompts,
-            field="num_frames",
-        )
+def _without_pictures(config: GenerateConfig, prompts: Dataset) -> Dataset:
+    """The prompts that say how long their videos are to be, before any model is loaded."""
+
+    def check(_sample: Sample, shape: ClipShape) -> None:
+        if config.num_frames is None and shape.num_frames == 1:
+            raise MatrixError(
+                "a picture does not say how long its video is to be",
+                remedy="Give --num-frames, and --fps",
+                field="num_frames",
+            )
+
+    return fitting(prompts, check, _WHAT, leave_out=config.leave_out)
+
+
+def _sampleable(
+    backbone: Backbone, config: GenerateConfig, prompts: Dataset, id_maps: Path | None
+) -> Dataset:
+    """The prompts that the model takes and, where ``id_maps`` are pictures, that have one.
+
+    `MatrixError` too where lengths or sizes of a batch differ."""
+    shapes: dict[str, tuple[int, int, int]] = {}
+
+    def check(known: Sample, shape: ClipShape) -> None:
+        clip = (config.num_frames or shape.num_frames, shape.height, shape.width)
+        backbone.grid(*clip)
+        if id_maps is not None:
+            read_id_map(id_maps / f"{known.id}.png", clip[1:])
+        shapes[known.id] = clip
+
+    prompts = fitting(prompts, check, _WHAT, leave_out=config.leave_out)
+    order = [known.id for known in prompts.samples]
+    for index, name in enumerate(order):
+        first = order[index - index % config.batch]
+        if shapes[name] != shapes[first]:
+            one, other = ("{} frames of {}x{}".format(*shapes[i]) for i in (first, name))
+            raise MatrixError(
+                f"prompts {first} and {name} differ in size or length ({one} and {other})",
+                remedy="Give all one shape with --num-frames, --height and --width, or --batch 1",
+                file=config.prompts,
+            )
+    return prompts
 
 
 def _tell_cut(backbone: Backbone, prompts: Dataset) -> None:
@@ -156,7 +186,7 @@ def _generate_all(
             missing = [i for i in indices if not writer.has(prompts.sample(i).id)]
             if missing:
                 loaded = [load_prompt(prompts, i, condition is not None, id_maps) for i in indices]
-                frames = _same_shape(config, prompts, indices, loaded)
+                frames = config.num_frames or loaded[0].num_frames
                 videos = sample(backbone, [p.prompt for p in loaded], frames, sampling, condition)
                 for i, part, video_THWC in zip(indices, loaded, videos, strict=True):
                     if i in missing:
@@ -188,27 +218,6 @@ def load_prompt(
         masks_IHW = np.stack([*first]) if first else np.zeros((0, height, width), dtype=bool)
     prompt = Prompt(known.id, known.caption, prompts.first_frame(index), masks_IHW)
     return Loaded(prompt, shape.num_frames, shape.fps)
-
-
-def _same_shape(
-    config: GenerateConfig, prompts: Dataset, indices: range, loaded: Sequence[Loaded]
-) -> int:
-    """Frames to generate; `MatrixError` where the prompts of a batch differ in size or length."""
-    shapes = [(p.prompt.first_HWC.shape[:2], config.num_frames or p.num_frames) for p in loaded]
-    for index, shape in zip(indices, shapes, strict=True):
-        if shape != shapes[0]:
-            raise MatrixError(
-                f"prompts {loaded[0].prompt.id} and {prompts.sample(index).id} differ in size or "
-                f"length ({_shape(shapes[0])} and {_shape(shape)})",
-                remedy="Give all one shape with --num-frames, --height and --width, or --batch 1",
-                file=config.prompts,
-            )
-    return shapes[0][1]
-
-
-def _shape(shape: tuple[tuple[int, ...], int]) -> str:
-    (height, width), frames = shape
-    return f"{frames} frames of {height}x{width}"
 
 
 def _write(
@@ -270,4 +279,5 @@ def _facts(
         guidance=config.guidance,
         precision=resolved(backbone.device, config.precision),
         weights=held_as(backbone),
+        tiling=backbone.tiled,
     )

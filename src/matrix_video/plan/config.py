@@ -70,6 +70,8 @@ class PlanConfig(BaseModel):
     """train: recompute blocks in the backward pass."""
     quantize: Quantize = "none"
     """How the transformer's linear layers are stored."""
+    tiling: bool = False
+    """Let the VAE encode and decode frames in tiles."""
     layers_at_once: int | None = Field(default=None, ge=1)
     """analyze: layers read in one forward pass."""
     guidance: float = Field(default=6.0, ge=1)
@@ -118,5 +120,6 @@ class PlanConfig(BaseModel):
             id_map=config.id_map,
             gradient_checkpointing=config.gradient_checkpointing,
             quantize=config.quantize,
+            tiling=config.tiling,
             steps=config.steps,
         )

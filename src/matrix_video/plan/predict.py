@@ -86,6 +86,8 @@ class Planner:
         depth = _depth(config, whole, layers, self.shorten)
         short = replace(plan, transformer=depth.config).build(dtype, config.text_tokens)
         backbone = backbone_for(short)
+        if config.tiling:
+            backbone.tile()
         if config.quantize != "none":
             for one in (whole, backbone):
                 store8(one.transformer)
@@ -166,6 +168,7 @@ class Planner:
             assert student is not None
             text = config.text_tokens
             key = (config.model, clip, config.weights, text, config.instances, config.region)
+            key = (*key, config.tiling)
             known = self._encoded.get(key)
             own_bytes = (1 + ADAMW) * trained
             phases, encoded = training(stage, student, known and known[0], own_bytes)

@@ -63,6 +63,8 @@ def changes(base: Prediction, valid: Callable[[PlanConfig], bool]) -> Iterator[C
         yield Change("recompute blocks", how, {"gradient_checkpointing": True})
     if config.quantize == "none":
         yield Change("8-bit base", "--quantize int8", {"quantize": "int8"})
+    if not config.tiling and base.where.startswith(("encode", "decode")):
+        yield Change("VAE in tiles", "--tiling", {"tiling": True})
     read = [cost.layer for cost in base.layers if cost.read]
     if config.mode == "analyze" and len(read) > 1:
         half = -(-len(read) // 2)

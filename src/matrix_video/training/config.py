@@ -164,6 +164,9 @@ class TrainConfig(ClipOptions):
     quantize: Quantize = "none"
     """Store the frozen base's linear layers in 8 bit (needs the extra "quantize"). With
     --gradient-checkpointing: without, the backward pass keeps a copy of each in full."""
+    tiling: bool = False
+    """Let the VAE encode and decode frames in overlapping tiles: less memory, and slightly other
+    values."""
     gradient_checkpointing: bool = False
     """Recompute blocks in the backward pass: less memory, a third more time."""
 

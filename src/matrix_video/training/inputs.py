@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Final
 
 from matrix_video.analysis.layers import read_choice
+from matrix_video.analysis.targets import phrase_tokens
 from matrix_video.backbones.base import Backbone
 from matrix_video.backbones.condition import check_ids
 from matrix_video.backbones.fingerprint import fingerprint
 from matrix_video.data.dataset import Dataset
 from matrix_video.data.sample import Sample
 from matrix_video.data.spans import phrases
-from matrix_video.data.survey import open_clips, survey_clips
+from matrix_video.data.survey import fitting, open_clips
 from matrix_video.data.transform import ClipShape
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import sha256_text
@@ -23,8 +23,6 @@ from matrix_video.training.config import TrainConfig
 from matrix_video.training.encode import Encoded, encode_clip
 from matrix_video.training.student import Layers
 
-_TOLD: Final = 20
-"""Clips that an error names."""
 FORMAT = 4
 """Of cached samples; raised when their contents change meaning."""
 
@@ -108,7 +106,7 @@ def encoded_set(
 
     Raises `MatrixError` naming the sample for a clip that the model does not take.
     """
-    cut = [_cut(backbone, sample, config) is not None for sample in data.samples]
+    cut = [_cut(backbone, sample, config) for sample in data.samples]
     keys = [s.id for s in data.samples]
     if config.cache:
         keys = _cache_keys(backbone, data, config, cut)
@@ -141,53 +139,30 @@ def check_regions(encoded: EncodedSet, config: TrainConfig) -> None:
         )
 
 
-def fitting(backbone: Backbone, data: Dataset, config: TrainConfig) -> Dataset:
-    """The clips that the model takes, of which only the headers are read.
+def trainable(backbone: Backbone, data: Dataset, config: TrainConfig) -> Dataset:
+    """The clips that the model takes; errors and warnings as `data.survey.fitting`."""
 
-    Raises `MatrixError` that names all others with their reasons, before the first is encoded; with
-    ``config.leave_out`` these are warned of and left out.
-    """
-    found = survey_clips(data)
-    wrong = {index: error.problem for index, error in found.refused.items()}
-    for index, shape in found.shapes.items():
-        problem = _unfit(backbone, data.samples[index], shape, config)
-        if problem is not None:
-            wrong[index] = problem
-    if not wrong:
-        return data
-    each = [f"{data.samples[index].id}: {problem}" for index, problem in sorted(wrong.items())]
-    told = "; ".join(each[:_TOLD]) + (" ..." if len(each) > _TOLD else "")
-    problem = f"{len(wrong)} of {len(data)} clips cannot be trained on: {told}"
-    if not config.leave_out or len(wrong) == len(data):
-        raise MatrixError(
-            problem,
-            remedy="mend them, or train on the others with --leave-out",
-            file=data.path,
-            field="leave_out",
-        )
-    warnings.warn(f"left out: {problem}", stacklevel=2)
-    return data.subset(s.id for index, s in enumerate(data.samples) if index not in wrong)
-
-
-def _unfit(backbone: Backbone, sample: Sample, shape: ClipShape, config: TrainConfig) -> str | None:
-    """Why a clip of this shape cannot be trained on."""
-    try:
+    def check(sample: Sample, shape: ClipShape) -> None:
         backbone.grid(shape.num_frames, shape.height, shape.width)
-    except MatrixError as error:
-        return f"{error.problem}; {error.remedy}"
-    if config.spa and shape.num_frames == 1:
-        return "it has one frame, in which SPA has nothing to follow"
-    return _cut(backbone, sample, config) if config.aligned else None
+        if config.spa and shape.num_frames == 1:
+            raise MatrixError(
+                "it has one frame, in which SPA has nothing to follow",
+                remedy="train with --spa 0",
+                field="spa",
+            )
+        if config.aligned:
+            phrase_tokens(backbone, sample, phrases(sample, config.mentions))
+
+    return fitting(data, check, "trained on", leave_out=config.leave_out)
 
 
-def _cut(backbone: Backbone, sample: Sample, config: TrainConfig) -> str | None:
-    """Why the sample's phrases cannot be found among its text tokens."""
+def _cut(backbone: Backbone, sample: Sample, config: TrainConfig) -> bool:
+    """Whether a phrase of the sample cannot be found among its text tokens."""
     try:
-        spans = [phrase.spans for phrase in phrases(sample, config.mentions)]
-        backbone.phrase_tokens(sample.caption, spans)
-    except MatrixError as error:
-        return error.problem
-    return None
+        phrase_tokens(backbone, sample, phrases(sample, config.mentions))
+    except MatrixError:
+        return True
+    return False
 
 
 def _cache_keys(

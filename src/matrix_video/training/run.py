@@ -28,8 +28,8 @@ from matrix_video.training.inputs import (
     check_regions,
     chosen_layers,
     encoded_set,
-    fitting,
     read_clips,
+    trainable,
 )
 from matrix_video.training.loop import Calls, Outcome, Trainer, Watch
 from matrix_video.training.parallel import Parallel, make_accelerator
@@ -57,7 +57,8 @@ def train(
 ) -> TrainResult:
     """Fine-tune ``config.model`` (or ``pipe``) and save the adapter.
 
-    ``pipe`` is left frozen, with nothing on it; where ``config.shard`` or accelerate's launcher
+    ``pipe`` is left frozen, with nothing on it but
+    ``config.tiling``; where ``config.shard`` or accelerate's launcher
     asks for that, its transformer stays split over the processes.
 
     ``watch`` is called every ``config.sample_every`` updates, by the main process alone.
@@ -90,9 +91,11 @@ def _train(
         )
     data, held = read_clips(config)
     backbone = backbone_for(_loaded(config, pipe, parallel))
+    if config.tiling:
+        backbone.tile()
     layers = chosen_layers(config, backbone)
     check_id_map(backbone, config)
-    data, held = (fitting(backbone, clips, config) for clips in (data, held))
+    data, held = (trainable(backbone, clips, config) for clips in (data, held))
     base = fingerprint(backbone.transformer)
     if parallel.processes > 1 and config.cache is None:
         warnings.warn(
