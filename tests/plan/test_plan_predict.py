@@ -122,7 +122,7 @@ def test_time_is_work_times_how_often(plan: Plan) -> None:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"model": "no/such-model"}, "model: no model_index.json of the model 'no/such-model'"),
+        ({"model": "no/such-model"}, "model: the model 'no/such-model' was not found"),
         ({"num_frames": None}, "num_frames: the size of the clips is not known: .* --num-frames"),
         ({"height": 30}, "size: frames of 30 x 32 pixels.*multiples of 8"),
         ({"num_frames": 8}, "num_frames: a clip of 8 frames.* use 1 or 9 frames"),
