@@ -212,6 +212,7 @@ DEEP = b"[" * 200_000 + b"]" * 200_000
         (b'{"a": NaN}', "this is not a line of JSON (NaN is no number of JSON"),
         (b'{"a": -Infinity}', "this is not a line of JSON (-Infinity is no number of JSON"),
         (b'{"id": "1", "id": "2"}', "this is not a line of JSON (the name 'id' stands twice"),
+        (b'{"id": "\\uD83D"}', "this is not a line of JSON (half of a character"),
         (b'{"id": "a\x00b"}', "this is not a line of JSON (Invalid control character"),
         (b'{"id": "0009"}'.decode().encode("utf-16"), "this is not a line of JSON ('utf-8' codec"),
         (b'{"caption": "' + b"a" * 5_000_000 + b'"}', "the line has more than 4,194,304 bytes"),

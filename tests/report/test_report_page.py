@@ -14,6 +14,7 @@ from matrix_video.data.sample import Sample
 from matrix_video.evaluation.questions import BOX_COLOURS
 from matrix_video.report.content import Analysis, GalleryClip, GalleryItem, ReportContent
 from matrix_video.report.page import build_report
+from matrix_video.services.errors import MatrixError
 
 SECTIONS = ("first", "scores", "gallery", "layers", "training", "runs")
 VOID = {"meta", "img", "input", "br", "link"}
@@ -80,6 +81,15 @@ def test_page_is_well_formed_and_ids_are_unique(built: Path) -> None:
     assert built.name == "index.html"
     assert len(set(page.ids)) == len(page.ids)
     assert page.scripts == 1
+
+
+def test_a_page_of_somebody_else_is_not_overwritten(content: ReportContent, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("<title>mine</title>")
+    with pytest.raises(MatrixError, match=r"not written by matrix report\. Choose another"):
+        build_report(tmp_path, content)
+    assert [file.name for file in tmp_path.iterdir()] == ["index.html"]
+    (tmp_path / "index.html").unlink()
+    assert build_report(tmp_path, content) == build_report(tmp_path, content)
 
 
 def test_nothing_is_asked_of_the_network(built: Path) -> None:

@@ -162,6 +162,7 @@ def find_videos(folder: Path) -> tuple[list[Path], list[Path]]:
     others = [path for path in files if path.suffix.lower() not in SUFFIXES]
     if not videos:
         kinds = sorted({path.suffix.lower() or path.name for path in others})
+        kinds += sorted(f"{p.name}/" for p in folder.iterdir() if p.is_dir())
         raise MatrixError(
             f"0 videos are in this folder; it holds {', '.join(kinds[:8]) or 'nothing'}",
             remedy=f"Give a folder with videos ({', '.join(SUFFIXES)})",

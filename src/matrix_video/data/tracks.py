@@ -16,6 +16,8 @@ from pycocotools import mask as coco
 
 _LONGEST = 60
 """Bits of a run length, far more than any frame needs."""
+_LARGEST = 1 << 26
+"""Pixels of a mask, as of the largest frame that is decoded."""
 
 
 class State(StrEnum):
@@ -231,6 +233,8 @@ def rle_counts(value: object, size: tuple[int, int] | None = None) -> tuple[tupl
     if size is None:
         raise ValueError("neither RLE with its size nor null (polygons are not read)")
     area = size[0] * size[1]
+    if area > _LARGEST:
+        raise ValueError(f"RLE of {size[0]}x{size[1]} pixels, at most {_LARGEST:,} are read")
     if isinstance(value, str):
         runs = run_lengths(value)
     elif isinstance(value, list):

@@ -58,7 +58,15 @@ class PromptSet:
         self._verbs = tuple(used) if verbs is None else verbs
         inner = videos / "dataset"
         made = Dataset(inner if inner.is_dir() else videos)
-        every.subset(sample.id for sample in made.samples)
+        known = {sample.id for sample in every.samples}
+        strangers = [sample.id for sample in made.samples if sample.id not in known]
+        if strangers:
+            raise MatrixError(
+                f"{len(strangers)} of its {len(made)} videos are of prompts that {folder} does not "
+                f"have, such as {strangers[0]!r}",
+                remedy="Give --prompts the prompt set that they were generated from",
+                file=made.path,
+            )
         self.videos: Mapping[str, Path] = {
             sample.id: path
             for index, sample in enumerate(made.samples)

@@ -14,6 +14,7 @@ from matrix_video.evaluation.scores import METRIC_NAMES
 from matrix_video.evaluation.verdict import Reply
 from matrix_video.report import views, wording
 from matrix_video.report.content import ReportContent, Section
+from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import make_folder, write_atomic
 
 _NOTHING: Final[dict[Section, str]] = {
@@ -30,6 +31,8 @@ _REPLIES: Final[dict[Reply, tuple[str, str]]] = {
     "unscored": ("unscored", "?"),
 }
 """Class of the style sheet and glyph of each answer."""
+_GENERATOR: Final = b'name="generator" content="matrix report"'
+"""In the head of the page, so that no other page is overwritten."""
 _OURS: Final = re.compile(r"[0-9a-f]{16}\.webp")
 
 
@@ -38,12 +41,19 @@ def build_report(out: Path, content: ReportContent) -> Path:
 
     The page names no address outside its folder. Clips are written first and the page last, in one
     step; then clips of an earlier page that this one does not show are removed. Raises
-    `MatrixError` when nothing can be written. A clip that cannot be read is named in its place.
+    `MatrixError` when nothing can be written, and for a page there that somebody else wrote. A clip
+    that cannot be read is named in its place.
     """
     make_folder(out)
+    page = out / "index.html"
+    if page.is_file() and _GENERATOR not in page.read_bytes()[:1000]:
+        raise MatrixError(
+            "this page was not written by matrix report",
+            remedy="Choose another output folder, or delete the page",
+            file=page,
+        )
     assets = out / "assets"
     cards = [views.card_view(item, assets) for item in content.gallery]
-    page = out / "index.html"
     text = (
         _environment()
         .get_template("page.html")

@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Generator
@@ -39,6 +40,7 @@ _SWAP: Final = 2
 """RENAME_EXCHANGE of Linux."""
 _MOST_DIGITS: Final = 300
 """A float holds up to 308."""
+_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 _LARGEST: Final = 256 * 2**20
 """Bytes of JSON; scores.json of 11,000 videos is a fifth of that."""
 
@@ -240,7 +242,7 @@ def read_json(path: Path, *, strict: bool = False) -> Any:
     except (OSError, ValueError) as error:
         raise MatrixError(
             f"this is not valid JSON ({error})",
-            remedy="restore the file, or delete it and run the command that wrote it",
+            remedy="correct or restore the file, or delete it and run the command that wrote it",
             file=path,
         ) from error
 
@@ -257,15 +259,26 @@ def read_bounded(path: Path, most: int | None = None) -> bytes:
 
 def parse_json(text: str | bytes, *, strict: bool = False) -> Any:
     """As `json.loads`, with ``ValueError`` for whatever is wrong: also nesting that is too deep and
-    whole numbers that no float holds. ``strict``: also NaN, Infinity, and a name given twice."""
+    whole numbers that no float holds, and halves of characters, which no file can hold. ``strict``:
+    also NaN, Infinity, and a name given twice."""
+    if isinstance(text, bytes):
+        text = text.decode(json.detect_encoding(text))
     try:
         if strict:
-            return json.loads(
+            value = json.loads(
                 text, parse_int=_whole, parse_constant=_no_number, object_pairs_hook=_once
             )
-        return json.loads(text, parse_int=_whole)
+        else:
+            value = json.loads(text, parse_int=_whole)
+        if _SURROGATE.search(text) and _halved(json.dumps(value, ensure_ascii=False)):
+            raise ValueError("half of a character (\\ud800 to \\udfff alone)")
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    return value
+
+
+def _halved(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _no_number(name: str) -> float:

@@ -78,7 +78,8 @@ def test_clips_become_a_data_set(
     ("change", "problem"),
     [
         (lambda c: (c / "a.json").unlink(), r"a\.json: the video has no texts\. Write its caption"),
-        (lambda c: (c / "a.json").write_text("{"), r"a\.json: Invalid JSON"),
+        (lambda c: (c / "a.json").write_text("{"), r"a\.json: this is not valid JSON"),
+        (lambda c: (c / "a.json").write_text('{"caption": "", "caption": ""}'), "stands twice"),
         (lambda c: put(c, instances={}), r"a\.json: instances: Dictionary should have at least 1"),
         (
             lambda c: put(c, instances={"1": "red ball", "3": "box", "4": "box"}),
@@ -118,6 +119,11 @@ def test_names_that_are_no_numbers_and_phrases_said_twice(clips: Path, tmp_path:
     assert [one.id for one in Dataset(tmp_path / "own").samples[0].instances] == ["id1", "id3"]
 
 
+def test_texts_may_begin_with_a_byte_order_mark(clips: Path, tmp_path: Path) -> None:
+    (clips / "a.json").write_bytes(b"\xef\xbb\xbf" + (clips / "a.json").read_bytes())
+    assert not convert(clips, tmp_path / "own", masks=MaskOptions()).left_out
+
+
 def test_files_of_no_video_are_named(clips: Path, tmp_path: Path) -> None:
     (clips / "notes.flac").write_bytes(b"x")
     found = convert(clips, tmp_path / "own", masks=MaskOptions())
@@ -127,6 +133,9 @@ def test_files_of_no_video_are_named(clips: Path, tmp_path: Path) -> None:
 def test_folders_without_videos_and_options_without_masks(clips: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(MatrixError, match="0 videos are in this folder; it holds nothing"):
+        convert(tmp_path / "empty", tmp_path / "own", masks=MaskOptions())
+    (tmp_path / "empty/clips").mkdir()
+    with pytest.raises(MatrixError, match="it holds clips/"):
         convert(tmp_path / "empty", tmp_path / "own", masks=MaskOptions())
     with pytest.raises(MatrixError, match="there is no such folder"):
         convert(tmp_path / "nothing", tmp_path / "own", masks=MaskOptions())

@@ -168,6 +168,7 @@ STORED: dict[str, tuple[str, Callable[[Path], None]]] = {
     "object-frame": ("masks", flat("{object}-{frame}.png")),
     "frame and object in words": ("masks", flat("f{frame}_obj{object}.png")),
     "npz of ids": ("m.npz", arrays(masks=numbers())),
+    "npz of ids as floats": ("m.npz", arrays(masks=numbers() * 1.0)),
     "npz of stacked masks": ("m.npz", arrays(masks=stacked_TNHW())),
     "npz, objects first": ("m.npz", arrays(masks=stacked_TNHW().swapaxes(0, 1))),
     "npz, logits": ("m.npz", arrays(m=stacked_TNHW()[:, :, None] * 20.0 - 10, obj_ids=[1, 2])),
@@ -289,6 +290,8 @@ def test_fewer_masks_than_frames_need_a_stride(tmp_path: Path) -> None:
     assert "20 of 26 frames have no mask and count as unknown" in spread.notes
     start = read_masks(tmp_path / "m", (H, W), 26, names=("1",), stride=1)
     assert {*start.tracks["1"].states[6:]} == {State.UNKNOWN}
+    with pytest.raises(MatrixError, match=r"Give --stride 4 .*every 4th"):  # 6 fps of 24
+        read_masks(tmp_path / "m", (H, W), 24)
     with pytest.raises(MatrixError, match=r"numbered 5, frame 30 at a stride of 6, but the video"):
         read_masks(tmp_path / "m", (H, W), 26, stride=6)
 
@@ -443,6 +446,19 @@ def pickled(path: Path) -> None:
     np.savez(path, masks=np.array([{"a": 1}], dtype=object))
 
 
+def several_in_one(kind: str) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        first, *others = (Image.fromarray(m.astype(np.uint8)) for m in numbers())
+        save(folder, f"0.{kind}", first, save_all=True, append_images=others)
+
+    return write
+
+
+def repeated_key(path: Path) -> None:
+    one = json.dumps([rle(m == 1, listed=True) for m in numbers()])
+    path.write_text(f'{{"1": {one}, "1": {one}}}')
+
+
 def write_json(value: object) -> Callable[[Path], None]:
     return lambda path: (path.write_text(json.dumps(value)), None)[1]
 
@@ -454,6 +470,7 @@ def write_json(value: object) -> Callable[[Path], None]:
         ("m", colours_of_a_film, r"0\.png: this is no mask: it holds \d+ colours"),
         ("m", deep_colours, "kind RGB with 16 bits a channel"),
         ("m", text, "cannot be read as a picture"),
+        *(("m", several_in_one(k), "holds 6 pictures") for k in ("gif", "tiff", "png")),
         ("m", lambda folder: folder.mkdir(), "no masks were found"),
         ("m", lambda folder: None, "there are no masks here"),
         ("m.txt", lambda path: path.write_text("a") and None, "no masks were found"),
@@ -462,11 +479,18 @@ def write_json(value: object) -> Callable[[Path], None]:
         ("m.npz", pickled, "Python objects, which are never loaded"),
         ("m.npz", arrays(a=np.full((T, H, W), np.nan)), "no numbers"),
         ("m.npz", arrays(a=np.zeros(3)), r"the array 'a' has the shape \(3,\)"),
+        ("m.npz", arrays(), "no masks were found"),
         ("m.npz", lambda path: path.write_text("x") and None, "arrays cannot be read"),
-        ("m.json", lambda path: path.write_text("[" * 99_999) and None, "the masks are no JSON"),
+        ("m.json", lambda path: path.write_text("[" * 99_999) and None, "nested too deeply"),
         ("m.json", write_json({"a": 3}), "no run lengths that we know"),
         ("m.json", write_json({"1": [{"size": [H, W], "counts": [5]}]}), "covers 5 pixels"),
         ("m.json", write_json({"1": [{"size": [H, W], "counts": [-1, 9]}]}), "whole numbers"),
+        ("m.json", write_json({"1": [{"size": [1 << 30] * 2, "counts": [1 << 60]}]}), "at most 67"),
+        ("m.json", write_json({"1": [{"size": [1 << 30] * 2, "counts": "a"}]}), "at most 67"),
+        ("m.json", write_json({"1": [None] * 6, "2": [None] * 2}), r"lists of \[2, 6\] frames"),
+        ("m.json", write_json({"1": [None], "id1": [None]}), "two masks of the object '1' for"),
+        ("m.json", write_json({"masklet": [[None]], "masklet_id": [1, 2]}), "of another kind"),
+        ("m.json", repeated_key, "the name '1' stands twice"),
         ("m.json", write_json({"1": [{"counts": "a"}]}), "RLE whose size is None"),
         ("m.json", write_json({"1": [{"size": [H, W], "counts": "o" * 999}]}), "without end"),
         ("m.json", write_json({"annotations": [{"video_id": 1}]}), "an entry of another kind"),

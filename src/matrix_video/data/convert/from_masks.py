@@ -32,7 +32,7 @@ from matrix_video.data.probe import find_videos, probe_video
 from matrix_video.data.sample import Instance, Interaction, Sample, Span
 from matrix_video.data.spans import find_phrases
 from matrix_video.services.errors import MatrixError
-from matrix_video.services.files import sha256_text, write_atomic
+from matrix_video.services.files import read_json, sha256_text, write_atomic
 
 _MASKS = ("", ".npz", ".npy", ".masks.json")
 
@@ -136,14 +136,14 @@ class FromMasks:
 
 def read_texts(path: Path) -> Texts:
     """``MatrixError`` names the field that is missing or wrong."""
-    try:
-        return Texts.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
+    if not path.is_file():
         raise MatrixError(
             "the video has no texts",
             remedy=f"Write its caption, instances and interactions into {path.name}",
             file=path,
-        ) from None
+        )
+    try:
+        return Texts.model_validate(read_json(path, strict=True))
     except ValidationError as error:
         item = error.errors()[0]
         raise MatrixError(

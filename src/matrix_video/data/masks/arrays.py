@@ -30,6 +30,8 @@ def array_frames(path: Path, size: tuple[int, int] | None, num_frames: int) -> d
     """One file for the clip: ids [T,H,W], masks [T,N,H,W], [N,T,H,W] or [T,H,W,N], an array an
     object, or an array a frame."""
     arrays = _load(path)
+    if not arrays:
+        return {}
     names = _names(arrays)
     least = 2 if len(arrays) > 1 and num_frames > 1 else 3
     arrays = {key: _squeezed(array, least) for key, array in arrays.items()}
@@ -183,7 +185,7 @@ def _later(group: Mapping[str, _Array], path: Path) -> Frame:
         for name, array_HW in group.items():
             if array_HW.shape != size or array_HW.ndim != 2:
                 raise _shape(name, array_HW, path)
-            if array_HW.dtype.kind in "iu" and not name:  # ids
+            if not name and _holds_ids(array_HW):
                 values = [int(v) for v in np.unique(array_HW) if v != 0]
                 masks |= {str(v): array_HW == v for v in values}
             else:
@@ -191,6 +193,15 @@ def _later(group: Mapping[str, _Array], path: Path) -> Frame:
         return Picture(cast("tuple[int, int]", size), masks)
 
     return read
+
+
+def _holds_ids(array_HW: _Array) -> bool:
+    """Whether numbers name objects: integers, and whole floats beyond the 1 of a mask."""
+    if array_HW.dtype.kind != "f":
+        return array_HW.dtype.kind in "iu"
+    return bool(
+        array_HW.min(initial=0) == 0 and array_HW.max(initial=0) > 1 and not (array_HW % 1).any()
+    )
 
 
 def _boolean(array_HW: _Array, path: Path) -> Mask:

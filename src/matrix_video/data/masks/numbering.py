@@ -148,7 +148,7 @@ def frames_of(
             file=source,
         )
     if stride is None and inarow and 2 * len(ordered) <= num_frames and len(ordered) > 1:
-        likely = round((num_frames - 1) / (len(ordered) - 1))
+        likely = -(-num_frames // len(ordered))
         likely = likely if (len(ordered) - 1) * likely < num_frames else likely - 1
         raise MatrixError(
             f"{len(ordered)} masks, numbered in a row, for a video of {num_frames} frames: they "

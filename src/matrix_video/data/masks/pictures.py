@@ -75,6 +75,12 @@ def read_picture(path: Path, size: tuple[int, int] | None = None) -> Picture:
                         remedy=f"Give masks of at most {_LARGEST:,} pixels, of the video's size",
                         file=path,
                     )
+                if (count := int(getattr(image, "n_frames", 1))) > 1:
+                    raise MatrixError(
+                        f"the file holds {count} pictures, of which only the first would be read",
+                        remedy="Store each frame's mask as a file of its own, such as 00000.png",
+                        file=path,
+                    )
                 image.load()
                 lossy = image.format in ("JPEG", "JPEG2000") or _lossy_webp(path)
                 planes_HWC, grey = _planes(image, path)

@@ -5,9 +5,8 @@ Shapes: H rows, W columns.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,21 +14,20 @@ from matrix_video.data.masks.numbering import object_name, places
 from matrix_video.data.masks.pictures import Frame, Mask, Picture
 from matrix_video.data.tracks import rle_counts, rle_mask
 from matrix_video.services.errors import MatrixError
+from matrix_video.services.files import read_json
 
 
 def rle_frames(path: Path) -> dict[int, Frame]:
     """COCO run lengths as JSON: by object, by frame, as SA-V's masklets or as VIS annotations."""
-    try:
-        value: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise MatrixError(
-            f"the masks are no JSON ({error})", remedy="Restore the file", file=path
-        ) from error
+    value: Any = read_json(path, strict=True)
     frames: dict[int, dict[str, object]] = defaultdict(dict)
     try:
         for frame, name, rle in _entries(value, path):
-            frames[frame][object_name(name)] = rle
-    except (AttributeError, KeyError, TypeError) as error:
+            known = object_name(name)
+            if known in frames[frame]:
+                raise _arrangement(f"two masks of the object {known!r} for frame {frame}", path)
+            frames[frame][known] = rle
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _arrangement(f"an entry of another kind ({error})", path) from error
 
     def reader(number: int, group: Mapping[str, object]) -> Frame:
@@ -63,17 +61,19 @@ def _entries(value: Any, path: Path) -> Iterator[tuple[int, str, object]]:
         if isinstance(fields.get("masklet"), list):  # SA-V
             for frame, row in enumerate(fields["masklet"]):
                 ids = fields.get("masklet_id") or range(len(row))
-                yield from ((frame, str(i), rle) for i, rle in zip(ids, row, strict=False))
+                yield from ((frame, str(i), rle) for i, rle in zip(ids, row, strict=True))
             return
         if isinstance(fields.get("annotations"), list):  # VIS
             if len({a.get("video_id") for a in fields["annotations"]}) > 1:
                 raise _arrangement("annotations of several videos", path)
+            _same_lengths((one["segmentations"] for one in fields["annotations"]), path)
             for one in fields["annotations"]:
                 for frame, rle in enumerate(one["segmentations"]):
                     yield frame, str(one.get("id", 1)), rle
             return
         rows = {k: v for k, v in fields.items() if isinstance(v, list | dict)}
         if rows and all(isinstance(v, list) for v in rows.values()):  # by object
+            _same_lengths(rows.values(), path)
             for name, row in rows.items():
                 yield from ((frame, name, rle) for frame, rle in enumerate(row))
             return
@@ -98,6 +98,12 @@ def _entries(value: Any, path: Path) -> Iterator[tuple[int, str, object]]:
                 raise _arrangement(f"a {type(row).__name__} for frame {frame}", path)
         return
     raise _arrangement("no run lengths that we know", path)
+
+
+def _same_lengths(rows: Iterable[Sized], path: Path) -> None:
+    lengths = {len(row) for row in rows}
+    if len(lengths) > 1:  # the end of a shorter list would read as "not seen"
+        raise _arrangement(f"lists of {sorted(lengths)} frames for its objects", path)
 
 
 def _arrangement(found: str, path: Path) -> MatrixError:
