@@ -8,6 +8,7 @@ Shapes: B batch, A heads, Nq queries, Nk keys, N video tokens, R rows of weights
 
 import math
 import os
+import signal
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,8 @@ from torch import Tensor  # noqa: E402
 from matrix_video.attention.site import Call, Site  # noqa: E402
 
 torch.set_num_threads(1)
+# A shell's background jobs ignore it from birth, and tests interrupt themselves.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("default"), derandomize=True)

@@ -18,17 +18,14 @@ def _section(title: str) -> str:
 
 
 def test_every_column_and_kind_of_token_is_explained() -> None:
-    attention, sinks = _section("`attention.parquet`"), _section("`sinks.parquet`")
-    for field in records.SCHEMA:
-        assert f"`{field.name}`" in attention, field
-    for field in sink_records.SCHEMA:
-        assert f"`{field.name}`" in sinks, field
-    for tokens in TOKENS:
-        assert f"`{tokens}`" in sinks, tokens
+    measures = _section("Read the measures")
+    names = [field.name for schema in (records.SCHEMA, sink_records.SCHEMA) for field in schema]
+    for name in (*names, *TOKENS):
+        assert f"`{name}`" in measures, name
 
 
 def test_numbers_are_those_of_the_code() -> None:
-    warnings, choice = _section("Warnings"), _section("The choice")
+    warnings, choice = _section("Heed the warnings"), _section("Read the choice")
     assert f"fewer than {caveats.FEW_SAMPLES}:" in warnings
     assert f"fewer than {stability.LEAST}:" in warnings
     assert f"correlate below {stability.LOW} and share less than" in warnings
@@ -37,5 +34,5 @@ def test_numbers_are_those_of_the_code() -> None:
     assert f"fewer than {ENOUGH} of one" in warnings
     assert f"more than {caveats.SINK:.0%} of the attention" in warnings
     assert f"{stability.SPLITS} times" in choice
-    assert f"not below -{LIMIT:g}" in _section("`attention.parquet`")
-    assert f"at most {GIF_WIDTH} pixels" in _section("Pictures")
+    assert f"not below -{LIMIT:g}" in _section("Read the measures")
+    assert f"at most {GIF_WIDTH} pixels" in _section("Read the pictures")

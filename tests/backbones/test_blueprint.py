@@ -60,7 +60,7 @@ def test_text_may_be_shorter() -> None:
         ("no/such-model", "model: the model 'no/such-model' was not found.*wan2.1"),
         ("unknown", "a transformer of an unknown family .Other3DModel.*CogVideoX"),
         ("foreign", "class os.path, which is not known"),
-        ("half", "no vae/config.json of the model"),
+        ("half", "vae/config.json: the file does not exist"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, model: str, problem: str) -> None:

@@ -8,7 +8,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ import yaml
 from safetensors.torch import load_file
 
 from matrix_video.backbones.adapter import LORA_FILE
-from matrix_video.data.video import read_video
+from matrix_video.data.sample import Sample
+from matrix_video.data.video import Video, read_video
+from matrix_video.evaluation.verdict import Answer, Propagation, Verdict
 from matrix_video.recipes.watch import StudentVideos
 from matrix_video.services.errors import MatrixError
 from matrix_video.training.batches import make_batch
@@ -209,12 +211,22 @@ def test_scores_are_those_of_the_average_that_is_saved(
     assert not torch.equal(scored[-1][name], scored[-2][name])
 
 
+class SeesNothing:
+    """A judge for frames of any size."""
+
+    name, version, verbs = "nobody", "1", None
+
+    def judge(self, video: Video, sample: Sample, first_masks: Mapping[str, Any]) -> Verdict:
+        ten = tuple(Answer(number, "no") for number in range(1, 11))
+        return Verdict((ten,) * len(sample.interactions), (Propagation(1, "no", "no"),))
+
+
 def test_videos_of_the_student(pipe: Any, config: Make) -> None:
     """Before, in between and after; the run itself does not change."""
     watched = config(
         steps=4, sample_every=2, samples=1, sample_steps=2, sample_judge="oracle",
     )  # fmt: skip
-    train(watched, pipe, StudentVideos(watched))
+    train(watched, pipe, StudentVideos(watched, SeesNothing()))
     folder = watched.out / "samples"
     videos = {p.parent.name: read_video(p).frames_THWC for p in folder.glob("*/*.mp4")}
     assert sorted(videos) == [f"step-{n:08d}" for n in (0, 2, 4)]

@@ -16,6 +16,7 @@ from matrix_video.evaluation.oracle import OracleJudge
 from matrix_video.evaluation.questions import Questions
 from matrix_video.evaluation.scores import METRICS, VideoScore
 from matrix_video.evaluation.scoring import score_video, summarise
+from matrix_video.evaluation.verdict import Judge
 from matrix_video.generation.run import load_prompt
 from matrix_video.generation.sampler import Sampling, sample
 from matrix_video.services.errors import MatrixError
@@ -32,12 +33,13 @@ FOLDER = "samples"
 class StudentVideos:
     """A `training.loop.Watch`: ``<out>/samples/step-XXXXXXXX/<id>.mp4`` of held-out prompts.
 
-    Each video starts from the same noise at every step, so that they can be compared. Raises
-    `MatrixError` where the config holds no sample back.
+    Each video starts from the same noise at every step, so that they can be compared. ``judge``
+    takes the place of the oracle. Raises `MatrixError` where the config holds no sample back.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, judge: Judge | None = None) -> None:
         self.config = config
+        self.judge = OracleJudge() if judge is None else judge
         self.prompts = read_clips(config)[1][: config.samples]
         if not len(self.prompts):
             raise MatrixError(
@@ -49,7 +51,7 @@ class StudentVideos:
     def __call__(
         self, backbone: Backbone, condition: Condition | None, step: int
     ) -> Mapping[str, float]:
-        """Means of the oracle's scores by ``sample/<metric>``, where it is asked."""
+        """Means of the judge's scores by ``sample/<metric>``, where it is asked."""
         config = self.config
         folder = config.out / FOLDER / f"step-{step:08d}"
         sampling = Sampling(config.seed, config.sample_steps, precision=config.precision)
@@ -64,7 +66,7 @@ class StudentVideos:
                 times = np.arange(len(made[0])) / loaded.fps
                 video = Video(made[0], times, loaded.fps)
                 masks = first_masks(self.prompts.tracks(index))
-                verdict = OracleJudge().judge(video, known, masks)
+                verdict = self.judge.judge(video, known, masks)
                 scores.append(score_video(known, verdict, (), Questions(), video="", prompt=""))
         if not scores:
             return {}
