@@ -133,7 +133,7 @@ def test_bad_captions_are_named_before_anything_is_measured(
     silent = Dataset(data).samples[2].model_copy(update={"interactions": ()})
     (data / "metadata.jsonl").write_text("\n".join([*lines[:2], silent.model_dump_json()]) + "\n")
     config = AnalyzeConfig(data=data, out=tmp_path / "run", levels=1)
-    match = r"interactions: sample clip2 has no phrase of an interaction .* leave the sample out"
+    match = r"1 of 3 clips cannot be measured: clip2: .* no phrase of an interaction .* --leave-out"
     with pytest.raises(MatrixError, match=match):
         analyze(config, backbone)
     assert not (tmp_path / "run" / "parts").exists()
