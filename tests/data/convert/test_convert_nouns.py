@@ -125,6 +125,7 @@ def test_prompts_that_the_rules_were_not_made_for() -> None:
 @pytest.mark.parametrize(
     ("prompt", "noun"),
     [
+        ("the <id1> old fisherman's dog barks", "dog"),  # or is it the fisherman?
         ("the <id1> toy robot bumps into it", "robot"),  # or is it the bumps of a toy robot?
         ("a <id1> blonde wearing jeans waits", "jeans"),
         ("eine <id1> Frau gibt, ihm", "gibt"),

@@ -67,6 +67,11 @@ def test_noun_is_the_last_word_of_the_mention() -> None:
     assert silent == Instance(id="id7", noun="instance", phrase="instance")
 
 
+def test_a_tag_without_a_word_names_nothing() -> None:
+    (one,) = derive_instances(read_prompt("a <id9> "), ())
+    assert one == Instance(id="id9", noun="instance", phrase="instance")
+
+
 def instance(name: str, mentions: list[tuple[int, int]], nouns: list[tuple[int, int]]) -> Instance:
     return Instance(
         id=name,

@@ -101,6 +101,9 @@ def _length(
     doubtful = False
     for k, (word, can) in enumerate(zip(words, kinds, strict=True)):
         lower = word.casefold()
+        if _is_possessive(lower):  # "the old fisherman's dog": the dog, or is it the fisherman?
+            last, doubtful = 0, True
+            continue
         later = any("noun" in other for other in kinds[k + 1 :])
         if not last:
             if "noun" in can and not (lower.endswith("ing") and later and "adjective" in can):
@@ -157,6 +160,10 @@ def _is_verb(
     return word in _UNCHANGED or head in _PEOPLE or object_comes
 
 
+def _is_possessive(word: str) -> bool:
+    return word.endswith(("'s", "’s"))
+
+
 def _is_name(word: str) -> bool:
     return word[:1].isupper() and word[1:].islower() and not _lookup(word.casefold())
 
@@ -175,7 +182,7 @@ def _classes(word: str, *, first: bool) -> frozenset[str]:
     lower = word.casefold().replace("’", "'")
     if "-" in lower:
         return _classes(lower.rpartition("-")[2], first=False)
-    if lower.endswith("'s"):
+    if _is_possessive(lower):
         return frozenset({"adjective"})  # "the child's ball"
     if word[:1].isupper() and not first:
         return frozenset({"noun"})

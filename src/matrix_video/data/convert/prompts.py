@@ -124,7 +124,7 @@ def _mention(caption: str, floor: int, start: int, ceiling: int) -> Mention | No
     if found is not None:
         return found
     before = _LAST_WORD.search(caption, floor, start)
-    if before is None:
+    if before is None or before.group(1).casefold() in FUNCTION_WORDS:
         return None
     word = Span(start=before.start(1), end=before.end(1))
     begin, _ = _premodifiers(caption, floor, word.start)
