@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from matrix_video.world.clips import make_clip
 from matrix_video.world.splits import Split
 from tiny.dit import DitConfig, DitTrainer, EncodedClips
 from tiny.model import export, new_pipeline
-from tiny.vae import VaeConfig, psnr, train_vae
+from tiny.vae import DecoderConfig, VaeConfig, psnr, train_vae, tune_decoder
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,16 @@ class Pretrain:
     """Folder for checkpoints; the pipeline ends up in ``out/tiny``."""
     vae: VaeConfig = field(default_factory=VaeConfig)
     """Settings of the VAE's training."""
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    """Settings of the decoder's further training."""
     dit: DitConfig = field(default_factory=DitConfig)
     """Settings of the text encoder's and transformer's training."""
     name: str = "dit"
     """Folder of that training in ``out``: trials share the VAE and its latents."""
     clips: int = 6000
     """Clips of the base split that the transformer sees."""
+    decoder_clips: int = 2000
+    """Clips of the base split whose latents the decoder learns from."""
     num_layers: int = 8
     """Layers of the transformer."""
     heads: int = 5
@@ -49,6 +54,8 @@ class Pretrain:
     """Clips of val that measure."""
     threads: int = 1
     """CPU threads of torch."""
+    stage: Literal["all", "dit", "decoder", "export"] = "all"
+    """One stage alone, from the newest checkpoints; each ends with the pipeline's folder."""
 
 
 def frames_of(split: Split, count: int) -> NDArray[np.uint8]:
@@ -101,7 +108,7 @@ def _encode(backbone: WanBackbone, split: Split, start: int, end: int) -> dict[s
 
 
 def run(config: Pretrain) -> None:
-    """VAE, then text encoder and transformer, then the pipeline's folder."""
+    """VAE, then decoder, text encoder and transformer, then the pipeline's folder."""
     torch.set_num_threads(config.threads)
     done = config.out / "vae_final"
     if not done.is_dir():  # everything else is trained on its latents
@@ -114,11 +121,22 @@ def run(config: Pretrain) -> None:
     torch.manual_seed(config.dit.seed)
     pipe = new_pipeline(vae, vocabulary(), config.num_layers, config.heads)
     trainer = DitTrainer(pipe, config.dit)
-    heldout = encoded(trainer, config.out, "val", config.heldout_clips)
-    clips = encoded(trainer, config.out, "base", config.clips)
-    trainer.train(clips, heldout, config.out / config.name)
-    with atomic_dir(config.out / config.name / "tiny") as folder:
-        export(folder, pipe)
+    folder = config.out / config.name
+    if config.stage in ("all", "dit"):
+        heldout = encoded(trainer, config.out, "val", config.heldout_clips)
+        trainer.train(encoded(trainer, config.out, "base", config.clips), heldout, folder)
+    else:
+        trainer.state(folder).load_average()
+    if config.stage in ("all", "decoder"):
+        latents = encoded(trainer, config.out, "base", config.decoder_clips).latents_NFChw
+        frames, heldout = frames_of("base", len(latents)), frames_of("val", config.heldout_clips)
+        tune_decoder(vae, latents, frames, heldout, config.out, config.decoder)
+        print(f"held-out PSNR over {len(heldout)} clips: {psnr(vae, heldout):.2f} dB")
+        vae.save_pretrained(config.out / "vae_tuned")
+    if (config.out / "vae_tuned").is_dir():
+        pipe.vae = AutoencoderKLWan.from_pretrained(config.out / "vae_tuned")
+    with atomic_dir(folder / "tiny") as target:
+        export(target, pipe)
 
 
 if __name__ == "__main__":

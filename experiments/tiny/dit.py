@@ -115,8 +115,8 @@ class DitTrainer:
         target = self.backbone.target(latents, noise, times_B)
         return (predicted.transpose(1, 2) - target).pow(2).mean()
 
-    def train(self, clips: EncodedClips, heldout: EncodedClips, out: Path) -> None:
-        """Train to ``config.steps``, resuming from ``out``; ends with the averaged weights."""
+    def state(self, out: Path) -> PretrainState:
+        """Everything that changes, as the newest checkpoint in ``out`` has it."""
         config = self.config
         modules = {"transformer": self.pipe.transformer, "text_encoder": self.pipe.text_encoder}
         state = PretrainState(
@@ -128,6 +128,11 @@ class DitTrainer:
             muon_rate=config.muon_rate,
         )
         state.resume(asdict(config), may_change=("steps", "checkpoint_every", "log_every"))
+        return state
+
+    def train(self, clips: EncodedClips, heldout: EncodedClips, out: Path) -> None:
+        """Train to ``config.steps``, resuming from ``out``; ends with the averaged weights."""
+        config, state = self.config, self.state(out)
         self.pipe.transformer.train()
         total, norms, seen = 0.0, 0.0, 0
         while state.step < config.steps:

@@ -1,4 +1,4 @@
-"""Train the tiny pipeline's VAE from scratch.
+"""Train the tiny pipeline's VAE from scratch, and then its decoder alone.
 
 Shapes: N clips, B batch, T frames, H W pixels, 3 colour channels. Pixels are in [-1, 1] for the
 model. Loss (our choice): mean absolute plus mean squared error, and a KL term that only keeps the
@@ -61,7 +61,7 @@ def psnr(vae: Any, frames_NTHWC: NDArray[np.uint8], batch: int = 4) -> float:
     return sum(values) / len(values)
 
 
-def rate(step: int, config: VaeConfig) -> float:
+def rate(step: int, config: VaeConfig | DecoderConfig) -> float:
     """Linear warm-up, then cosine to a fiftieth."""
     if step < config.warmup:
         return (step + 1) / config.warmup
@@ -120,6 +120,69 @@ def train_vae(
     mean_C, std_C = _latent_moments(vae, frames_NTHWC[:64])
     vae.register_to_config(latents_mean=mean_C.tolist(), latents_std=std_C.tolist())
     return vae
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Settings of the decoder's further training, on latents that stay as they are."""
+
+    steps: int = 1500
+    batch_size: int = 2
+    learning_rate: float = 1e-3
+    muon_rate: float = 2e-3
+    warmup: int = 20
+    ema: float = 0.99
+    seed: int = 0
+    checkpoint_every: int = 100
+    log_every: int = 20
+
+
+def tune_decoder(
+    vae: Any,
+    latents_NFChw: Tensor,
+    frames_NTHWC: NDArray[np.uint8],
+    heldout_NTHWC: NDArray[np.uint8],
+    out: Path,
+    config: DecoderConfig,
+) -> None:
+    """Train the decoder of ``vae`` alone, in place; resumes from ``out/decoder``.
+
+    ``latents_NFChw`` are normalised, as the pipeline has them. Whatever was trained on them stays
+    valid.
+    """
+    parts = {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}
+    vae.requires_grad_(False)
+    for part in parts.values():
+        part.requires_grad_(True)
+    state = PretrainState(
+        out / "decoder",
+        parts,
+        config.learning_rate,
+        config.ema,
+        muon=(".weight",),
+        muon_rate=config.muon_rate,
+    )
+    state.resume(asdict(config), may_change=("steps",))
+    mean_C, std_C = (
+        torch.tensor(values)[:, None, None, None]
+        for values in (vae.config.latents_mean, vae.config.latents_std)
+    )
+    while state.step < config.steps:
+        rng = np.random.default_rng((config.seed, 1, state.step))
+        rows = np.sort(rng.choice(len(frames_NTHWC), config.batch_size, replace=False))
+        latents_BCFhw = latents_NFChw[torch.from_numpy(rows)].float().transpose(1, 2)
+        error = vae.decode(latents_BCFhw * std_C + mean_C).sample - to_model(frames_NTHWC[rows])
+        loss = error.abs().mean() + error.pow(2).mean()
+        state.update(loss, rate(state.step, config))
+        if state.step % config.log_every == 0:
+            mse = float(error.detach().pow(2).mean()) / 4
+            state.log(loss=float(loss.detach()), train_psnr=-10 * math.log10(mse))
+        if state.step % config.checkpoint_every == 0 or state.step == config.steps:
+            state.save(asdict(config))
+            with state.averaged():
+                state.log(heldout_psnr=psnr(vae, heldout_NTHWC[:16]))
+    state.load_average()
+    vae.requires_grad_(False)
 
 
 @torch.no_grad()

@@ -5,10 +5,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import WanImageToVideoPipeline
 from torch import Tensor, nn
+
+from matrix_video.analysis.layers import GroupEvidence, LayerEvidence
+from matrix_video.attention.site import Kind
+from matrix_video.evaluation.estimates import Estimate
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 WORDS = ("a", "ball", "box", "pushes", "red", "blue")
@@ -18,7 +23,7 @@ WORDS = ("a", "ball", "box", "pushes", "red", "blue")
 def tiny() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(EXPERIMENTS)
-        names = ("model", "muon", "state", "dit")
+        names = ("model", "muon", "state", "dit", "vae", "gate")
         return SimpleNamespace(**{n: importlib.import_module(f"tiny.{n}") for n in names})
 
 
@@ -90,3 +95,82 @@ def test_a_stopped_training_resumes_to_the_same_bits(tiny: Any, tmp_path: Path) 
     parted = trained(tmp_path / "parted", 4)
     assert all(torch.equal(whole[name], parted[name]) for name in whole)
     assert any(not torch.equal(whole[name], half[name]) for name in whole)
+
+
+def test_the_decoder_learns_alone_and_resumes(tiny: Any, tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (3, 5, 16, 16, 3), dtype=np.uint8)
+
+    def tuned(folder: Path, steps: int) -> Any:
+        torch.manual_seed(0)
+        vae = tiny.model.new_vae()
+        latents = vae.encode(tiny.vae.to_model(frames)).latent_dist.mode().transpose(1, 2).detach()
+        config = tiny.vae.DecoderConfig(steps=steps, checkpoint_every=1, batch_size=2)
+        tiny.vae.tune_decoder(vae, latents, frames, frames[:1], folder, config)
+        return vae.state_dict()
+
+    start = tuned(tmp_path / "none", 0)
+    whole = tuned(tmp_path / "whole", 2)
+    tuned(tmp_path / "parted", 1)
+    parted = tuned(tmp_path / "parted", 2)
+    assert all(torch.equal(whole[name], parted[name]) for name in whole)
+    changed = {name for name in whole if not torch.equal(whole[name], start[name])}
+    assert changed
+    assert all(name.startswith(("decoder.", "post_quant_conv.")) for name in changed)
+
+
+def _group(kind: Kind, layers: list[tuple[float, float | None]], dominant: tuple[int, ...]) -> Any:
+    return GroupEvidence(
+        kind=kind,
+        words="nouns",
+        samples=9,
+        k=1,
+        order=tuple(range(len(layers))),
+        influential=(0,),
+        layers=tuple(
+            LayerEvidence(layer=i, frequency=0.0, aas=0.0, log_lift=lift, binding=binding)
+            for i, (lift, binding) in enumerate(layers)
+        ),
+        dominance="measured",
+        reason=None,
+        successes=4,
+        failures=5,
+        contrasts=(),
+        dominant=dominant,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "video", "met"),
+    [
+        ([(0.8, 0.05), (0.7, 0.03), (-1.0, 0.0)], [(1.1, 0.0), (1.0, 0.0)], [True, True]),
+        ([(0.8, 0.05), (0.9, 0.02), (0.9, None)], [(1.1, 0.0), (0.9, 0.0)], [False, False]),
+    ],
+)
+def test_the_gate_asks_for_two_layers_of_each_kind(
+    tiny: Any, text: Any, video: Any, met: list[bool]
+) -> None:
+    groups = (_group("v2t", text, (0,)), _group("v2v", video, ()))
+    choice: Any = SimpleNamespace(evidence=SimpleNamespace(groups=groups))
+    assert [one.met for one in tiny.gate.attention(choice)] == met
+    separated = tiny.gate.separation(choice)
+    assert separated.met
+    assert "(4) from failure (5)" in separated.name
+
+
+@pytest.mark.parametrize(
+    ("fidelity", "roles", "met"),
+    [((0.40, 0.45), 0.2, [True, True]), ((0.3, 0.45), 0.4, [False, False])],
+)
+def test_the_gate_wants_videos_above_drift_and_room_for_roles(
+    tiny: Any, fidelity: tuple[float, float], roles: float, met: list[bool]
+) -> None:
+    def told(low: float, high: float) -> Estimate:
+        return Estimate(mean=(low + high) / 2, low=low, high=high, n=9)
+
+    gap = told(roles - 0.1, roles + 0.1)
+    drift = SimpleNamespace(summary={"if": told(0.25, 0.37)})
+    scores: Any = SimpleNamespace(
+        summary={"if": told(*fidelity), "role_gap": gap, "verb_gap": gap},
+        references={"straight drift": drift},
+    )
+    assert [one.met for one in tiny.gate.videos(scores)][:2] == met
