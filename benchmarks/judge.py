@@ -30,9 +30,8 @@ from matrix_video.analysis.labels import SUCCESS_AT
 from matrix_video.data.sample import Interaction, Sample
 from matrix_video.data.tracks import first_masks
 from matrix_video.data.video import Video
-from matrix_video.evaluation.foils import foils, with_foils
 from matrix_video.evaluation.oracle import OracleJudge
-from matrix_video.evaluation.questions import Questions
+from matrix_video.evaluation.questions import foils, with_foils
 from matrix_video.evaluation.scores import METRIC_NAMES, METRICS, VideoScore
 from matrix_video.evaluation.scoring import score_video, summarise
 from matrix_video.world.clips import WorldClip, make_clip
@@ -139,7 +138,7 @@ def _score(sample: Sample, clip: WorldClip, damage: Damage | None) -> VideoScore
     asked = foils(sample, judge.verbs or ())
     video = Video(frames_THWC, np.arange(len(frames_THWC)) / FPS, FPS)
     verdict = judge.judge(video, with_foils(sample, asked), first_masks(clip.tracks()))
-    return score_video(sample, verdict, asked, Questions(), video="", prompt="")
+    return score_video(sample, verdict, asked)
 
 
 def _row(name: str, clips: int) -> dict[str, Any]:

@@ -9,31 +9,39 @@ import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from matrix_video.backbones import loading
 from matrix_video.data.dataset import Dataset, DatasetWriter
 from matrix_video.data.sample import Sample
 from matrix_video.data.trackfile import track_path, write_tracks
 from matrix_video.data.tracks import MaskTrack, State
 from matrix_video.data.video import Video
+from matrix_video.evaluation.oracle import OracleJudge
+from matrix_video.evaluation.questions import write_questions
 from matrix_video.evaluation.references import CEILING, GROUND_TRUTH, NULLS
 from matrix_video.evaluation.run import EvaluateConfig, evaluate
 from matrix_video.evaluation.scores import Scores, check_comparable, read_scores
-from matrix_video.evaluation.verdict import Answer, Propagation, Verdict
+from matrix_video.evaluation.verdict import Answer, Judge, Propagation, Verdict
 from matrix_video.services.errors import MatrixError
 from matrix_video.world.clips import make_clip
 from matrix_video.world.write import write_split
+
+if TYPE_CHECKING:
+    from matrix_video.backbones.base import Backbone
 
 
 class StubJudge:
     """Answers by the pixels' sum, at once; writes down whom it was shown."""
 
-    name, verbs = "stub", ("push", "pull", "hug")
+    name = "stub"
+    verbs: tuple[str, ...] | None = ("push", "pull", "hug")
 
     def __init__(self, version: str = "1", log: Path | None = None, dies_at: int = 0) -> None:
         self.version, self.log, self.dies_at = version, log, dies_at
@@ -79,6 +87,14 @@ def _config(videos: Path, prompts: Path, out: Path, **options: Any) -> EvaluateC
     return EvaluateConfig(videos=videos, prompts=prompts, out=out, **options)
 
 
+def _scores(
+    videos: Path, prompts: Path, out: Path, judge: Judge | None = None, **options: Any
+) -> Scores:
+    """Of an evaluation, by a stub unless a judge is given."""
+    evaluate(_config(videos, prompts, out, **options), judge=judge or StubJudge())
+    return read_scores(out)
+
+
 def _judged(config: EvaluateConfig, **options: Any) -> list[str]:
     judge = StubJudge(**options)
     evaluate(config, judge=judge)
@@ -86,9 +102,8 @@ def _judged(config: EvaluateConfig, **options: Any) -> list[str]:
 
 
 def test_ground_truth_wins_and_null_rows_lose(prompts: Path, tmp_path: Path) -> None:
-    summary = evaluate(_config(prompts, prompts, tmp_path / "s"))
-    scores = read_scores(tmp_path / "s")
-    assert scores.summary == summary
+    scores = _scores(prompts, prompts, tmp_path, OracleJudge())
+    summary = scores.summary
     assert summary["if"].mean is not None
     assert summary["if"].mean > 0.95
     assert [video.id for video in scores.videos] == [s.id for s in Dataset(prompts).samples]
@@ -168,9 +183,7 @@ def test_a_damaged_video_is_quarantined_and_the_row_goes_on(
     with DatasetWriter(tmp_path / "small") as writer:
         writer.add(clip.sample, clip.frames_THWC[:, :32, :32], 8.0, {}, lossless=True)
     shutil.copy(tmp_path / f"small/videos/{names[4]}.mp4", videos / "videos")
-    config = _config(videos, prompts, tmp_path / "s", nulls=False)
-    evaluate(config, judge=StubJudge())
-    scores = read_scores(tmp_path / "s")
+    scores = _scores(videos, prompts, tmp_path / "s", nulls=False)
     states = ["scored", "quarantined", "quarantined", "missing", "quarantined", "scored"]
     assert [video.state for video in scores.videos] == states
     assert (scores.asked, scores.delivered, scores.scored) == (6, 5, 2)
@@ -183,7 +196,7 @@ def test_a_damaged_video_is_quarantined_and_the_row_goes_on(
         assert reason in (video.reason or "")
         assert video.value("if") is None
     (videos / f"videos/{names[1]}.mp4").write_bytes(whole)
-    assert _judged(config) == [names[1]]
+    assert _judged(_config(videos, prompts, tmp_path / "s", nulls=False)) == [names[1]]
     assert read_scores(tmp_path / "s").scored == 3
 
 
@@ -215,8 +228,7 @@ def test_a_broken_prompt_is_quarantined_in_every_row(videos: Path, tmp_path: Pat
     first, second = _ids(videos)[:2]
     track_path(videos, first).write_text("{")
     track_path(videos, second).unlink()
-    evaluate(_config(videos, videos, tmp_path / "s"), judge=StubJudge())
-    scores = read_scores(tmp_path / "s")
+    scores = _scores(videos, videos, tmp_path / "s")
     broken, unmasked = scores.videos[:2]
     assert (broken.state, unmasked.state) == ("quarantined", "scored")
     assert "not valid JSON" in (broken.reason or "")
@@ -227,10 +239,10 @@ def test_where_nothing_can_be_judged_the_first_reason_is_told(videos: Path, tmp_
     for file in (videos / "videos").iterdir():
         file.write_text("no video")
     with pytest.raises(MatrixError, match=r"not one of 6 videos could be judged; the first: .*dam"):
-        evaluate(_config(videos, videos, tmp_path / "s"), judge=StubJudge())
+        _scores(videos, videos, tmp_path / "s")
     shutil.rmtree(videos / "videos")
     with pytest.raises(MatrixError, match="there are no videos"):
-        evaluate(_config(videos, videos, tmp_path / "s"), judge=StubJudge())
+        _scores(videos, videos, tmp_path / "s")
 
 
 def test_videos_of_other_prompts_are_refused(prompts: Path, tmp_path: Path) -> None:
@@ -248,8 +260,7 @@ def test_a_generation_runs_limit_is_what_was_asked_for(prompts: Path, tmp_path: 
     for settings, limit, asked in (("limit: 2\nseed: 5", None, 2), ("", None, 6), ("", 3, 3)):
         (run / "config.yaml").write_text(settings)
         out = tmp_path / f"s{asked}"
-        evaluate(_config(run, prompts, out, nulls=False, limit=limit), judge=StubJudge())
-        scores = read_scores(out)
+        scores = _scores(run, prompts, out, nulls=False, limit=limit)
         assert (scores.asked, scores.delivered, scores.scored) == (asked, 2, 2)
         assert scores.video_seed == (5 if settings else None)
 
@@ -269,16 +280,13 @@ def test_prompts_that_are_pictures_have_null_rows_as_long_as_the_video(
         write_tracks(track_path(pictures, sample.id), first, (64, 64), 1)
     (pictures / "metadata.jsonl").write_text("\n".join(lines) + "\n")
     log = tmp_path / "log"
-    evaluate(_config(prompts, pictures, tmp_path / "s"), judge=StubJudge(log=log))
-    scores = read_scores(tmp_path / "s")
+    scores = _scores(prompts, pictures, tmp_path / "s", StubJudge(log=log))
     assert set(scores.references) == {"straight_drift", "frozen_first_frame"}
     assert {len(row.videos) for row in scores.references.values()} == {6}
     assert {line.split()[1] for line in log.read_text().splitlines()} == {"17"}
-    whole = tmp_path / "whole"
-    evaluate(_config(prompts, prompts, whole), judge=StubJudge())
-    assert scores.videos == read_scores(whole).videos
-    known = read_scores(whole).references
-    assert all(row == known[name] for name, row in scores.references.items())
+    whole = _scores(prompts, prompts, tmp_path / "whole")
+    assert scores.videos == whole.videos
+    assert all(row == whole.references[name] for name, row in scores.references.items())
 
 
 def test_the_judges_tracks_become_a_data_set(prompts: Path, tmp_path: Path) -> None:
@@ -326,48 +334,84 @@ def test_clips_of_several_sizes_are_exchanged_within_their_size(tmp_path: Path) 
                 for instance, masks_THW in zip(clip.sample.instances, clip.masks_RTHW, strict=True)
             }
             writer.add(clip.sample, frames, 8.0, tracks, lossless=True)
-    evaluate(_config(tmp_path / "mixed", tmp_path / "mixed", tmp_path / "s"), judge=StubJudge())
-    nulls = read_scores(tmp_path / "s").references
+    nulls = _scores(tmp_path / "mixed", tmp_path / "mixed", tmp_path / "s").references
     assert len(nulls["frozen_first_frame"].videos) == 4
     assert len(nulls["another_prompts_clip"].videos) == 3
 
 
 def test_a_prompts_null_rows_do_not_depend_on_the_others(prompts: Path, tmp_path: Path) -> None:
-    for name, limit in (("few", 3), ("all", None)):
-        config = _config(prompts, prompts, tmp_path / name, limit=limit)
-        evaluate(config, judge=StubJudge())
-    few, every = (read_scores(tmp_path / name).references for name in ("few", "all"))
+    few, every = (
+        _scores(prompts, prompts, tmp_path / str(limit), limit=limit).references
+        for limit in (3, None)
+    )
     for name in ("straight_drift", "frozen_first_frame", GROUND_TRUTH):
         assert few[name].videos == every[name].videos[:3]
 
 
 def test_the_shipped_vae_is_a_high_ceiling(prompts: Path, tmp_path: Path) -> None:
-    evaluate(_config(prompts, prompts, tmp_path, nulls=False, model="tiny"))
-    ceiling = read_scores(tmp_path).references[CEILING]
-    assert (ceiling.kind, ceiling.summary["if"].n) == ("ceiling", 6)
+    scores = _scores(prompts, prompts, tmp_path, OracleJudge(), nulls=False, limit=2, model="tiny")
+    ceiling = scores.references[CEILING]
+    assert (ceiling.kind, ceiling.summary["if"].n) == ("ceiling", 2)
     assert (ceiling.summary["if"].mean or 0) > 0.95
 
 
-def _scores(videos: Path, prompts: Path, out: Path, judge: StubJudge) -> Scores:
-    evaluate(_config(videos, prompts, out, nulls=False), judge=judge)
-    return read_scores(out)
+class _Identity:
+    """Of a backbone what the ceiling needs."""
+
+    def encode_video(self, frames: torch.Tensor) -> torch.Tensor:
+        return frames
+
+    decode = encode_video
+
+
+def test_a_ceiling_through_other_weights_of_the_shipped_vae_is_judged_again(
+    prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "model/vae/weights"
+    weights.parent.mkdir(parents=True)
+    monkeypatch.setattr(loading, "shipped", lambda: str(tmp_path / "model"))
+    config = _config(prompts, prompts, tmp_path / "s", nulls=False, model="tiny", limit=2)
+    for text, judged in (("old", 4), ("old", 0), ("new", 2)):
+        weights.write_text(text)
+        judge = StubJudge()
+        evaluate(config, cast("Backbone", _Identity()), judge)
+        assert len(judge.seen) == judged
+
+
+def test_questions_that_the_judge_does_not_answer_are_refused(videos: Path, tmp_path: Path) -> None:
+    first = Dataset(videos).sample(0)
+    file = write_questions(videos, [first])
+    _scores(videos, videos, tmp_path / "same", OracleJudge(), nulls=False, limit=1)
+    own = file.read_text().replace("Does the", "Did the", 1)
+    file.write_text(own)
+    with pytest.raises(
+        MatrixError,
+        match=r"questions\.jsonl: 1 interactions have .*'val-0-000000'; the judge 'orac",
+    ):
+        _scores(videos, videos, tmp_path / "own", OracleJudge(), nulls=False)
+    reader = StubJudge()
+    reader.verbs = None
+    scores = _scores(videos, videos, tmp_path / "read", reader, nulls=False)
+    assert any(
+        answer.text.startswith("Did the") for answer in scores.videos[0].interactions[0].answers
+    )
 
 
 def test_only_the_same_prompts_and_judge_compare(
     prompts: Path, videos: Path, tmp_path: Path
 ) -> None:
-    ours = _scores(prompts, prompts, tmp_path / "a", StubJudge())
-    moved = _scores(prompts, videos, tmp_path / "b", StubJudge())
+    ours = _scores(prompts, prompts, tmp_path / "a", nulls=False)
+    moved = _scores(prompts, videos, tmp_path / "b", nulls=False)
     check_comparable(ours, moved, tmp_path)  # a copy of the prompts is the same prompts
-    newer = _scores(prompts, prompts, tmp_path / "c", StubJudge("2"))
+    newer = _scores(prompts, prompts, tmp_path / "c", StubJudge("2"), nulls=False)
     with pytest.raises(MatrixError, match=r"its judge is stub 2, this one's is stub 1"):
         check_comparable(ours, newer, tmp_path)
     lines = (videos / "metadata.jsonl").read_text()
     (videos / "metadata.jsonl").write_text(lines.replace('"caption":"', '"caption":"  ', 1))
     with pytest.raises(MatrixError, match="'val-0-000000' asks for something else there"):
-        check_comparable(ours, _scores(prompts, videos, tmp_path / "d", StubJudge()), tmp_path)
+        check_comparable(ours, _scores(prompts, videos, tmp_path / "d", nulls=False), tmp_path)
     write_split(tmp_path / "other", 2, 1, "val")
-    other = _scores(tmp_path / "other", tmp_path / "other", tmp_path / "e", StubJudge())
+    other = _scores(tmp_path / "other", tmp_path / "other", tmp_path / "e", nulls=False)
     with pytest.raises(MatrixError, match="it scores other prompts"):
         check_comparable(ours, other, tmp_path)
 
@@ -375,8 +419,8 @@ def test_only_the_same_prompts_and_judge_compare(
 @pytest.mark.slow
 def test_200_clips_through_the_shipped_vae(tmp_path: Path) -> None:
     write_split(tmp_path / "val", 200, 0, "val")
-    evaluate(_config(tmp_path / "val", tmp_path / "val", tmp_path / "s", model="tiny"))
-    scores = read_scores(tmp_path / "s")
+    val = tmp_path / "val"
+    scores = _scores(val, val, tmp_path / "s", OracleJudge(), model="tiny")
     assert (scores.summary["if"].mean or 0) >= 0.98
     assert (scores.references[CEILING].summary["if"].mean or 0) >= 0.95
     frozen = scores.references["frozen_first_frame"].videos

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from matrix_video.data.sample import Instance, Interaction, Sample
-from matrix_video.evaluation.foils import foils, with_foils
-from matrix_video.evaluation.questions import Questions
-from matrix_video.evaluation.scores import VideoScore
+from matrix_video.evaluation.questions import foils, with_foils
+from matrix_video.evaluation.scores import REPLY_LETTERS, VideoScore
 from matrix_video.evaluation.scoring import (
     foil_numbers,
     paired_difference,
@@ -15,14 +14,9 @@ from matrix_video.evaluation.scoring import (
     spi,
     summarise,
 )
-from matrix_video.evaluation.verdict import Answer, Propagation, Reply, Verdict
+from matrix_video.evaluation.verdict import Answer, Propagation, Verdict
 
-MEANING: dict[str, Reply] = {
-    "y": "yes",
-    "n": "no",
-    "i": "no (visually implausible)",
-    "u": "unscored",
-}
+MEANING = {letter: reply for reply, letter in REPLY_LETTERS.items()}
 
 
 def _sample(*asked: tuple[str, str, str], bidirectional: bool = False) -> Sample:
@@ -61,7 +55,7 @@ def _score(
     verdict = Verdict(tuple(map(_answers, replies)), flags)
     asked = foils(sample, verbs)
     named = sample.model_copy(update={"id": id})
-    return score_video(named, verdict, asked, Questions(), video="file", prompt="asked")
+    return score_video(named, verdict, asked, video="file", prompt="asked")
 
 
 def test_formulas() -> None:

@@ -83,7 +83,7 @@ def load_pipeline(
     weight is loaded.
     """
     stored = quantization(quantize)
-    source = _shipped() if model == TINY else model
+    source = shipped() if model == TINY else model
     check_there(source)
     index = cast("Any", DiffusionPipeline)
     try:
@@ -175,7 +175,8 @@ def _family(transformer: str, pipeline: str) -> Callable[[DiffusionPipeline], Ba
     return known[transformer].load()
 
 
-def _shipped() -> str:
+def shipped() -> str:
+    """The folder of the pipeline "tiny"."""
     folder = Path(str(files("matrix_video"))) / "models" / TINY
     if not (folder / "model_index.json").is_file():
         raise MatrixError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import isnan, nan
@@ -12,8 +12,8 @@ from typing import Final
 from pydantic import TypeAdapter
 
 from matrix_video.data.video import Video
-from matrix_video.evaluation.foils import with_foils
-from matrix_video.evaluation.prompts import Prompt, PromptSet
+from matrix_video.evaluation.prompts import PromptSet
+from matrix_video.evaluation.questions import with_foils
 from matrix_video.evaluation.scores import METRICS, Numbers, VideoScore
 from matrix_video.evaluation.scoring import score_video
 from matrix_video.evaluation.verdict import Judge, Verdict
@@ -22,7 +22,7 @@ from matrix_video.services.files import sha256_text
 from matrix_video.services.progress import progress
 from matrix_video.services.store import Result, Stage, Store, work_key
 
-JUDGED: Final = Stage("judge", 1)
+_JUDGED: Final = Stage("judge", 1)
 _VERDICT: Final = TypeAdapter(Verdict)
 
 
@@ -65,14 +65,29 @@ class Judging:
         self._store, self._judge, self._prompts = store, judge, prompts
         self.broken: dict[int, str] = {}
         """Prompts that cannot be read, by index, with the reason."""
-        self.hashes: list[str] = [self._hash(index) for index in range(len(prompts))]
+        self.hashes: list[str] = []
+        for index, sample in enumerate(prompts.clips.samples):
+            try:
+                self.hashes.append(prompts.load(index).hash)
+            except MatrixError as error:
+                self.broken[index] = str(error)
+                self.hashes.append(sha256_text(sample.model_dump_json()))
 
-    def _hash(self, index: int) -> str:
-        try:
-            return self._prompts.load(index).hash
-        except MatrixError as error:
-            self.broken[index] = str(error)
-            return sha256_text(self._prompts.clips.sample(index).model_dump_json())
+    def row(
+        self, title: str, source: Callable[[int], Source | None], *, tracks: bool = False
+    ) -> Iterator[tuple[int, str, Result]]:
+        """Judge the prompts' videos, in order; yields index, key and result of each.
+
+        ``tracks``: keep the judge's tracks with the verdict.
+        """
+        with progress(f"judge {title.replace('_', ' ')}", len(self._prompts)) as advance:
+            for index in range(len(self._prompts)):
+                made = source(index)
+                if made is not None and index not in self.broken:
+                    key = self._key(index, made, tracks)
+                    work = partial(self._work, index, made, tracks)
+                    yield index, key, self._store.once(_JUDGED, key, work, retry=True)
+                advance(1)
 
     def _key(self, index: int, source: Source, tracks: bool) -> str:
         """Of all that a verdict depends on."""
@@ -81,28 +96,15 @@ class Judging:
         settings = {"judge": judge, "foils": asked, "tracks": tracks}
         return work_key([self.hashes[index], *source.content], settings)
 
-    def row(
-        self, title: str, sources: Iterable[tuple[int, Source]], *, tracks: bool = False
-    ) -> Iterator[tuple[int, str, Result]]:
-        """Judge the sources of prompts, in order; yields index, key and result of each.
-
-        ``tracks``: keep the judge's tracks with the verdict.
-        """
-        with progress(f"judge {title.replace('_', ' ')}", len(self._prompts)) as advance:
-            done = 0
-            for index, source in sources:
-                if index not in self.broken:
-                    key = self._key(index, source, tracks)
-                    work = partial(self._work, index, source, tracks)
-                    yield index, key, self._store.once(JUDGED, key, work, retry=True)
-                advance(index + 1 - done)
-                done = index + 1
-            if done < len(self._prompts):
-                advance(len(self._prompts) - done)
-
     def _work(self, index: int, source: Source, tracks: bool) -> Result:
         prompt, video = self._prompts.load(index), source.video()
-        _check(prompt, video)
+        for name, mask_HW in prompt.first_masks.items():
+            if mask_HW.shape != video.size:
+                raise MatrixError(
+                    f"the video has {video.size[0]}x{video.size[1]} pixels (height x width), the "
+                    f"first-frame mask of {name} {mask_HW.shape[0]}x{mask_HW.shape[1]}",
+                    remedy="Generate it at its prompt's own size",
+                )
         sample = with_foils(prompt.sample, prompt.foils)
         verdict = self._judge.judge(video, sample, prompt.first_masks)
         asked = len(prompt.sample.interactions)
@@ -115,32 +117,19 @@ class Judging:
         state = "ok" if answered else "unscored"
         return Result(state, _VERDICT.dump_python(kept, mode="json", exclude_defaults=True))
 
+    def result(self, key: str) -> Result | None:
+        return self._store.get(_JUDGED, key)
+
     def verdict(self, result: Result) -> Verdict:
         return _VERDICT.validate_python(result.value)
 
-    def score(self, index: int, result: Result, video: str) -> VideoScore:
+    def score(self, index: int, result: Result, video: str = "") -> VideoScore:
         """Of a result that is not failed; ``video`` is the hash of its file."""
-        sample, asked = self._prompts.clips.sample(index), self._prompts.foils(index)
         return score_video(
-            sample,
+            self._prompts.clips.sample(index),
             self.verdict(result),
-            asked,
-            self._prompts.questions,
+            self._prompts.foils(index),
+            self._prompts.wording,
             video=video,
             prompt=self.hashes[index],
         )
-
-
-def _check(prompt: Prompt, video: Video) -> None:
-    if len(video) < 2:
-        raise MatrixError(
-            f"a video of {len(video)} frames shows no interaction",
-            remedy="Generate at least two frames",
-        )
-    for name, mask_HW in prompt.first_masks.items():
-        if mask_HW.shape != video.size:
-            raise MatrixError(
-                f"the video has {video.size[0]}x{video.size[1]} pixels (height x width), the "
-                f"first-frame mask of {name} {mask_HW.shape[0]}x{mask_HW.shape[1]}",
-                remedy="Generate it at its prompt's own size",
-            )

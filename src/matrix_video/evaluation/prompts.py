@@ -18,8 +18,14 @@ from matrix_video.data.dataset import Dataset
 from matrix_video.data.sample import Sample
 from matrix_video.data.trackfile import read_tracks
 from matrix_video.data.tracks import first_masks
-from matrix_video.evaluation.foils import AskedFoil, foils
-from matrix_video.evaluation.questions import Questions
+from matrix_video.evaluation.questions import (
+    QUESTIONS,
+    AskedFoil,
+    foils,
+    read_questions,
+    texts,
+)
+from matrix_video.evaluation.verdict import Judge
 from matrix_video.services.config import read_config
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import sha256_text
@@ -39,23 +45,31 @@ class Prompt:
 
 
 class PromptSet:
-    """The prompts that were asked for, in their order, with the videos that were delivered.
+    """The prompts that a judge is asked about, in their order, and the videos that were delivered.
 
-    Raises `MatrixError` for a video that no prompt asks for.
+    Raises `MatrixError` for a video that no prompt asks for, where there is no video, and for
+    questions in words of their own where the judge answers the template's alone.
     """
 
-    def __init__(
-        self, folder: Path, videos: Path, limit: int | None, verbs: tuple[str, ...] | None
-    ) -> None:
+    def __init__(self, folder: Path, videos: Path, limit: int | None, judge: Judge) -> None:
         run = read_config(videos)
         asked = limit if limit is not None else _count(run.get("limit"))
         every = Dataset(folder)
         self.clips: Dataset = every if asked is None else every[:asked]
         """The prompt set's own clips or pictures."""
-        self.questions = Questions.read(folder, every.samples)
+        self.wording = read_questions(folder, every.samples)
+        if self.wording and judge.verbs is not None:
+            name, *words = next(iter(self.wording))
+            raise MatrixError(
+                f"{len(self.wording)} interactions have questions in words of their own, such as "
+                f"{' '.join(words)!r} of sample {name!r}; the judge {judge.name!r} answers the "
+                "template's questions alone",
+                remedy="Delete the file, or give a judge that reads questions",
+                file=folder / QUESTIONS,
+            )
         self.video_seed = _count(run.get("seed"))
         used = {one.verb: None for sample in self.clips.samples for one in sample.interactions}
-        self._verbs = tuple(used) if verbs is None else verbs
+        self._verbs = tuple(used) if judge.verbs is None else judge.verbs
         inner = videos / "dataset"
         made = Dataset(inner if inner.is_dir() else videos)
         known = {sample.id for sample in every.samples}
@@ -86,13 +100,12 @@ class PromptSet:
         """`MatrixError` for a broken track file; a prompt without one has no masks."""
         sample, file = self.clips.sample(index), self.clips.track_path(index)
         masks = first_masks(read_tracks(file).tracks) if file.is_file() else {}
-        asked = self.foils(index)
-        texts = [self.questions.texts(sample, one) for one in sample.interactions]
+        words = [texts(sample, one, self.wording) for one in sample.interactions]
         fields: dict[str, Any] = sample.model_dump(mode="json", include=_ASKED)
-        parts = [json.dumps([fields, texts], sort_keys=True)]
+        parts = [json.dumps([fields, words], sort_keys=True)]
         for name, mask_HW in sorted(masks.items()):
             parts += [name, str(mask_HW.shape), np.packbits(mask_HW).tobytes().hex()]
-        return Prompt(sample, masks, asked, sha256_text(*parts))
+        return Prompt(sample, masks, self.foils(index), sha256_text(*parts))
 
 
 def _count(value: object) -> int | None:

@@ -1,4 +1,4 @@
-"""The ten questions of an interaction in words, for any verb, and which verbs look alike.
+"""What is asked: the ten questions of an interaction in words, for any verb, and of its foils.
 
 Questions 1-6 follow the interaction (before, four steps, after: KISA), 7-10 ask who does what to
 whom (SGI). They come from ``questions.jsonl`` beside a prompt set's ``metadata.jsonl`` where it has
@@ -11,15 +11,16 @@ named as appearance plus box colour, as the authors' code does.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import Field, ValidationError
 
 from matrix_video.data.sample import Interaction, Record, Sample
 from matrix_video.evaluation.verdict import NUM_QUESTIONS
 from matrix_video.services.errors import MatrixError
-from matrix_video.services.files import write_atomic
+from matrix_video.services.files import json_lines, write_atomic
 from matrix_video.services.records import invalid_record
 
 QUESTIONS: Final = "questions.jsonl"
@@ -32,6 +33,8 @@ SAME_EFFECT: Final = (frozenset({"push", "chase"}), frozenset({"hit", "chase"}))
 98 % of pushes and 21 % of hits answer all ten questions about chasing with yes; no other verb's
 clips answer those of another so in more than 5 % (docs/log.md). A slow test measures it again.
 """
+
+FoilKind = Literal["roles exchanged", "another verb"]
 
 _APART = "Are the {s} and the {o} both there at the start, apart from each other?"
 _COMES = "Does the {s} come up to the {o} by its own motion?"
@@ -148,6 +151,49 @@ def template(sample: Sample, interaction: Interaction) -> tuple[str, ...]:
     return tuple(text.format(s=s, o=o, v=interaction.verb) for text in texts)
 
 
+@dataclass(frozen=True)
+class AskedFoil:
+    """An interaction that nobody asked for, in the place of the asked one number ``of``.
+
+    All ten questions of an asked interaction want a *yes*: a video scores by any motion that
+    looks like some interaction. Foils want a *no*. What a video scores as asked, less what it
+    scores for its foils, is what it owes to the prompt. Our choice; the paper has no such measure.
+    """
+
+    of: int
+    kind: FoilKind
+    interaction: Interaction
+    same_effect: bool = False
+    """The verb leaves the same effect as the asked one."""
+
+
+def foils(sample: Sample, verbs: Iterable[str]) -> tuple[AskedFoil, ...]:
+    """Foils of a sample: roles exchanged where the verb has a direction, then the other ``verbs``.
+
+    An interaction that the prompt asks for as well is no foil.
+    """
+    asked = {(one.subject, one.verb, one.object) for one in sample.interactions}
+    found: list[AskedFoil] = []
+    for of, one in enumerate(sample.interactions):
+        if one.subject != one.object and not one.bidirectional:
+            exchanged = Interaction(subject=one.object, verb=one.verb, object=one.subject)
+            found.append(AskedFoil(of, "roles exchanged", exchanged))
+        for verb in verbs:
+            other = Interaction(subject=one.subject, verb=verb, object=one.object)
+            found.append(AskedFoil(of, "another verb", other, share_effect(verb, one.verb)))
+    return tuple(
+        foil
+        for foil in found
+        if (foil.interaction.subject, foil.interaction.verb, foil.interaction.object) not in asked
+    )
+
+
+def with_foils(sample: Sample, added: Sequence[AskedFoil]) -> Sample:
+    """The sample as a judge sees it: the asked interactions, then the foils'."""
+    interactions = sample.interactions + tuple(foil.interaction for foil in added)
+    return sample.model_copy(update={"interactions": interactions})
+
+
 def share_effect(one: str, other: str) -> bool:
     """Whether two verbs leave the same effect, so that a video of one may show the other."""
     return one == other or any({one, other} <= alike for alike in SAME_EFFECT)
@@ -165,48 +211,53 @@ class QuestionSet(Record):
     """Who worded them: "template", the name of a model or of a person."""
 
 
-class Questions:
-    """The questions of a prompt set: those of its file, and the template's for the rest."""
+Wording = Mapping[tuple[str, str, str, str], tuple[str, ...]]
+"""Ten questions by sample, subject, verb and object: of interactions that do not ask the
+template's."""
+NO_WORDING: Final[Wording] = {}
 
-    def __init__(self, sets: Iterable[QuestionSet] = ()) -> None:
-        self._texts: Mapping[tuple[str, ...], tuple[str, ...]] = {
-            (one.sample, one.subject, one.verb, one.object): one.texts for one in sets
-        }
 
-    @classmethod
-    def read(cls, folder: Path, samples: Iterable[Sample] = ()) -> Questions:
-        """Of the data set in ``folder`` with these ``samples``; `MatrixError` names the line that
-        is wrong, such as one about an interaction that its sample does not have."""
-        file = folder / QUESTIONS
-        if not file.is_file():
-            return cls()
-        remedy = "Correct the line, or delete the file to ask the template's questions"
-        asked = {sample.id: sample.interactions for sample in samples}
-        sets: list[QuestionSet] = []
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-            try:
-                sets.append(QuestionSet.model_validate_json(line))
-            except ValidationError as error:
-                what = f"ten questions in line {number}"
-                raise invalid_record(file, error, what=what, remedy=remedy) from error
-            own = sets[-1]
-            known = [(one.subject, one.verb, one.object) for one in asked.get(own.sample, ())]
-            if own.sample in asked and (own.subject, own.verb, own.object) not in known:
-                raise MatrixError(
-                    f"line {number} asks about an interaction that its sample {own.sample!r} does "
-                    "not have",
-                    remedy=remedy,
-                    file=file,
-                )
-        found = cls(sets)
-        if len(found._texts) < len(sets):
-            raise MatrixError("an interaction has two sets of questions", remedy=remedy, file=file)
-        return found
+def texts(sample: Sample, one: Interaction, wording: Wording) -> tuple[str, ...]:
+    """The ten questions of an interaction of a sample, asked or foil."""
+    own = wording.get((sample.id, one.subject, one.verb, one.object))
+    return template(sample, one) if own is None else own
 
-    def texts(self, sample: Sample, interaction: Interaction) -> tuple[str, ...]:
-        """The ten questions of an interaction of a sample, asked or foil."""
-        key = (sample.id, interaction.subject, interaction.verb, interaction.object)
-        return self._texts.get(key) or template(sample, interaction)
+
+def read_questions(folder: Path, samples: Iterable[Sample]) -> Wording:
+    """The wording of a prompt set with these ``samples``; empty where it has no file of questions.
+
+    `MatrixError` names the line that is wrong, such as one about an interaction that nobody asks
+    for.
+    """
+    file = folder / QUESTIONS
+    if not file.is_file():
+        return {}
+    asked = {
+        (sample.id, one.subject, one.verb, one.object): template(sample, one)
+        for sample in samples
+        for one in sample.interactions
+    }
+    remedy = "Correct the line, or delete the file to ask the template's questions"
+    found: dict[tuple[str, str, str, str], tuple[str, ...]] = {}
+    for number, line in json_lines(file):
+        if isinstance(line, MatrixError):
+            raise line
+        try:
+            own = QuestionSet.model_validate(line)
+        except ValidationError as error:
+            what = f"ten questions in line {number}"
+            raise invalid_record(file, error, what=what, remedy=remedy) from error
+        key = (own.sample, own.subject, own.verb, own.object)
+        if key not in asked or key in found:
+            told = "already has questions" if key in found else "is not asked for"
+            raise MatrixError(
+                f"the interaction {' '.join(key[1:])!r} of sample {own.sample!r} {told}",
+                remedy=remedy,
+                file=file,
+                field=f"line {number}",
+            )
+        found[key] = own.texts
+    return {key: words for key, words in found.items() if words != asked[key]}
 
 
 def write_questions(folder: Path, samples: Sequence[Sample]) -> Path:

@@ -6,14 +6,15 @@ run goes on with the video it was at, a repeated one judges the videos that chan
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from matrix_video.data.dataset import DatasetWriter
 from matrix_video.data.video import read_video
 from matrix_video.evaluation.config import EvaluateConfig
-from matrix_video.evaluation.judging import JUDGED, Judging, Row, Source
+from matrix_video.evaluation.judging import Judging, Row, Source
 from matrix_video.evaluation.oracle import OracleJudge
 from matrix_video.evaluation.prompts import PromptSet
 from matrix_video.evaluation.references import (
@@ -59,43 +60,45 @@ def evaluate(
 
     ``backbone`` saves loading ``config.model`` for the ceiling; ``judge`` takes the place of
     ``config.judge``. Videos that cannot be judged are quarantined. Raises `MatrixError` for a video
-    without a prompt, and where not one video could be judged.
+    without a prompt, for questions that the judge does not answer, and where not one video could be
+    judged.
     """
     judge = OracleJudge() if judge is None else judge
     known = read_config(config.out)
     # What lies in these folders may change: its verdicts are kept by content.
     open_to = [n for n in ("videos", "prompts") if known.get(n) == str(getattr(config, n))]
     with RunFolder.open(config.out, config, command="evaluate", may_change=open_to) as run:
-        prompts = PromptSet(config.prompts, config.videos, config.limit, judge.verbs)
+        prompts = PromptSet(config.prompts, config.videos, config.limit, judge)
         with Store(run.path / WORK) as store:
             judging = Judging(store, judge, prompts)
-            own = _Own(prompts, judging, store, tracks=config.tracked)
+            own = _Own(prompts, judging, tracks=config.tracked)
             references = _references(config, prompts, judging, backbone)
             if config.tracked:
                 own.write_tracked(run)
-            summaries = {name: summarise(row) for name, row in references.items()}
             head = Scores(
                 judge=JudgeFacts(name=judge.name, version=judge.version),
                 prompts=sha256_text(*judging.hashes),
                 seed=config.seed,
                 video_seed=prompts.video_seed,
                 asked=len(prompts),
-                delivered=own.delivered,
+                delivered=len(own.files),
                 scored=own.summary["if"].n,
                 unscored=own.judged - own.summary["if"].n,
-                quarantined=own.delivered - own.judged,
+                quarantined=len(own.files) - own.judged,
                 summary=own.summary,
                 references={
                     name: ReferenceRow(
-                        kind="null" if name in NULLS else "ceiling", summary=found, videos=()
+                        kind="null" if name in NULLS else "ceiling",
+                        summary=summarise(row),
+                        videos=(),
                     )
-                    for name, found in summaries.items()
+                    for name, row in references.items()
                 },
                 videos=(),
             )
-            known = sha256_file(run.path / SCORES) if run.done(STAGE) else None
+            before = sha256_file(run.path / SCORES) if run.done(STAGE) else None
             write_scores(run.path, head, references, own.scores())
-            if sha256_file(run.path / SCORES) != known:
+            if sha256_file(run.path / SCORES) != before:
                 run.mark_done(STAGE, videos=own.judged)
     return own.summary
 
@@ -103,37 +106,38 @@ def evaluate(
 class _Own:
     """The generated videos: judged once, scored from the store whenever they are read."""
 
-    def __init__(self, prompts: PromptSet, judging: Judging, store: Store, *, tracks: bool) -> None:
-        self._prompts, self._judging, self._store = prompts, judging, store
+    def __init__(self, prompts: PromptSet, judging: Judging, *, tracks: bool) -> None:
+        self._prompts, self._judging = prompts, judging
         self._keys: dict[int, str] = {}
-        self._files: dict[int, str] = {}
+        self.files: dict[int, str] = {}
+        """Hashes of the delivered files, by prompt."""
         row, reason = Row(), ""
-        for index, key, result in judging.row("videos", self._sources(), tracks=tracks):
+        for index, key, result in judging.row("videos", self._source, tracks=tracks):
             self._keys[index] = key
             reason = reason or result.reason
             if result.state != "failed":
-                row.add(judging.score(index, result, self._files[index]))
-        self.delivered, self.judged = len(self._files), len(row.ids)
+                row.add(judging.score(index, result, self.files[index]))
+        self.judged = len(row.ids)
         if not self.judged:
             reason = reason or next(iter(judging.broken.values()))
             raise MatrixError(
-                f"not one of {self.delivered} videos could be judged; the first: {reason}",
+                f"not one of {len(self.files)} videos could be judged; the first: {reason}",
                 remedy="Correct what it says, then run the command again",
                 file=prompts.clips.path,
             )
         self.summary = summarise(row)
 
-    def _sources(self) -> Iterator[tuple[int, Source]]:
-        for index, sample in enumerate(self._prompts.clips.samples):
-            path = self._prompts.videos.get(sample.id)
-            if path is not None:
-                self._files[index] = sha256_file(path)
-                yield index, Source((self._files[index],), lambda path=path: read_video(path))
+    def _source(self, index: int) -> Source | None:
+        path = self._prompts.videos.get(self._prompts.clips.sample(index).id)
+        if path is None:
+            return None
+        self.files[index] = sha256_file(path)
+        return Source((self.files[index],), partial(read_video, path))
 
     def scores(self) -> Iterator[VideoScore]:
         """Of every video that was asked for, one at a time."""
         for index, sample in enumerate(self._prompts.clips.samples):
-            file, result = self._files.get(index), self._result(index)
+            file, result = self.files.get(index), self._result(index)
             if file is not None and result is not None and result.state != "failed":
                 yield self._judging.score(index, result, file)
                 continue
@@ -147,7 +151,7 @@ class _Own:
             )
 
     def _result(self, index: int) -> Result | None:
-        return self._store.get(JUDGED, self._keys[index]) if index in self._keys else None
+        return self._judging.result(self._keys[index]) if index in self._keys else None
 
     def write_tracked(self, run: RunFolder) -> None:
         """The judged videos with the tracks that the judge followed, unless they are there."""
@@ -171,38 +175,33 @@ def _references(
     if not config.nulls and config.model is None:
         return {}
     references = References(prompts, config.seed)
-    nulls: dict[str, Row] = {}
-    ceilings: dict[str, Row] = {}
-
-    def row(name: str, sources: Iterator[tuple[int, Source]]) -> Row:
-        found = Row()
-        for index, _, result in judging.row(name, sources):
-            if result.state != "failed":
-                found.add(judging.score(index, result, ""))
-        return found
-
+    sources: dict[str, Callable[[int], Source | None]] = {}
     if config.nulls:
-        truth = {name: Row() for name in (GROUND_TRUTH, *FOILED)}
-        for index, _, result in judging.row(GROUND_TRUTH, references.ground_truth()):
-            if result.state != "failed":
-                score = judging.score(index, result, "")
-                truth[GROUND_TRUTH].add(score)
-                for name, kind in FOILED.items():
-                    if (numbers := foil_numbers(score, kind)) is not None:
-                        truth[name].add(numbers)
-        ceilings[GROUND_TRUTH] = truth.pop(GROUND_TRUTH)
-        nulls |= truth
-        for name in PIXELS:
-            nulls[name] = row(name, references.pixels(name))
+        sources[GROUND_TRUTH] = references.ground_truth
+        sources |= {name: partial(references.pixels, name) for name in PIXELS}
     if config.model is not None:
-        sources = references.ceiling(config.model, _content(config.model), backbone)
-        ceilings[CEILING] = row(CEILING, sources)
-    strongest = sorted(nulls, key=lambda name: -(summarise(nulls[name])["if"].mean or 0.0))
-    rows = {name: nulls[name] for name in strongest} | ceilings
-    return {name: found for name, found in rows.items() if found.ids}
+        content = _content(config.model)
+        sources[CEILING] = references.ceiling(config.model, content, backbone)
+    rows = {name: Row() for name in (*NULLS, GROUND_TRUTH, CEILING)}
+    for name, source in sources.items():
+        for index, _, result in judging.row(name, source):
+            if result.state == "failed":
+                continue
+            score = judging.score(index, result)
+            rows[name].add(score)
+            for foiled, kind in FOILED.items() if name == GROUND_TRUTH else ():
+                if (numbers := foil_numbers(score, kind)) is not None:
+                    rows[foiled].add(numbers)
+    means = {name: summarise(rows[name])["if"].mean or 0.0 for name in NULLS}
+    order = (*sorted(NULLS, key=lambda name: -means[name]), GROUND_TRUTH, CEILING)
+    return {name: rows[name] for name in order if rows[name].ids}
 
 
 def _content(model: str) -> str:
-    """Hash of a pipeline's VAE where it is a folder; a name stands for itself."""
-    weights = sorted((Path(model) / "vae").glob("*"))
-    return sha256_text(model, *(sha256_file(file) for file in weights if file.is_file()))
+    """Hash of a pipeline's VAE where it is a folder, as the shipped one is; the name of another
+    stands for itself."""
+    from matrix_video.backbones.loading import TINY, shipped
+
+    folder = Path(shipped() if model == TINY else model) / "vae"
+    files = [sha256_file(file) for file in sorted(folder.glob("*")) if file.is_file()]
+    return sha256_text(*(files or [model]))

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field
 
 from matrix_video.data.sample import Record
 from matrix_video.evaluation.estimates import Estimate
+from matrix_video.evaluation.questions import FoilKind
 from matrix_video.evaluation.verdict import Reply
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import atomic_path
@@ -35,7 +36,6 @@ Gap = Annotated[float, Field(ge=-1, le=1)]
 VideoState = Literal["scored", "unscored", "missing", "quarantined"]
 """scored: it has an IF. unscored: judged, but too little was answered for one. missing: asked for,
 and not among the videos. quarantined: it could not be read or judged."""
-FoilKind = Literal["roles exchanged", "another verb"]
 REPLY_LETTERS: Final[dict[Reply, str]] = {
     "yes": "y",
     "no": "n",

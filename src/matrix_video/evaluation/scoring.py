@@ -18,18 +18,20 @@ from typing import Final
 
 from matrix_video.data.sample import Sample
 from matrix_video.evaluation.estimates import Estimate, estimate
-from matrix_video.evaluation.foils import AskedFoil
 from matrix_video.evaluation.questions import (
     KISA_QUESTIONS,
+    NO_WORDING,
     SGI_QUESTIONS,
-    Questions,
+    AskedFoil,
+    FoilKind,
+    Wording,
     key_interaction,
+    texts,
 )
 from matrix_video.evaluation.scores import (
     METRICS,
     REPLY_LETTERS,
     Foil,
-    FoilKind,
     Metric,
     Numbers,
     ScoredAnswer,
@@ -51,11 +53,11 @@ def spi(emergence: float, disappearance: float) -> float:
 def score_video(
     sample: Sample,
     verdict: Verdict,
-    foils: Sequence[AskedFoil],
-    questions: Questions,
+    foils: Sequence[AskedFoil] = (),
+    wording: Wording = NO_WORDING,
     *,
-    video: str,
-    prompt: str,
+    video: str = "",
+    prompt: str = "",
 ) -> VideoScore:
     """Scores of one judged video; ``verdict`` answers the asked interactions, then ``foils``.
 
@@ -83,7 +85,7 @@ def score_video(
                     raw=answer.raw,
                     reason=answer.reason,
                 )
-                for answer, text in zip(answers, questions.texts(sample, one), strict=True)
+                for answer, text in zip(answers, texts(sample, one, wording), strict=True)
             ),
             foils=tuple(
                 Foil(
@@ -106,16 +108,17 @@ def score_video(
     emerged = tuple(p.frame for p in looked if p.emergence == "yes")
     gone = tuple(p.frame for p in looked if p.disappearance == "yes")
     integrity = spi(len(emerged) / len(looked), len(gone) / len(looked)) if looked else None
-    numbers = _numbers(sample.id, [_replies(one) for one in interactions], integrity)
+    replies = [_replies(one) for one in interactions]
+    numbers = _numbers(sample.id, replies, integrity)
     reasons = [a.reason for one in interactions for a in one.answers if a.answer == "unscored"]
     if not sample.interactions:
         reasons = ["the prompt asks for no interaction"]
-    margins = [value for one in interactions for value in _margins(one)]
+    rivals = _raws(interactions, lambda foil: not foil.same_effect)
     return VideoScore(
         **numbers.model_dump(exclude={"role_gap", "verb_gap"}),
         role_gap=_gap(interactions, "roles exchanged", integrity),
         verb_gap=_gap(interactions, "another verb", integrity),
-        margin=min(margins) if margins else None,
+        margin=min((own - other for own, others in rivals for other in others), default=None),
         state="unscored" if numbers.if_ is None else "scored",
         reason=reasons[0] if reasons else None,
         video=video,
@@ -124,7 +127,7 @@ def score_video(
         looked_at=len(looked),
         emerged=emerged,
         disappeared=gone,
-        unscored=sum(_replies(one).count(REPLY_LETTERS["unscored"]) for one in interactions),
+        unscored="".join(replies).count(REPLY_LETTERS["unscored"]),
     )
 
 
@@ -137,16 +140,9 @@ def _numbers(id: str, replies: Sequence[str], integrity: float | None) -> Number
     kisa = None if kisa_raw is None or integrity is None else kisa_raw * integrity
     sgi = None if sgi_raw is None or integrity is None else sgi_raw * integrity
     mean = None if kisa is None or sgi is None else (kisa + sgi) / 2
+    raw = {"kisa_raw": kisa_raw, "sgi_raw": sgi_raw}
     return Numbers.model_validate(
-        {
-            "id": id,
-            "kisa_raw": kisa_raw,
-            "sgi_raw": sgi_raw,
-            "spi": integrity,
-            "kisa": kisa,
-            "sgi": sgi,
-            "if": mean,
-        }
+        {"id": id, **raw, "spi": integrity, "kisa": kisa, "sgi": sgi, "if": mean}
     )
 
 
@@ -155,34 +151,32 @@ def _share(replies: str) -> float | None:
     return scored.count(REPLY_LETTERS["yes"]) / len(scored) if scored else None
 
 
-def _raw(replies: str) -> float | None:
-    """IF of one interaction before SPI."""
-    return _numbers("", [replies], 1.0).if_
-
-
 def _replies(one: ScoredInteraction) -> str:
     return "".join(REPLY_LETTERS[answer.answer] for answer in one.answers)
 
 
-def _raws(one: ScoredInteraction, wanted: Callable[[Foil], bool]) -> list[float]:
-    return [raw for foil in one.foils if wanted(foil) and (raw := _raw(foil.replies)) is not None]
+def _raws(
+    interactions: Iterable[ScoredInteraction], wanted: Callable[[Foil], bool]
+) -> list[tuple[float, list[float]]]:
+    """IF before SPI of each interaction, as asked and for its wanted foils."""
+
+    def raw(replies: str) -> float | None:
+        return _numbers("", [replies], 1.0).if_
+
+    return [
+        (own, others)
+        for one in interactions
+        if (own := raw(_replies(one))) is not None
+        and (others := [r for f in one.foils if wanted(f) and (r := raw(f.replies)) is not None])
+    ]
 
 
 def _gap(
     interactions: Iterable[ScoredInteraction], kind: FoilKind, integrity: float | None
 ) -> float | None:
-    gaps: list[float] = []
-    for one in interactions:
-        own, others = _raw(_replies(one)), _raws(one, lambda foil: foil.kind == kind)
-        if own is not None and others:
-            gaps.append(own - fmean(others))
+    raws = _raws(interactions, lambda foil: foil.kind == kind)
+    gaps = [own - fmean(others) for own, others in raws]
     return fmean(gaps) * integrity if gaps and integrity is not None else None
-
-
-def _margins(one: ScoredInteraction) -> list[float]:
-    own = _raw(_replies(one))
-    others = _raws(one, lambda foil: not foil.same_effect)
-    return [] if own is None else [own - other for other in others]
 
 
 def foil_numbers(video: VideoScore, kind: FoilKind) -> Numbers | None:

@@ -82,7 +82,8 @@ class Judge(Protocol):
         name: "oracle", the name of a model, "people".
         version: Changes whenever the same video could get another verdict: code, model, prompt,
             sampling settings. Verdicts of another version are not used again.
-        verbs: Verbs that it can be asked about; None: any.
+        verbs: Verbs whose ten template questions it answers, and no others; None: any questions, of
+            any verb.
     """
 
     @property

@@ -13,7 +13,6 @@ import numpy as np
 from matrix_video.data.tracks import first_masks
 from matrix_video.data.video import Video, write_video
 from matrix_video.evaluation.oracle import OracleJudge
-from matrix_video.evaluation.questions import Questions
 from matrix_video.evaluation.scores import METRICS, VideoScore
 from matrix_video.evaluation.scoring import score_video, summarise
 from matrix_video.evaluation.verdict import Judge
@@ -67,7 +66,7 @@ class StudentVideos:
                 video = Video(made[0], times, loaded.fps)
                 masks = first_masks(self.prompts.tracks(index))
                 verdict = self.judge.judge(video, known, masks)
-                scores.append(score_video(known, verdict, (), Questions(), video="", prompt=""))
+                scores.append(score_video(known, verdict))
         if not scores:
             return {}
         found = summarise(scores)

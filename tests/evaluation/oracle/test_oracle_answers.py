@@ -9,7 +9,6 @@ import pytest
 import matrix_video.evaluation.oracle
 from matrix_video.data.tracks import MaskTrack, first_masks
 from matrix_video.data.video import Video
-from matrix_video.evaluation.nulls import frozen
 from matrix_video.evaluation.oracle import OracleJudge
 from matrix_video.evaluation.questions import share_effect
 from matrix_video.evaluation.scoring import spi
@@ -107,7 +106,9 @@ def test_a_blurred_and_noisy_video_is_judged_alike(some_clips, degrade):
 
 
 def test_a_frozen_first_frame_shows_nothing_but_the_beginning(some_clips):
-    _, yes_10 = _scores(some_clips, lambda frames_THWC, _: frozen(frames_THWC, len(frames_THWC)))
+    _, yes_10 = _scores(
+        some_clips, lambda frames_THWC, _: np.repeat(frames_THWC[:1], len(frames_THWC), axis=0)
+    )
     assert yes_10[0] >= 0.95
     assert not yes_10[1:].any()
 
@@ -121,7 +122,9 @@ def test_two_hundred_clips_of_ground_truth(split, degrade):
         clips = _val(200)
     assert _scores(clips)[0] >= 0.98
     assert _scores(clips, degrade)[0] >= 0.97
-    _, frozen_10 = _scores(clips, lambda frames_THWC, _: frozen(frames_THWC, len(frames_THWC)))
+    _, frozen_10 = _scores(
+        clips, lambda frames_THWC, _: np.repeat(frames_THWC[:1], len(frames_THWC), axis=0)
+    )
     assert not frozen_10[1:].any()
 
 
