@@ -96,7 +96,7 @@ def attention(choice: LayerChoice) -> list[Condition]:
 
 def videos(scores: Scores) -> list[Condition]:
     """IF against motion that asks no prompt, and room for roles to become better."""
-    own, drift = scores.summary["if"], scores.references["straight drift"].summary["if"]
+    own, drift = scores.summary["if"], scores.references["straight_drift"].summary["if"]
     roles = scores.summary["role_gap"]
     assert own.low is not None
     assert drift.mean is not None

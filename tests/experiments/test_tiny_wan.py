@@ -171,6 +171,6 @@ def test_the_gate_wants_videos_above_drift_and_room_for_roles(
     drift = SimpleNamespace(summary={"if": told(0.25, 0.37)})
     scores: Any = SimpleNamespace(
         summary={"if": told(*fidelity), "role_gap": gap, "verb_gap": gap},
-        references={"straight drift": drift},
+        references={"straight_drift": drift},
     )
     assert [one.met for one in tiny.gate.videos(scores)][:2] == met
