@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -54,8 +54,9 @@ class Pretrain:
     """Clips of val that measure."""
     threads: int = 1
     """CPU threads of torch."""
-    stage: Literal["all", "dit", "decoder", "export"] = "all"
-    """One stage alone, from the newest checkpoints; each ends with the pipeline's folder."""
+    stage: Literal["all", "dit", "decoder", "export", "keep"] = "all"
+    """One stage alone, from the newest checkpoints; each ends with the pipeline's folder. ``keep``
+    writes ``kept.safetensors``, from which a training goes on where its checkpoint is lost."""
 
 
 def frames_of(split: Split, count: int) -> NDArray[np.uint8]:
@@ -126,7 +127,11 @@ def run(config: Pretrain) -> None:
         heldout = encoded(trainer, config.out, "val", config.heldout_clips)
         trainer.train(encoded(trainer, config.out, "base", config.clips), heldout, folder)
     else:
-        trainer.state(folder).load_average()
+        state = trainer.state(folder)
+        state.load_average()
+        if config.stage == "keep":
+            print(state.keep(asdict(config.dit)))
+            return
     if config.stage in ("all", "decoder"):
         latents = encoded(trainer, config.out, "base", config.decoder_clips).latents_NFChw
         frames, heldout = frames_of("base", len(latents)), frames_of("val", config.heldout_clips)

@@ -119,7 +119,7 @@ class PretrainState:
             for key, parameter in self.parameters.items():
                 parameter.copy_(values[key])
 
-    def save(self, config: Mapping[str, Any], name: str = "checkpoint") -> None:
+    def save(self, config: Mapping[str, Any]) -> None:
         tensors = {f"weight/{k}": p.detach() for k, p in self.parameters.items()}
         tensors |= {f"average/{k}": v for k, v in self.average.items()}
         for key, parameter in self.parameters.items():
@@ -127,15 +127,29 @@ class PretrainState:
                 for moment, value in optimizer.state.get(parameter, {}).items():
                     if moment != "step":
                         tensors[f"{moment}/{key}"] = value
-        with atomic_path(self.folder / f"{name}.safetensors") as path:
+        self._write(tensors, config, "checkpoint")
+
+    def _write(self, tensors: dict[str, Tensor], config: Mapping[str, Any], name: str) -> Path:
+        target = self.folder / f"{name}.safetensors"
+        with atomic_path(target) as path:
             facts = {"step": str(self.step), "config": json.dumps(dict(config))}
             save_tensors(tensors, path, facts)
+        return target
+
+    def keep(self, config: Mapping[str, Any]) -> Path:
+        """Write ``kept.safetensors``: the averaged weights in float16, from which `resume` begins
+        where no checkpoint is left. Moments are not in it."""
+        tensors = {f"average/{key}": value.half() for key, value in self.average.items()}
+        return self._write(tensors, config, "kept")
 
     def resume(
         self, config: Mapping[str, Any], *, may_change: tuple[str, ...] = ("steps",)
     ) -> bool:
-        """Continue from the checkpoint, if there is one; False when there is none."""
+        """Continue from the checkpoint, or from kept weights; False when there is neither."""
         path = self.folder / "checkpoint.safetensors"
+        kept = not path.exists()
+        if kept:
+            path = self.folder / "kept.safetensors"
         if not path.exists():
             return False
         with safe_open(str(path), framework="pt") as file:
@@ -150,8 +164,13 @@ class PretrainState:
                     file=path,
                     field=key,
                 )
-        self._put({key: tensors[f"weight/{key}"] for key in self.parameters})
+        for key, value in self.average.items():
+            value.copy_(tensors[f"average/{key}"])
         self.step = int(facts["step"])
+        if kept:
+            self.load_average()
+            return True
+        self._put({key: tensors[f"weight/{key}"] for key in self.parameters})
         for optimizer, _ in self.optimizers:
             owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
             for key, parameter in self.parameters.items():
@@ -166,6 +185,4 @@ class PretrainState:
                         "exp_avg_sq": tensors[f"exp_avg_sq/{key}"],
                     }
                 optimizer.state[parameter] = moments
-        for key, value in self.average.items():
-            value.copy_(tensors[f"average/{key}"])
         return True

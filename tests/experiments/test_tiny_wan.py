@@ -1,6 +1,7 @@
 """Pretraining of a tiny Wan: its parts are stock, its optimizer is torch's, its runs resume."""
 
 import importlib
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -88,6 +89,7 @@ def test_a_stopped_training_resumes_to_the_same_bits(tiny: Any, tmp_path: Path) 
         trainer = tiny.dit.DitTrainer(fresh, config)
         clips = _clips(tiny, trainer, 4)
         trainer.train(clips, clips, folder)
+        trainer.state(folder).keep(asdict(config))
         return fresh.transformer.state_dict()
 
     whole = trained(tmp_path / "whole", 4)
@@ -95,6 +97,11 @@ def test_a_stopped_training_resumes_to_the_same_bits(tiny: Any, tmp_path: Path) 
     parted = trained(tmp_path / "parted", 4)
     assert all(torch.equal(whole[name], parted[name]) for name in whole)
     assert any(not torch.equal(whole[name], half[name]) for name in whole)
+    (tmp_path / "whole" / "checkpoint.safetensors").unlink()  # as on another machine
+    kept = trained(tmp_path / "whole", 4)
+    assert all(torch.allclose(whole[name], kept[name], atol=1e-3) for name in whole)
+    assert trained(tmp_path / "whole", 5).keys() == whole.keys()
+    assert len((tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()) == 8
 
 
 def test_the_decoder_learns_alone_and_resumes(tiny: Any, tmp_path: Path) -> None:
