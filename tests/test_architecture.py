@@ -19,7 +19,9 @@ DISTRIBUTIONS = {"huggingface_hub": "huggingface-hub", "PIL": "pillow", "yaml": 
 """Where a package is not imported by its distribution's name."""
 NOT_IMPORTED = {"ftfy", "protobuf", "sentencepiece"}
 """What others import for us: transformers (published tokenizers), diffusers (Wan's captions)."""
-OPTIONAL = {"torchao"}
+TESTED_EXTRAS = {"openai", "tenacity"}
+"""Imported where their extra is installed; the suite needs no more than them to test it."""
+OPTIONAL = {"torchao"} | TESTED_EXTRAS
 """Imported where their extra is installed."""
 TOOLS = {"import-linter", "pre-commit", "pyright", "pytest-xdist", "ruff"}
 """What is run, not imported."""
@@ -66,7 +68,7 @@ def test_dependencies_are_what_is_imported() -> None:
 def test_development_needs_what_tests_import_and_tools() -> None:
     files = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
     more = _imported(files) - _names(PROJECT["dependencies"])
-    assert _names(PROJECT["optional-dependencies"]["dev"]) == more | TOOLS
+    assert _names(PROJECT["optional-dependencies"]["dev"]) == more | TOOLS | TESTED_EXTRAS
 
 
 def test_every_dependency_has_its_version() -> None:
