@@ -91,12 +91,12 @@ def world_clip(split: Split, index: int) -> Clip:
     frames_THWC = np.roll(made.frames_THWC, shift, axis=(1, 2))
     masks_RTHW = np.roll(made.masks_RTHW, shift, axis=(2, 3))
     times = np.arange(len(frames_THWC)) / FPS
+    taken = ClipTransform(fps=4.0, num_frames=FRAMES).frame_indices(times)
     tracks = {
-        instance.id: MaskTrack.from_masks(masks_THW)
+        instance.id: MaskTrack.from_masks(masks_THW[taken])
         for instance, masks_THW in zip(made.sample.instances, masks_RTHW, strict=True)
     }
-    whole = Clip(made.sample, Video(frames_THWC, times, FPS), tracks)
-    return ClipTransform(fps=4.0, num_frames=FRAMES, crop=None, size=None).clip(whole)
+    return Clip(made.sample, Video(frames_THWC[taken], times[taken], 4.0), tracks)
 
 
 def displaced(clip: Clip) -> Clip:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -83,3 +84,42 @@ def dataset_path(tmp_path: Path, frames_THWC: np.ndarray, tracks: dict[str, Mask
         for name in ("0001", "0002", "0003"):
             writer.add(push_sample(name), frames_THWC, 8.0, tracks, lossless=True)
     return path
+
+
+@pytest.fixture
+def smooth() -> Callable[..., np.ndarray]:
+    """Frames of which no two are alike, nor any two corners of one; blue tells their order."""
+
+    def make(count: int, height: int = 48, width: int = 64) -> np.ndarray:
+        shown_THWC = np.zeros((count, height, width, 3), np.uint8)
+        shown_THWC[..., 0] = np.linspace(0, 200, width)
+        shown_THWC[..., 1] = np.linspace(255, 30, height)[:, None]
+        shown_THWC[..., 2] = (20 * np.arange(count) % 256)[:, None, None]
+        return shown_THWC
+
+    return make
+
+
+@pytest.fixture
+def remux() -> Callable[..., Path]:
+    """Copy the packets of one file into another container, with its header first."""
+
+    def copy(
+        source: Path, target: Path, matrix: tuple[int, ...] | None = None, early: float = 0
+    ) -> Path:
+        """``matrix``: how it is to be shown; ``early``: seconds by which all is shown earlier."""
+        options = {"movflags": "faststart"} if target.suffix == ".mp4" else {}
+        with av.open(source) as old, av.open(target, "w", options=options) as new:
+            stream = new.add_stream_from_template(old.streams.video[0])
+            if matrix is not None:
+                a, b, c, d = matrix
+                stream.set_display_matrix((a, b, 0, c, d, 0, 0, 0, 1 << 30))
+            for packet in old.demux(video=0):
+                if packet.dts is not None and packet.pts is not None:
+                    shift = round(early / packet.time_base)
+                    packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                    packet.stream = stream
+                    new.mux(packet)
+        return target
+
+    return copy

@@ -56,15 +56,15 @@ def test_disjoint_sets_are_proved_disjoint(tmp_path: Path) -> None:
     b = write(tmp_path / "test", [HIT], seed=2, scenes=["s3"])
     report = check_datasets([a, b])
     assert report.ok
-    assert report.notes == ()
-    assert report.summary == (
+    assert report.notes == []
+    assert report.summary == [
         "train: 2 samples, 2 interactions, 4 instances",
         "test: 1 samples, 1 interactions, 2 instances",
-        "train and test have disjoint scenes (2 and 1 scene keys)",
-        "train and test share no video (2 and 1 compared byte for byte)",
+        "train and test share no scenes (of 2 and 1)",
+        "train and test share no videos (of 2 and 1)",
         "0 of the 1 triples of test occur in train (2 triples): test's triples are disjoint from "
         "train's",
-    )
+    ]
 
 
 def test_size_words_make_no_new_triple(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_size_words_make_no_new_triple(tmp_path: Path) -> None:
     assert report.summary[-1] == (
         "1 of the 1 triples of iid occur in train (2 triples): shared, all of iid's among them"
     )
-    assert report.notes == ()
+    assert report.notes == []
 
 
 def test_sets_that_share_some_triples_are_noted(tmp_path: Path) -> None:
@@ -96,15 +96,15 @@ def test_shared_scenes_and_videos_are_problems(tmp_path: Path) -> None:
     b = write(tmp_path / "test", [HIT, PULL], seed=1, scenes=["s9", "s1"])
     report = check_datasets([a, b])
     assert [str(problem) for problem in report.problems] == [
-        f"{b}/metadata.jsonl: line 2: scene: sample 'c1' of test and sample 'c0' of train share "
-        "the scene 's1'. Make the splits from disjoint scenes.",
-        f"{b}/videos/c0.mp4: the video of sample 'c0' of test has the same bytes as that of "
-        "sample 'c0' of train. Make the splits from disjoint videos.",
-        f"{b}/videos/c1.mp4: the video of sample 'c1' of test has the same bytes as that of "
-        "sample 'c1' of train. Make the splits from disjoint videos.",
+        f"{b}/metadata.jsonl: line 2: scene: sample 'c1' of test has the scene of sample 'c0' of "
+        "train, 's1'. Make the splits from disjoint scenes.",
+        f"{b}/metadata.jsonl: line 1: file_name: sample 'c0' of test has the video of sample 'c0' "
+        "of train, byte for byte. Make the splits from disjoint videos.",
+        f"{b}/metadata.jsonl: line 2: file_name: sample 'c1' of test has the video of sample 'c1' "
+        "of train, byte for byte. Make the splits from disjoint videos.",
     ]
-    assert "train and test share 1 scenes (2 and 2 scene keys)" in report.summary
-    assert "train and test share 2 videos (2 and 2 compared byte for byte)" in report.summary
+    assert "train and test share 1 scene (of 2 and 2)" in report.summary
+    assert "train and test share 2 videos (of 2 and 2)" in report.summary
 
 
 def test_every_pair_of_three_is_compared(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_every_pair_of_three_is_compared(tmp_path: Path) -> None:
     report = check_datasets(paths)
     assert len(report.summary) == 3 + 3 * 3
     assert [problem.field for problem in report.problems] == ["line 1: scene"]
-    text = "a and b: scenes cannot be compared by key; b has 1 samples without a scene key"
+    text = "a and b share no scenes (of 1 and 0); b has 1 samples without a scene key"
     assert text in report.summary
 
 
@@ -125,7 +125,7 @@ def test_sets_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> None:
         for seed, name in enumerate("ab")
     ]
     (problem,) = check_datasets(paths).problems
-    assert f"of {paths[1]} and sample 'c0' of {paths[0]} share" in problem.problem
+    assert f"of {paths[1]} has the scene of sample 'c0' of {paths[0]}, 's1'" in problem.problem
 
 
 def test_a_broken_set_does_not_stop_the_comparison(tmp_path: Path) -> None:

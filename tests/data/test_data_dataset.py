@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from matrix_video.data.dataset import Dataset
-from matrix_video.data.survey import survey_clips
+from matrix_video.data.dataset import Clip, Dataset, DatasetWriter, open_clips
+from matrix_video.data.trackfile import TrackFile, write_tracks
 from matrix_video.data.tracks import MaskTrack
 from matrix_video.data.transform import ClipTransform
 from matrix_video.data.video import write_video
@@ -22,7 +21,7 @@ def test_clips_come_back_exactly(
     assert len(dataset) == 3
     assert [sample.id for sample in dataset.samples] == ["0001", "0002", "0003"]
     for index, clip in enumerate(dataset):
-        assert clip.sample == dataset.sample(index) == dataset.samples[index]
+        assert clip.sample == dataset.samples[index]
         assert np.array_equal(clip.video.frames_THWC, frames_THWC)
         assert clip.video.times.tolist() == [0, 0.125, 0.25, 0.375, 0.5]
         assert clip.tracks == tracks == dataset.tracks(index)
@@ -47,11 +46,25 @@ def test_slices_and_subsets(dataset_path: Path) -> None:
 def test_transform_acts_on_every_way_in(dataset_path: Path) -> None:
     transform = ClipTransform(fps=4, crop=(0, 2, 8, 8), size=(4, 4))
     plain, dataset = Dataset(dataset_path), Dataset(dataset_path, transform)
-    wanted = transform.clip(plain[1])
-    assert wanted.video.frames_THWC.shape == (3, 4, 4, 3)
-    assert np.array_equal(dataset[1].video.frames_THWC, wanted.video.frames_THWC)
-    assert np.array_equal(dataset.video(1).frames_THWC, wanted.video.frames_THWC)
-    assert dataset[1].tracks == dataset.tracks(1) == wanted.tracks
+    clip = dataset[1]
+    assert clip.video.frames_THWC.shape == (3, 4, 4, 3)
+    assert clip.video.times.tolist() == [0.0, 0.25, 0.5]
+    assert np.array_equal(dataset.video(1).frames_THWC, clip.video.frames_THWC)
+    assert np.array_equal(dataset.first_frame(1), clip.video.frames_THWC[0])
+    whole = plain[1]
+    moved = {
+        name: transform.track(track, whole.video.times) for name, track in whole.tracks.items()
+    }
+    assert clip.tracks == dataset.tracks(1) == moved
+    assert [state.value for state in moved["id1"].states] == ["visible", "visible", "unknown"]
+
+
+def test_a_clip_refuses_tracks_that_do_not_fit(dataset_path: Path) -> None:
+    clip, short = Dataset(dataset_path)[0], Dataset(dataset_path, ClipTransform(num_frames=4))[0]
+    with pytest.raises(ValueError, match=r"'id1' of 0001: 5 frames of .*but the video has 4"):
+        Clip(clip.sample, short.video, clip.tracks)
+    with pytest.raises(ValueError, match="track 'id7' of 0001 names no instance"):
+        Clip(clip.sample, clip.video, {"id7": clip.tracks["id1"]})
 
 
 def test_pixels_are_read_only_when_asked_for(
@@ -67,16 +80,10 @@ def test_pixels_are_read_only_when_asked_for(
         dataset.video(2)
 
 
-def edit_tracks(dataset_path: Path, id: str, **values: object) -> None:
-    path = dataset_path / "tracks" / f"{id}.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
-
-
 def test_instance_without_a_track(dataset_path: Path, tracks: dict[str, MaskTrack]) -> None:
-    edit_tracks(dataset_path, "0002", instances={"id2": tracks["id2"].to_json()})
+    path = dataset_path / "tracks/0002.json"
+    write_tracks(path, TrackFile((8, 10), 5, {"id2": tracks["id2"]}))
     dataset = Dataset(dataset_path)
-    assert dataset.tracks(1, ["id2"]) == {"id2": tracks["id2"]}
-    assert dataset.tracks(1, []) == {}
     message = (
         r"tracks/0002\.json: instances\.id1: instance 'id1' of sample '0002' has no track, but the "
         r"caption mentions it\. Track this instance"
@@ -87,17 +94,11 @@ def test_instance_without_a_track(dataset_path: Path, tracks: dict[str, MaskTrac
         dataset[1]
 
 
-def test_masks_of_another_size_or_length(
-    dataset_path: Path, frames_THWC: np.ndarray, tracks: dict[str, MaskTrack]
-) -> None:
-    video = dataset_path / "videos" / "0001.mp4"
-    write_video(video, frames_THWC[:, :, :9], 8.0, lossless=True)
-    message = r"0001\.json: size: the masks have 8x10, .*0001\.mp4 has 8x9 .*this very video"
-    with pytest.raises(MatrixError, match=message):
-        Dataset(dataset_path)[0]
-    write_video(video, frames_THWC[:4], 8.0, lossless=True)
+def test_masks_of_another_video(dataset_path: Path, frames_THWC: np.ndarray) -> None:
+    write_video(dataset_path / "videos/0001.mp4", frames_THWC[:4], 8.0, lossless=True)
     for load in (Dataset.__getitem__, Dataset.tracks):
-        with pytest.raises(MatrixError, match=r"0001\.json: num_frames: the masks have 5, but"):
+        message = r"0001\.json: the masks are 5 frames of 8x10, .*0001\.mp4 has 4 .*this very video"
+        with pytest.raises(MatrixError, match=message):
             load(Dataset(dataset_path), 0)
 
 
@@ -107,26 +108,6 @@ def test_transform_errors_name_the_video(dataset_path: Path) -> None:
     for load in (Dataset.__getitem__, Dataset.tracks, Dataset.video):
         with pytest.raises(MatrixError, match=message):
             load(dataset, 1)
-
-
-def test_folders_that_are_no_data_set(tmp_path: Path, dataset_path: Path) -> None:
-    with pytest.raises(MatrixError, match=r"gone: there is no such folder\. Give the folder"):
-        Dataset(tmp_path / "gone")
-    (dataset_path / "metadata.jsonl").rename(dataset_path / "metadata.partial.jsonl")
-    with pytest.raises(MatrixError, match=r"the data set is unfinished.* Run the command"):
-        Dataset(dataset_path)
-    (dataset_path / "metadata.partial.jsonl").unlink()
-    with pytest.raises(MatrixError, match=r"the folder has no metadata\.jsonl"):
-        Dataset(dataset_path)
-
-
-def test_broken_metadata_names_line_and_field(dataset_path: Path) -> None:
-    file = dataset_path / "metadata.jsonl"
-    lines = file.read_text().splitlines()
-    lines[1] = lines[1].replace('"subject":"id1"', '"subject":"id5"')
-    file.write_text("\n".join(lines))
-    with pytest.raises(MatrixError, match=r"metadata\.jsonl: line 2: interactions\[0\]\.subject"):
-        Dataset(dataset_path)
 
 
 def test_content_key_is_of_all_that_a_clip_is_made_of(dataset_path: Path) -> None:
@@ -150,18 +131,39 @@ def test_content_key_is_of_all_that_a_clip_is_made_of(dataset_path: Path) -> Non
         dataset.content_key(1)
 
 
-def test_a_survey_tells_every_clip_before_any_is_decoded(dataset_path: Path) -> None:
-    (dataset_path / "videos/0002.mp4").write_bytes(b"no video")
-    found = survey_clips(Dataset(dataset_path, ClipTransform(num_frames=4, size=(8, 16))))
-    assert {i: (s.num_frames, s.height, s.width) for i, s in found.shapes.items()} == {
-        0: (4, 8, 16),
-        2: (4, 8, 16),
-    }
-    assert list(found.refused) == [1]
-    assert "cannot be opened" in str(found.refused[1])
-    assert found.notes == (
-        "0001: squeezed 1.60 times in aspect to 8x16; crop it before, or choose another --height "
-        "and --width (2 of 3 clips are)",
+# Clips of a command
+
+
+def test_the_first_clips_are_opened(dataset_path: Path, tmp_path: Path) -> None:
+    assert len(open_clips(dataset_path, ClipTransform(), None)) == 3
+    few = open_clips(dataset_path, ClipTransform(num_frames=2), 2)
+    assert [sample.id for sample in few.samples] == ["0001", "0002"]
+    assert len(few.video(0)) == 2
+    with DatasetWriter(tmp_path / "empty"):
+        pass
+    with pytest.raises(MatrixError, match=r"empty: the data set has no samples.*at least one"):
+        open_clips(tmp_path / "empty", ClipTransform(), None)
+
+
+def test_clips_that_cannot_be_taken_are_refused_at_once_or_left_out(dataset_path: Path) -> None:
+    for name in ("0001", "0003"):
+        (dataset_path / f"videos/{name}.mp4").write_bytes(b"no video")
+    with pytest.raises(
+        MatrixError,
+        match=r"2 of 3 clips cannot be taken: 0001, 0003: the video is damaged.*--leave-out to go",
+    ):
+        open_clips(dataset_path, ClipTransform(), None)
+    with pytest.warns(UserWarning, match="left out: 2 of 3 clips cannot be taken: 0001, 0003: the"):
+        data = open_clips(dataset_path, ClipTransform(), None, leave_out=True)
+    assert [sample.id for sample in data.samples] == ["0002"]
+    with pytest.raises(MatrixError, match=r"3 of 3 clips.*0002: the clip gives 5 frames"):
+        open_clips(dataset_path, ClipTransform(num_frames=9), None, leave_out=True)
+
+
+def test_squeezed_clips_are_told(dataset_path: Path) -> None:
+    message = (
+        r"0001: squeezed 1\.60 times in aspect to 8x16; crop it before, or choose another --height "
+        r"and --width \(3 of 3 clips are\)"
     )
-    short = survey_clips(Dataset(dataset_path, ClipTransform(num_frames=9)))
-    assert sorted(short.refused) == [0, 1, 2]
+    with pytest.warns(UserWarning, match=message):
+        open_clips(dataset_path, ClipTransform(size=(8, 16)), None)

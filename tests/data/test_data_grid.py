@@ -148,7 +148,6 @@ def test_masks_of_frames_that_are_not_visible_do_not_count() -> None:
     assert result.mask_Fhw.sum() == 1
     assert result.mask_Fhw[0, 0, 0]
     assert result.known_F.tolist() == [True, True, False, False]
-    assert result.visible_F.tolist() == [True, False, False, False]
 
 
 def test_union_of_participants() -> None:

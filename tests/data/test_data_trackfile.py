@@ -8,175 +8,146 @@ from typing import Any
 import numpy as np
 import pytest
 
-from matrix_video.data.trackfile import read_tracks, scan_tracks, track_path, write_tracks
+from matrix_video.data.trackfile import (
+    TrackFile,
+    check_fits,
+    read_tracks,
+    scan_tracks,
+    track_path,
+    write_tracks,
+)
 from matrix_video.data.tracks import MaskTrack, run_lengths
 from matrix_video.services.errors import MatrixError
 
 Json = dict[str, Any]
 
 
-def test_round_trip(tmp_path: Path, tracks: dict[str, MaskTrack]) -> None:
-    path = track_path(tmp_path, "0001")
-    assert path == tmp_path / "tracks" / "0001.json"
-    write_tracks(path, tracks, (8, 10), 5)
-    file = read_tracks(path)
-    assert file.tracks == tracks
-    assert (file.size, file.num_frames) == ((8, 10), 5)
+@pytest.fixture
+def path(tmp_path: Path, tracks: dict[str, MaskTrack]) -> Path:
+    """A track file of the fixture's two tracks, 5 frames of 8x10."""
+    file = track_path(tmp_path, "0001")
+    write_tracks(file, TrackFile((8, 10), 5, tracks))
+    return file
+
+
+def edit(path: Path, change: Callable[[Json], object]) -> None:
     stored = json.loads(path.read_text())
-    assert stored["size"] == [8, 10]
-    assert stored["num_frames"] == 5
+    change(stored)
+    path.write_text(json.dumps(stored))
+
+
+def test_round_trip(tmp_path: Path, path: Path, tracks: dict[str, MaskTrack]) -> None:
+    assert path == tmp_path / "tracks" / "0001.json"
+    assert read_tracks(path) == TrackFile((8, 10), 5, tracks)
+    stored = json.loads(path.read_text())
+    assert list(stored) == ["format", "size", "num_frames", "instances"]
+    assert (stored["format"], stored["size"], stored["num_frames"]) == (2, [8, 10], 5)
     assert stored["instances"]["id2"]["states"][:2] == ["absent", "visible"]
     assert stored["instances"]["id2"]["rles"][0] is None
+    write_tracks(path, TrackFile((8, 10), 5, {}))
+    assert read_tracks(path).tracks == {}
 
 
-def test_no_instances(tmp_path: Path) -> None:
-    write_tracks(tmp_path / "a.json", {}, (8, 10), 5)
-    assert read_tracks(tmp_path / "a.json").tracks == {}
+def test_old_files_have_no_number_and_newer_ones_are_refused(
+    path: Path, tracks: dict[str, MaskTrack]
+) -> None:
+    edit(path, lambda v: v.pop("format"))
+    assert read_tracks(path).tracks == tracks
+    for number in (3, 0, "2", None):
+        edit(path, lambda v, number=number: v.update(format=number))
+        message = rf"format: the file is of format {number!r}; formats 1 to 2 can be read\. Install"
+        with pytest.raises(MatrixError, match=message):
+            read_tracks(path)
 
 
-def test_tracks_must_fit_the_file(tmp_path: Path, tracks: dict[str, MaskTrack]) -> None:
-    with pytest.raises(ValueError, match="id1: masks are 5 frames of 8x10, not 5 of 8x9"):
-        write_tracks(tmp_path / "a.json", tracks, (8, 9), 5)
-    with pytest.raises(ValueError, match="id1: masks are 5 frames of 8x10, not 6 of 8x10"):
-        write_tracks(tmp_path / "a.json", tracks, (8, 10), 6)
-    assert not list(tmp_path.iterdir())
+def test_tracks_must_fit_the_file_and_the_video(path: Path, tracks: dict[str, MaskTrack]) -> None:
+    for size, count in (((8, 9), 5), ((8, 10), 6)):
+        there = rf"has {count} of 8x{size[1]} \(height x width\)"
+        with pytest.raises(ValueError, match=f"masks of id1 are 5 frames of 8x10, but .*{there}"):
+            TrackFile(size, count, tracks)
+        message = rf"0001\.json: the masks are 5 frames of 8x10, but the video a\.mp4 {there}"
+        with pytest.raises(MatrixError, match=message):
+            check_fits(read_tracks(path), path, Path("a.mp4"), size, count)
+    check_fits(read_tracks(path), path, Path("a.mp4"), (8, 10), 5)
 
 
-def change(name: str, value: object) -> Callable[[Json], None]:
-    def edit(stored: Json) -> None:
-        stored[name] = value
-
-    return edit
+def first_rle(value: object) -> Callable[[Json], object]:
+    return lambda v: v["instances"]["id1"]["rles"].__setitem__(0, value)
 
 
-def change_id1(name: str, value: object) -> Callable[[Json], None]:
-    def edit(stored: Json) -> None:
-        stored["instances"]["id1"][name] = value
-
-    return edit
+def of_id1(**values: object) -> Callable[[Json], object]:
+    return lambda v: v["instances"]["id1"].update(values)
 
 
 @pytest.mark.parametrize(
-    ("edit", "message"),
+    ("change", "message"),
     [
-        (change("size", [8, 11]), r"instances\.id1: frame 0: RLE covers 80 pixels, not 8x11"),
-        (change("size", [0, 10]), r"size\[0\]: Input should be greater than 0"),
-        (change("num_frames", 6), r"instances\.id1: 5 frames, not 6"),
-        (change("num_frames", 1 << 40), r"num_frames: Input should be less than or equal to"),
-        (change("masks", []), r"masks: Extra inputs are not permitted"),
-        (change_id1("states", ["visible"]), r"instances\.id1: 1 states but 5 masks"),
-        (change_id1("states", ["seen"] * 5), r"instances\.id1\.states\[0\]: Input should be 'vis"),
-        (change_id1("rles", [None] * 5), r"instances\.id1: frame 0 is visible but mask is None"),
+        (lambda v: v.update(size=[8, 11]), r"instances\.id1: frame 0: RLE covers 80 pixels, not 8"),
+        (lambda v: v.update(size=[0, 10]), r"size\[0\]: Input should be greater than 0"),
+        (lambda v: v.update(num_frames=6), r"instances\.id1: 5 frames, not 6"),
+        (lambda v: v.update(num_frames=1 << 40), r"num_frames: Input should be less than or equal"),
+        (lambda v: v.update(masks=[]), r"masks: Extra inputs are not permitted"),
+        (of_id1(states=["visible"]), r"instances\.id1: 1 states but 5 masks"),
+        (of_id1(states=["seen"] * 5), r"instances\.id1\.states\[0\]: Input should be 'visible'"),
+        (of_id1(rles=[None] * 5), r"instances\.id1: frame 0 is visible but mask is None"),
+        (first_rle({"size": [8, 11], "counts": "P2"}), "frame 0: RLE of 8x11, not 8x10"),
+        (first_rle({"size": 8, "counts": "P2"}), "frame 0: RLE whose size is 8"),
+        (first_rle({"counts": [3]}), "frame 0: RLE covers 3 pixels, not 8x10 = 80"),
+        (first_rle([-1, 81]), "frame 0: RLE runs must be whole numbers"),
+        (first_rle({"counts": {}}), "frame 0: RLE counts must be a string or a list, not dict"),
+        (first_rle(7), "frame 0: RLE counts must be a string or a list, not int"),
+        (first_rle("o" * 99), "frame 0: RLE holds a number without end"),
     ],
 )
 def test_problems_name_file_and_field(
-    tmp_path: Path, tracks: dict[str, MaskTrack], edit: Callable[[Json], None], message: str
+    path: Path, change: Callable[[Json], object], message: str
 ) -> None:
-    path = tmp_path / "0001.json"
-    write_tracks(path, tracks, (8, 10), 5)
-    stored = json.loads(path.read_text())
-    edit(stored)
-    path.write_text(json.dumps(stored))
-    with pytest.raises(MatrixError, match=rf"0001\.json: {message}.*\. Correct the entry"):
+    edit(path, change)
+    with pytest.raises(MatrixError, match=rf"0001\.json: .*{message}.*\. Correct the entry"):
         read_tracks(path)
 
 
 @pytest.mark.parametrize("listed", [False, True])
 def test_run_lengths_of_others_are_read(
-    tmp_path: Path, tracks: dict[str, MaskTrack], listed: bool
+    path: Path, tracks: dict[str, MaskTrack], listed: bool
 ) -> None:
-    path = tmp_path / "a.json"
-    write_tracks(path, tracks, (8, 10), 5)
-    stored = json.loads(path.read_text())
-    for entry in stored["instances"].values():
-        for t, counts in enumerate(entry["rles"]):
-            if counts is not None:
-                other = run_lengths(counts) if listed else {"size": [8, 10], "counts": counts}
-                entry["rles"][t] = other
-    path.write_text(json.dumps(stored))
+    def change(stored: Json) -> None:
+        for entry in stored["instances"].values():
+            for t, counts in enumerate(entry["rles"]):
+                if counts is not None:
+                    other = run_lengths(counts) if listed else {"size": [8, 10], "counts": counts}
+                    entry["rles"][t] = other
+
+    edit(path, change)
     assert read_tracks(path).tracks == tracks
 
 
-def test_a_mistake_in_every_frame_is_told_once_for_each_instance(
-    tmp_path: Path, tracks: dict[str, MaskTrack]
-) -> None:
-    path = tmp_path / "a.json"
-    write_tracks(path, tracks, (8, 10), 5)
-    stored = json.loads(path.read_text())
-    for entry in stored["instances"].values():
-        entry["states"], entry["rles"] = ["seen"] * 5, [7] * 5
-    path.write_text(json.dumps(stored))
-    file, problems = scan_tracks(path)
-    assert file is None
-    told = [(problem.field, problem.problem) for problem in problems]
-    assert [field for field, _ in told if field and "states" in field] == [
-        "instances.id1.states[0]",
-        "instances.id2.states[0]",
-    ]
-    assert all("(5 entries like this)" in text for _, text in told)
-    assert len(told) <= 2 * (1 + 3)  # a state; and a string, dict or list that is none
-
-
 @pytest.mark.parametrize(
-    ("rle", "problem"),
+    ("content", "message"),
     [
-        ({"size": [8, 11], "counts": "P2"}, "frame 0: RLE of 8x11, not 8x10"),
-        ({"size": 8, "counts": "P2"}, "frame 0: RLE whose size is 8"),
-        ({"counts": [3]}, "frame 0: RLE covers 3 pixels, not 8x10 = 80"),
-        ([-1, 81], "frame 0: RLE runs must be whole numbers"),
-        ({"counts": {}}, "frame 0: RLE counts must be a string or a list, not dict"),
-        ("o" * 99, "frame 0: RLE holds a number without end"),
+        (None, "there is no such track file. Track the clip, or restore the file."),
+        (b'{"size": [8,', "this is not valid JSON ("),
+        (b"\xff\xfe", "this is not valid JSON (Exp"),
+        (b"[]", "Input should be a valid dictionary"),
+        (b"[" * 200_000, "this is not valid JSON (nested too deeply)"),
+        (b'{"size": [8, 1' + b"0" * 5000 + b"]}", "this is not valid JSON (a number of 5001"),
+        (b'{"size": [8, NaN]}', "this is not valid JSON (NaN is no number of JSON)"),
+        (b'{"size": [8, 10], "size": [8, 10]}', "this is not valid JSON (the name 'size' stands"),
     ],
 )
-def test_broken_run_lengths_are_named(
-    tmp_path: Path, tracks: dict[str, MaskTrack], rle: object, problem: str
-) -> None:
-    path = tmp_path / "a.json"
-    write_tracks(path, tracks, (8, 10), 5)
-    stored = json.loads(path.read_text())
-    stored["instances"]["id1"]["rles"][0] = rle
-    path.write_text(json.dumps(stored))
-    with pytest.raises(MatrixError, match=problem):
+def test_missing_broken_and_endless_files(path: Path, content: bytes | None, message: str) -> None:
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(MatrixError) as error:
         read_tracks(path)
-
-
-def test_missing_and_broken_files(tmp_path: Path) -> None:
-    with pytest.raises(MatrixError, match=r"a\.json: there is no such track file\. Track the"):
-        read_tracks(tmp_path / "a.json")
-    (tmp_path / "a.json").write_text('{"size": [8,')
-    with pytest.raises(MatrixError, match=r"a\.json: this is not valid JSON"):
-        read_tracks(tmp_path / "a.json")
-    (tmp_path / "a.json").write_bytes(b"\xff\xfe")
-    with pytest.raises(MatrixError, match=r"a\.json: this is not valid JSON \(Exp"):
-        read_tracks(tmp_path / "a.json")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("[" * 200_000, "nested too deeply"),
-        ('{"size": [8, 1' + "0" * 5000 + "]}", "a number of 5001 digits"),
-        ('{"size": [8, NaN]}', "NaN is no number of JSON"),
-        ('{"size": [8, 10], "size": [8, 10]}', "the name 'size' stands twice in one object"),
-    ],
-)
-def test_what_a_file_holds_is_bounded(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "a.json").write_text(text)
-    with pytest.raises(MatrixError, match=rf"a\.json: this is not valid JSON \({message}\)"):
-        read_tracks(tmp_path / "a.json")
+    assert str(error.value).startswith(f"{path}: {message}")
 
 
 def test_scan_reports_every_bad_instance_and_keeps_the_good(
-    tmp_path: Path, tracks: dict[str, MaskTrack]
+    path: Path, tracks: dict[str, MaskTrack]
 ) -> None:
-    path = tmp_path / "a.json"
     more = tracks | {"id3": MaskTrack.from_masks(np.ones((5, 8, 10), dtype=bool))}
-    write_tracks(path, more, (8, 10), 5)
-    stored = json.loads(path.read_text())
-    for name in ("id1", "id3"):
-        stored["instances"][name]["states"].pop()
-    path.write_text(json.dumps(stored))
+    write_tracks(path, TrackFile((8, 10), 5, more))
+    edit(path, lambda v: [v["instances"][name]["states"].pop() for name in ("id1", "id3")])
     file, problems = scan_tracks(path)
-    assert file is not None
-    assert file.tracks == {"id2": tracks["id2"]}
+    assert file == TrackFile((8, 10), 5, {"id2": tracks["id2"]})
     assert [problem.field for problem in problems] == ["instances.id1", "instances.id3"]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco
 
-from matrix_video.data.tracks import MaskTrack, State, first_masks, run_lengths
+from matrix_video.data.tracks import MaskTrack, State, first_masks, resize_masks, run_lengths
 
 masks = st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9)).flatmap(
     lambda shape: arrays(np.bool_, shape)
@@ -36,7 +38,6 @@ def test_masks_and_states_round_trip(masks_THW: np.ndarray, hidden: set[int]) ->
             wanted = State.VISIBLE if mask_HW.any() else State.ABSENT
         assert track.states[t] is wanted
         assert np.array_equal(track.mask(t), mask_HW)
-        assert track.area(t) == mask_HW.sum()
     assert np.array_equal(track.masks(), np.stack([track.mask(t) for t in range(len(track))]))
 
 
@@ -46,14 +47,6 @@ def test_run_lengths_are_those_of_the_mask(masks_THW: np.ndarray) -> None:
     for t, counts in enumerate(track.rles):
         if counts is not None:
             assert run_lengths(counts) == runs_by_hand(masks_THW[t])
-
-
-def test_long_runs_take_several_digits() -> None:
-    mask_HW = np.zeros((200, 300), dtype=bool)
-    mask_HW[3:190, 40:250] = True
-    counts = MaskTrack.from_masks(mask_HW[None]).rles[0]
-    assert counts is not None
-    assert run_lengths(counts) == runs_by_hand(mask_HW)
 
 
 @pytest.mark.parametrize("share", [0.001, 0.03, 0.5])
@@ -78,12 +71,6 @@ def test_take_repeats_and_reorders_frames() -> None:
     taken = MaskTrack.from_masks(masks_THW, unknown=[1]).take([2, 2, 0, 1])
     assert taken.states == (State.VISIBLE, State.VISIBLE, State.VISIBLE, State.UNKNOWN)
     assert np.array_equal(taken.masks(), masks_THW[[2, 2, 0, 1]])
-
-
-def test_no_frames() -> None:
-    track = MaskTrack.from_masks(np.zeros((0, 3, 4), dtype=bool))
-    assert len(track) == 0
-    assert track.masks().shape == (0, 3, 4)
 
 
 def counts_of(mask_HW: np.ndarray) -> str:
@@ -119,7 +106,8 @@ def test_contradictions_are_refused(
         MaskTrack(4, 5, tuple(states), tuple(rles))
 
 
-def test_other_refusals() -> None:
+def test_no_frames_are_taken_and_no_pixels_refused() -> None:
+    assert MaskTrack.from_masks(np.zeros((0, 3, 4), dtype=bool)).masks().shape == (0, 3, 4)
     with pytest.raises(ValueError, match="masks of 0x5"):
         MaskTrack(0, 5, (), ())
     with pytest.raises(ValueError, match=r"expected bool \[T,H,W\], got uint8"):
@@ -140,3 +128,61 @@ def test_first_masks_are_of_what_is_visible_there() -> None:
     )
     assert list(found) == ["seen"]
     assert np.array_equal(found["seen"], masks_THW[0])
+
+
+# Resizing
+
+
+def covered_by_hand(mask_HW: np.ndarray, size: tuple[int, int]) -> list[list[Fraction]]:
+    """Covered share of each cell by exact rational geometry, a pixel at a time."""
+    height, width = mask_HW.shape
+
+    def shared(cell: int, cells: int, pixel: int, pixels: int) -> Fraction:
+        low = max(Fraction(cell * pixels, cells), Fraction(pixel))
+        high = min(Fraction((cell + 1) * pixels, cells), Fraction(pixel + 1))
+        return max(Fraction(0), high - low)
+
+    full = Fraction(height * width, size[0] * size[1])
+    return [
+        [
+            sum(
+                (
+                    shared(y, size[0], i, height) * shared(x, size[1], j, width)
+                    for i in range(height)
+                    for j in range(width)
+                    if mask_HW[i, j]
+                ),
+                Fraction(0),
+            )
+            / full
+            for x in range(size[1])
+        ]
+        for y in range(size[0])
+    ]
+
+
+sides = st.integers(1, 9)
+
+
+@given(st.data(), sides, sides, sides, sides)
+def test_resizing_is_exact(
+    data: st.DataObject, height: int, width: int, rows: int, cols: int
+) -> None:
+    masks_THW = data.draw(arrays(np.bool_, (2, height, width)))
+    for mask_HW, found in zip(masks_THW, resize_masks(masks_THW, (rows, cols)), strict=True):
+        shares = covered_by_hand(mask_HW, (rows, cols))
+        wanted = np.array([[share >= Fraction(1, 2) for share in row] for row in shares])
+        best = max(max(row) for row in shares)
+        if not wanted.any() and best > 0:
+            y, x = next((y, x) for y in range(rows) for x in range(cols) if shares[y][x] == best)
+            wanted[y, x] = True
+        assert np.array_equal(found, wanted)
+
+
+def test_large_masks_are_cut_exactly() -> None:
+    """More pixels than float32 can count: a cell that is half a pixel short of one half."""
+    mask_THW = np.zeros((1, 5793, 5799), dtype=bool)
+    mask_THW[0, :, 2900:] = True
+    mask_THW[0].T.flat[:8398401] = True  # of the left cell's 16796803.5 pixels
+    mask_THW[0, 0, 2899] = True  # which lies half in it
+    assert resize_masks(mask_THW, (1, 2)).tolist() == [[[False, True]]]

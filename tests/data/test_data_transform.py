@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from PIL import Image
 
-from matrix_video.data.clip import Clip
-from matrix_video.data.sample import Sample
-from matrix_video.data.tracks import MaskTrack, State
+from matrix_video.data.tracks import MaskTrack, State, resize_masks
 from matrix_video.data.transform import ClipTransform
-from matrix_video.data.video import Video, probe_video, read_video
+from matrix_video.data.video import VideoInfo, probe_video, write_video
 from matrix_video.services.errors import MatrixError
 
 
@@ -96,73 +95,46 @@ def test_clip_too_short(transform: ClipTransform, message: str) -> None:
         transform.frame_indices(times_of(8, 8))
 
 
-def blocks(size: tuple[int, int], count: int = 4) -> Video:
-    frames = np.random.default_rng(1).integers(0, 256, (count, *size, 3), dtype=np.uint8)
-    return Video(frames, times_of(count, 8), 8.0)
+def written(path: Path, frames_THWC: np.ndarray) -> tuple[Path, VideoInfo]:
+    write_video(path / "a.mp4", frames_THWC, 8.0, lossless=True)
+    return path / "a.mp4", probe_video(path / "a.mp4")
 
 
-def test_video_window_crop_and_size() -> None:
-    video = blocks((6, 8))
-    cropped = ClipTransform(start=0.125, num_frames=2, crop=(1, 2, 4, 5)).video(video)
-    assert np.array_equal(cropped.frames_THWC, video.frames_THWC[1:3, 1:5, 2:7])
-    assert cropped.times.tolist() == [0.125, 0.25]
-    assert cropped.fps == 8.0
-    assert ClipTransform(fps=4).video(video).fps == 4.0
-    flat = Video(np.full((1, 6, 8, 3), 77, dtype=np.uint8), times_of(1, 8), 8.0)
-    small = ClipTransform(size=(3, 5)).video(flat)
-    assert small.frames_THWC.shape == (1, 3, 5, 3)
-    assert (small.frames_THWC == 77).all()
-
-
-def test_shrinking_averages_instead_of_skipping() -> None:
+def test_shrinking_averages_instead_of_skipping(tmp_path: Path) -> None:
     frames_THWC = np.zeros((1, 64, 64, 3), dtype=np.uint8)
     frames_THWC[:, ::2] = 200
-    small = ClipTransform(size=(8, 8)).video(Video(frames_THWC, times_of(1, 8), 8.0))
+    small = ClipTransform(size=(8, 8)).load(*written(tmp_path, frames_THWC))
     assert np.abs(small.frames_THWC[0, 1:-1].astype(int) - 100).max() <= 4
 
 
-def test_frames_and_masks_keep_their_place_together() -> None:
+@pytest.mark.parametrize("size", [(20, 16), (45, 61), (90, 100)])
+def test_frames_and_masks_keep_their_place_together(tmp_path: Path, size: tuple[int, int]) -> None:
     masks_THW = np.zeros((1, 60, 80), dtype=bool)
     masks_THW[0, 12:33, 41:70] = True
-    frames_THWC = np.where(masks_THW[..., None], 255, 0).astype(np.uint8).repeat(3, axis=3)
-    times = times_of(1, 8)
-    for size in ((20, 16), (45, 61), (90, 100)):
-        transform = ClipTransform(crop=(3, 5, 50, 70), size=size)
-        seen = transform.video(Video(frames_THWC, times, 8.0)).frames_THWC[0, ..., 0]
-        mask = transform.track(MaskTrack.from_masks(masks_THW), times).mask(0)
-        assert (seen[mask] >= 100).all()
-        assert (seen[~mask] <= 155).all()
+    video = written(tmp_path, np.where(masks_THW[..., None], 255, 0).astype(np.uint8).repeat(3, 3))
+    transform = ClipTransform(crop=(3, 5, 50, 70), size=size)
+    seen = transform.load(*video).frames_THWC[0, ..., 0]
+    mask = transform.track(MaskTrack.from_masks(masks_THW), times_of(1, 8)).mask(0)
+    assert (seen[mask] >= 100).all()
+    assert (seen[~mask] <= 155).all()
 
 
 @st.composite
-def tracks(draw: st.DrawFn) -> MaskTrack:
+def drawn(draw: st.DrawFn) -> MaskTrack:
     shape = draw(st.tuples(st.integers(1, 4), st.integers(1, 8), st.integers(1, 8)))
     masks_THW = draw(arrays(np.bool_, shape)) & draw(arrays(np.bool_, shape))
     unknown = draw(st.sets(st.integers(0, shape[0] - 1)))
     return MaskTrack.from_masks(masks_THW, sorted(unknown))
 
 
-def slow_resize(mask_HW: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Each pixel cut into size[0] x size[1] parts, parts counted: at least half, or the best."""
-    high, wide = mask_HW.shape
-    parts = mask_HW.repeat(size[0], axis=0).repeat(size[1], axis=1)
-    counts = parts.reshape(size[0], high, size[1], wide).sum(axis=(1, 3))
-    result = 2 * counts >= high * wide
-    if not result.any() and counts.any():
-        result.flat[counts.argmax()] = True
-    return result
-
-
-@given(tracks(), st.tuples(st.integers(1, 9), st.integers(1, 9)))
+@given(drawn(), st.tuples(st.integers(1, 9), st.integers(1, 9)))
 def test_masks_by_area_with_states_kept(track: MaskTrack, size: tuple[int, int]) -> None:
     result = ClipTransform(size=size).track(track, times_of(len(track), 8))
-    assert result.size == size
     assert result.states == track.states
-    for t in range(len(track)):
-        assert np.array_equal(result.mask(t), slow_resize(track.mask(t), size))
+    assert np.array_equal(result.masks(), resize_masks(track.masks(), size))
 
 
-@given(tracks(), st.data())
+@given(drawn(), st.data())
 def test_cropped_tracks(track: MaskTrack, data: st.DataObject) -> None:
     high, wide = track.size
     top, left = data.draw(st.integers(0, high - 1)), data.draw(st.integers(0, wide - 1))
@@ -179,62 +151,21 @@ def test_cropped_tracks(track: MaskTrack, data: st.DataObject) -> None:
             assert result.states[t] is state
 
 
-def clip_of(sample: Sample, frames_THWC: np.ndarray, tracks: dict[str, MaskTrack]) -> Clip:
-    return Clip(sample, Video(frames_THWC, times_of(len(frames_THWC), 8), 8.0), tracks)
-
-
-@pytest.mark.parametrize(
-    "transform",
-    [
+def test_nothing_to_do_gives_the_same_track(tracks: dict[str, MaskTrack]) -> None:
+    for transform in (
         ClipTransform(),
         ClipTransform(fps=8, num_frames=5, crop=(0, 0, 8, 10), size=(8, 10)),
-    ],
-)
-def test_identity_gives_the_same_objects(
-    sample: Sample,
-    frames_THWC: np.ndarray,
-    tracks: dict[str, MaskTrack],
-    transform: ClipTransform,
-) -> None:
-    clip = clip_of(sample, frames_THWC, tracks)
-    assert transform.clip(clip) is clip
-    assert transform.video(clip.video) is clip.video
-    assert transform.track(tracks["id1"], clip.video.times) is tracks["id1"]
+    ):
+        assert transform.track(tracks["id1"], times_of(5, 8)) is tracks["id1"]
 
 
-def test_clip_transforms_all_parts(
-    sample: Sample, frames_THWC: np.ndarray, tracks: dict[str, MaskTrack]
-) -> None:
-    clip = clip_of(sample, frames_THWC, tracks)
-    transform = ClipTransform(fps=4, size=(4, 5))
-    result = transform.clip(clip)
-    assert result.sample is sample
-    assert result.video.frames_THWC.shape == (3, 4, 5, 3)
-    assert result.video.times.tolist() == [0.0, 0.25, 0.5]
-    assert result.tracks == {
-        name: transform.track(track, clip.video.times) for name, track in tracks.items()
-    }
-    assert [s.value for s in result.tracks["id1"].states] == ["visible", "visible", "unknown"]
-
-
-def test_clip_refuses_tracks_that_do_not_fit(
-    sample: Sample, frames_THWC: np.ndarray, tracks: dict[str, MaskTrack]
-) -> None:
-    with pytest.raises(ValueError, match=r"'id1' of 0001: 5 frames of .*but the video has 4"):
-        clip_of(sample, frames_THWC[:4], tracks)
-    with pytest.raises(ValueError, match=r"but the video has 5 of \(8, 9\)"):
-        clip_of(sample, frames_THWC[:, :, :9], tracks)
-    with pytest.raises(ValueError, match="track 'id7' of 0001 names no instance"):
-        clip_of(sample, frames_THWC, {"id7": tracks["id1"]})
-
-
-def test_crop_outside_the_frame() -> None:
-    transform = ClipTransform(crop=(2, 0, 5, 4))
-    message = r"crop: the crop \(top 2, left 0, 5x4\) leaves the frame of 6x8 .* Choose a crop"
+def test_crop_outside_the_frame(dataset_path: Path) -> None:
+    transform, file = ClipTransform(crop=(5, 0, 4, 4)), dataset_path / "videos/0001.mp4"
+    message = r"crop: the crop \(top 5, left 0, 4x4\) leaves the frame of 8x10 .* Choose a crop"
     with pytest.raises(MatrixError, match=message):
-        transform.video(blocks((6, 8)))
+        transform.load(file, probe_video(file))
     with pytest.raises(MatrixError, match=message):
-        transform.track(MaskTrack.from_masks(np.ones((4, 6, 8), dtype=bool)), times_of(4, 8))
+        transform.track(MaskTrack.from_masks(np.ones((4, 8, 10), dtype=bool)), times_of(4, 8))
 
 
 @pytest.mark.parametrize(
@@ -246,17 +177,23 @@ def test_crop_outside_the_frame() -> None:
         ClipTransform(start=0.3, crop=(2, 1, 4, 6), size=(8, 4)),
     ],
 )
-def test_a_file_is_read_as_its_video_is_transformed(
-    dataset_path: Path, transform: ClipTransform
+def test_a_file_gives_its_frames_cut_and_resized(
+    dataset_path: Path, frames_THWC: np.ndarray, transform: ClipTransform
 ) -> None:
     file = dataset_path / "videos/0001.mp4"
-    whole, found = transform.video(read_video(file)), transform.load(file)
-    assert np.array_equal(found.frames_THWC, whole.frames_THWC)
-    assert found.times.tolist() == whole.times.tolist()
-    assert np.array_equal(transform.first_frame(file), whole.frames_THWC[0])
-    shape = transform.shape(probe_video(file))
-    assert (shape.num_frames, (shape.height, shape.width)) == (len(whole), whole.size)
-    assert shape.fps == found.fps == whole.fps
+    info = probe_video(file)
+    found, indices = transform.load(file, info), transform.frame_indices(info.times)
+    top, left, height, width = transform.crop or (0, 0, 8, 10)
+    for frame_HWC, index in zip(found.frames_THWC, indices, strict=True):
+        wanted = Image.fromarray(frames_THWC[index, top : top + height, left : left + width])
+        if transform.size is not None:
+            wanted = wanted.resize(transform.size[::-1], Image.Resampling.BILINEAR)
+        assert np.array_equal(frame_HWC, np.asarray(wanted))
+    assert found.times.tolist() == info.times[indices].tolist()
+    assert np.array_equal(transform.first_frame(file, info), found.frames_THWC[0])
+    shape = transform.shape(info)
+    assert (shape.num_frames, (shape.height, shape.width)) == (len(found), found.size)
+    assert shape.fps == found.fps == (transform.fps or 8.0)
 
 
 @pytest.mark.parametrize(

@@ -35,25 +35,8 @@ from matrix_video.services.errors import MatrixError
 ONE = 1 << 16
 
 
-def smooth(count: int, height: int = 48, width: int = 64) -> np.ndarray:
-    """Frames of which no two are alike, nor any two corners of one; blue tells their order."""
-    shown_THWC = np.zeros((count, height, width, 3), np.uint8)
-    shown_THWC[..., 0] = np.linspace(0, 200, width)
-    shown_THWC[..., 1] = np.linspace(255, 30, height)[:, None]
-    shown_THWC[..., 2] = (20 * np.arange(count) % 256)[:, None, None]
-    return shown_THWC
-
-
-def show_by(matrix: tuple[int, ...], source: Path, target: Path) -> None:
-    """Copy the packets into a container that asks for this 2x2 display matrix."""
-    a, b, c, d = matrix
-    with av.open(source) as old, av.open(target, "w") as new:
-        stream = new.add_stream_from_template(old.streams.video[0])
-        stream.set_display_matrix((a, b, 0, c, d, 0, 0, 0, 1 << 30))
-        for packet in old.demux(video=0):
-            if packet.dts is not None:
-                packet.stream = stream
-                new.mux(packet)
+Smooth = Callable[..., np.ndarray]
+Remux = Callable[..., Path]
 
 
 SIGNS = [*product((ONE, -ONE), repeat=2)]
@@ -62,11 +45,11 @@ POSITIONS = [*((a, 0, 0, d) for a, d in SIGNS), *((0, b, c, 0) for b, c in SIGNS
 
 @pytest.mark.parametrize("parts", POSITIONS)
 def test_all_eight_positions_are_shown_as_the_container_asks(
-    tmp_path: Path, parts: tuple[int, int, int, int]
+    tmp_path: Path, smooth: Smooth, remux: Remux, parts: tuple[int, int, int, int]
 ) -> None:
     stored = smooth(3, 16, 24)
     write_video(tmp_path / "a.mp4", stored, 8.0, lossless=True)
-    show_by(parts, tmp_path / "a.mp4", tmp_path / "b.mp4")
+    path = remux(tmp_path / "a.mp4", tmp_path / "b.mp4", parts)
     a, b, c, d = (part // ONE for part in parts)
     # Each pixel moved by hand to where the matrix puts it.
     moved = {(b * x + d * y, a * x + c * y): stored[:, y, x] for y in range(16) for x in range(24)}
@@ -75,21 +58,23 @@ def test_all_eight_positions_are_shown_as_the_container_asks(
     wanted = np.zeros((3, height, width, 3), np.uint8)
     for (y, x), colours in moved.items():
         wanted[:, y - top, x - left] = colours
-    info = probe_video(tmp_path / "b.mp4")
-    assert np.array_equal(read_video(tmp_path / "b.mp4").frames_THWC, wanted)
-    assert np.array_equal(first_frame(tmp_path / "b.mp4"), wanted[0])
+    info = probe_video(path)
+    assert np.array_equal(read_video(path).frames_THWC, wanted)
+    assert np.array_equal(first_frame(path), wanted[0])
     assert (info.size, info.turned) == ((height, width), parts != (ONE, 0, 0, ONE))
 
 
 @pytest.mark.parametrize(
     "parts", [(ONE, ONE // 2, 0, ONE), (2 * ONE, 0, 0, ONE), (46341, 46341, -46341, 46341)]
 )
-def test_shears_stretches_and_slants_are_refused(tmp_path: Path, parts: tuple[int, ...]) -> None:
+def test_shears_stretches_and_slants_are_refused(
+    tmp_path: Path, smooth: Smooth, remux: Remux, parts: tuple[int, ...]
+) -> None:
     write_video(tmp_path / "a.mp4", smooth(2, 16, 24), 8.0)
-    show_by(parts, tmp_path / "a.mp4", tmp_path / "b.mp4")
+    path = remux(tmp_path / "a.mp4", tmp_path / "b.mp4", parts)
     for read in (probe_video, read_video, first_frame):
         with pytest.raises(MatrixError, match=r"b\.mp4: the container shows the video sheared"):
-            read(tmp_path / "b.mp4")
+            read(path)
 
 
 def encode(
@@ -146,13 +131,6 @@ def test_containers_codecs_and_depths_are_read_in_order(
     assert check_video(tmp_path / name).times.tolist() == found.times.tolist()
 
 
-def test_odd_sizes_and_single_frames(tmp_path: Path) -> None:
-    write_video(tmp_path / "a.mp4", smooth(1, 15, 17), 8.0, lossless=True)
-    info = probe_video(tmp_path / "a.mp4")
-    assert (info.size, len(info.times), info.variable) == ((15, 17), 1, False)
-    assert np.array_equal(first_frame(tmp_path / "a.mp4"), smooth(1, 15, 17)[0])
-
-
 def test_times_of_a_variable_rate_are_kept(tmp_path: Path) -> None:
     times = (0, 1, 2, 7, 8, 16)
     encode(tmp_path / "a.mkv", "libx264", "yuv420p", times)
@@ -169,10 +147,52 @@ def test_interlaced_frames_are_told(tmp_path: Path) -> None:
     )
 
 
-def with_cover(path: Path, film: bool) -> None:
-    """A file whose first stream is a cover picture."""
-    write_video(path.with_name("film.mp4"), smooth(4), 8.0)
-    with av.open(path.with_name("film.mp4")) as old, av.open(path, "w") as new:
+def test_frames_stored_out_of_order_are_sorted(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    with av.open(path, "w") as container:
+        stream = container.add_stream("ffv1", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 16, 16, "bgr0"
+        packets = []
+        for value in (0, 30, 10, 20):
+            grey = np.full((16, 16, 3), value, dtype=np.uint8)
+            frame = av.VideoFrame.from_ndarray(grey, format="rgb24")
+            packets += stream.encode(frame.reformat(format="bgr0"))
+        packets += stream.encode()
+        for place, (packet, shown) in enumerate(zip(packets, (2, 5, 3, 4), strict=True)):
+            packet.dts, packet.pts = place, shown
+            container.mux(packet)
+    video = read_video(path)
+    assert video.frames_THWC[:, 0, 0, 0].tolist() == [0, 10, 20, 30]
+    assert video.times.tolist() == probe_video(path).times.tolist() == [0.25, 0.375, 0.5, 0.625]
+
+
+def test_frames_before_the_start_of_an_edit_list_do_not_count(
+    tmp_path: Path, smooth: Smooth, remux: Remux
+) -> None:
+    write_video(tmp_path / "a.mp4", smooth(12), 8.0, lossless=True)
+    path = remux(tmp_path / "a.mp4", tmp_path / "b.mp4", early=0.375)
+    video = read_video(path)
+    assert np.array_equal(video.frames_THWC, smooth(12)[3:])
+    assert video.times.tolist() == [k / 8 for k in range(9)]
+    assert probe_video(path).times.tolist() == video.times.tolist()
+
+
+def test_full_range_is_read_as_such(tmp_path: Path) -> None:
+    grey = np.full((16, 16, 3), 200, dtype=np.uint8)  # 214 were it taken for limited range
+    with av.open(tmp_path / "a.mkv", "w") as container:
+        stream = container.add_stream("mjpeg", rate=8)
+        stream.width, stream.height, stream.pix_fmt, stream.color_range = 16, 16, "yuvj420p", 2
+        frame = av.VideoFrame.from_ndarray(grey, format="rgb24")
+        container.mux(stream.encode(frame.reformat(format="yuvj420p", dst_color_range=2)))
+        container.mux(stream.encode())
+    assert np.abs(read_video(tmp_path / "a.mkv").frames_THWC[0].astype(int) - grey).max() <= 4
+
+
+@pytest.mark.parametrize("film", [True, False])
+def test_a_cover_picture_is_no_film(tmp_path: Path, smooth: Smooth, film: bool) -> None:
+    write_video(tmp_path / "film.mp4", smooth(4), 8.0)
+    path = tmp_path / "a.mp4"
+    with av.open(tmp_path / "film.mp4") as old, av.open(path, "w") as new:
         cover: Any = new.add_stream("mjpeg", rate=1)
         cover.width, cover.height, cover.pix_fmt = 32, 32, "yuvj420p"
         cover.disposition = Disposition.attached_pic
@@ -184,14 +204,11 @@ def with_cover(path: Path, film: bool) -> None:
             if stream is not None and packet.dts is not None:
                 packet.stream = stream
                 new.mux(packet)
-
-
-def test_a_cover_picture_is_no_film(tmp_path: Path) -> None:
-    with_cover(tmp_path / "a.mp4", film=True)
-    assert read_video(tmp_path / "a.mp4").frames_THWC.shape == (4, 48, 64, 3)
-    with_cover(tmp_path / "b.mp4", film=False)
-    with pytest.raises(MatrixError, match="no video stream but a cover picture"):
-        read_video(tmp_path / "b.mp4")
+    if film:
+        assert read_video(path).frames_THWC.shape == (4, 48, 64, 3)
+    else:
+        with pytest.raises(MatrixError, match="no video stream but a cover picture"):
+            read_video(path)
 
 
 # Limits
@@ -203,8 +220,8 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     stamps: list[int] = []
     real = container.Film.decode
 
-    def decode(self: container.Film, packet: Any, done: int) -> Iterator[av.VideoFrame]:
-        for frame in real(self, packet, done):
+    def decode(self: container.Film, packet: Any) -> Iterator[av.VideoFrame]:
+        for frame in real(self, packet):
             stamps.append(frame.pts or 0)
             yield frame
 
@@ -213,28 +230,30 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_more_pixels_than_the_limit_are_refused_before_decoding(
-    tmp_path: Path, decoded: list[int], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, smooth: Smooth, decoded: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_video(tmp_path / "a.mp4", smooth(40), 8.0)
+    path = tmp_path / "a.mp4"
+    write_video(path, smooth(40), 8.0)
+    monkeypatch.setattr(video, "MOST_PIXELS", 100_000)
     message = (
         r"40 frames of 48x64 .* more than 100,000 pixels\. Take fewer or smaller.*--num-frames"
     )
     with pytest.raises(MatrixError, match=message):
-        read_video(tmp_path / "a.mp4", most_pixels=100_000)
+        read_video(path)
     assert len(decoded) == 1  # the probe's
-    monkeypatch.setattr(video, "MOST_PIXELS", 100_000)
-    assert len(ClipTransform(num_frames=4).load(tmp_path / "a.mp4")) == 4
-    assert len(ClipTransform(size=(24, 32)).load(tmp_path / "a.mp4")) == 40
+    info = probe_video(path)
+    assert len(ClipTransform(num_frames=4).load(path, info)) == 4
+    assert len(ClipTransform(size=(24, 32)).load(path, info)) == 40
 
 
 @pytest.mark.parametrize("limit", [1 << 10, 1 << 26])
 def test_headers_of_huge_frames_are_refused(
-    tmp_path: Path, limit: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, smooth: Smooth, limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(container, "MOST_FRAME_PIXELS", limit)
+    path = tmp_path / "a.mp4"
     if limit == 1 << 10:
-        write_video(tmp_path / "a.mkv.mp4", smooth(2), 8.0)
-        path = tmp_path / "a.mkv.mp4"
+        write_video(path, smooth(2), 8.0)
     else:  # a stream of 43 bytes that claims 9,000 x 9,000 pixels
         path = tmp_path / "a.y4m"
         path.write_bytes(b"YUV4MPEG2 W9000 H9000 F8:1 Ip A1:1 C420jpeg\nFRAME\n" + bytes(99))
@@ -246,17 +265,21 @@ def test_headers_of_huge_frames_are_refused(
 # The stream
 
 
-def long_video(path: Path) -> np.ndarray:
+@pytest.fixture
+def long_video(smooth: Smooth) -> Callable[[Path], Path]:
     """96 frames with a key frame every 12 and frames that look both ways between."""
-    shown = smooth(96)
-    with av.open(path, "w") as file:
-        stream: Any = file.add_stream("libx264", rate=8)
-        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
-        stream.options = {"g": "12", "bf": "2", "qp": "4"}
-        for picture in shown:
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        file.mux(stream.encode())
-    return shown
+
+    def write(path: Path) -> Path:
+        with av.open(path, "w") as file:
+            stream: Any = file.add_stream("libx264", rate=8)
+            stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+            stream.options = {"g": "12", "bf": "2", "qp": "4"}
+            for picture in smooth(96):
+                file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            file.mux(stream.encode())
+        return path
+
+    return write
 
 
 INDICES = {
@@ -270,34 +293,30 @@ INDICES = {
 }
 
 
-@pytest.mark.parametrize("kind", INDICES)
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi", ".ts"])
-def test_chosen_frames_are_those_of_the_whole(tmp_path: Path, kind: str, suffix: str) -> None:
-    path = tmp_path / f"a{suffix}"
-    long_video(path)
+def test_chosen_frames_are_those_of_the_whole(
+    tmp_path: Path, long_video: Callable[[Path], Path], suffix: str
+) -> None:
+    path = long_video(tmp_path / f"a{suffix}")
     whole = read_video(path).frames_THWC
     assert (np.diff(whole[:12, ..., 2].mean(axis=(1, 2))) > 10).all()
-    found = list(frames(path, INDICES[kind]))
-    assert len(found) == len(INDICES[kind])
-    for picture, index in zip(found, INDICES[kind], strict=True):
-        assert np.array_equal(picture, whole[index])
+    for kind, indices in INDICES.items():
+        assert np.array_equal([*frames(path, indices)], [*whole[indices]]), kind
+    for impossible in ([4, 3], [-1], [96]):
+        with pytest.raises(ValueError, match="frames"):
+            next(frames(path, impossible))
 
 
-@pytest.mark.parametrize("indices", [[4, 3], [-1], [96]])
-def test_impossible_frames_are_refused(tmp_path: Path, indices: list[int]) -> None:
-    long_video(tmp_path / "a.mp4")
-    with pytest.raises(ValueError, match="frames"):
-        next(frames(tmp_path / "a.mp4", indices))
-
-
-def test_only_what_is_needed_is_decoded(tmp_path: Path, decoded: list[int]) -> None:
-    long_video(tmp_path / "a.mp4")
-    info = probe_video(tmp_path / "a.mp4")
+def test_only_what_is_needed_is_decoded(
+    tmp_path: Path, long_video: Callable[[Path], Path], decoded: list[int]
+) -> None:
+    path = long_video(tmp_path / "a.mp4")
+    info = probe_video(path)
     decoded.clear()
-    assert first_frame(tmp_path / "a.mp4").shape == (48, 64, 3)
-    assert len(decoded) == 1
+    assert first_frame(path).shape == (48, 64, 3)
+    assert len(decoded) <= 6  # the probe's, and what the decoder gives with the first
     decoded.clear()
-    assert len(list(frames(tmp_path / "a.mp4", range(84, 90), info))) == 6
+    assert len(list(frames(path, range(84, 90), info))) == 6
     assert len(decoded) <= 16  # of 96: from the key frame on, and what the decoder looks ahead
 
 
@@ -322,23 +341,17 @@ def most_alive(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     return lambda: most[0]
 
 
-def in_data_set(folder: Path, sample: Sample, num_frames: int = 24) -> Path:
-    masks_THW = np.zeros((num_frames, 48, 64), bool)
-    masks_THW[:, 4:20, 4:20] = True
-    with DatasetWriter(folder) as writer:
-        track = {name: MaskTrack.from_masks(masks_THW) for name in ("id1", "id2")}
-        writer.add(sample, smooth(num_frames), 8.0, track)
-    return folder
-
-
 @pytest.mark.parametrize("use", ["frames", "check", "strip", "first", "window"])
 def test_one_frame_wanted_is_one_frame_held(
-    tmp_path: Path, sample: Sample, most_alive: Callable[[], int], use: str
+    tmp_path: Path, sample: Sample, smooth: Smooth, most_alive: Callable[[], int], use: str
 ) -> None:
     from matrix_video.report.strip import make_strip
 
-    path = in_data_set(tmp_path / "data", sample)
+    path = tmp_path / "data"
     file = path / sample.file_name
+    track = MaskTrack.from_masks(smooth(24)[..., 0] > 100)
+    with DatasetWriter(path) as writer:
+        writer.add(sample, smooth(24), 8.0, {"id1": track, "id2": track})
     data = Dataset(path, ClipTransform(fps=4, num_frames=8, size=(24, 32)))
     match use:
         case "frames":
@@ -358,21 +371,16 @@ def test_one_frame_wanted_is_one_frame_held(
 
 
 def test_every_video_of_a_folder_is_found_and_the_rest_named(tmp_path: Path) -> None:
-    for name in ("b.MP4", "a.mov", "c.webm", "notes.txt", ".hidden.mp4"):
+    with pytest.raises(MatrixError, match="there is no such folder"):
+        find_videos(tmp_path / "gone")
+    with pytest.raises(MatrixError, match="it holds nothing"):
+        find_videos(tmp_path)
+    (tmp_path / "notes.txt").write_bytes(b"x")
+    (tmp_path / "more").mkdir()
+    with pytest.raises(MatrixError, match=r"0 videos .* it holds \.txt, more/\. Give.*\.mov"):
+        find_videos(tmp_path)
+    for name in ("b.MP4", "a.mov", "c.webm", ".hidden.mp4"):
         (tmp_path / name).write_bytes(b"x")
     videos, others = find_videos(tmp_path)
     assert [p.name for p in videos] == ["a.mov", "b.MP4", "c.webm"]
     assert [p.name for p in others] == ["notes.txt"]
-
-
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [((), "it holds nothing"), (("a.txt", "b.flac"), r"it holds \.flac, \.txt\. Give.*\.mov")],
-)
-def test_no_video_is_an_error(tmp_path: Path, names: tuple[str, ...], message: str) -> None:
-    for name in names:
-        (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(MatrixError, match=message):
-        find_videos(tmp_path)
-    with pytest.raises(MatrixError, match="there is no such folder"):
-        find_videos(tmp_path / "gone")

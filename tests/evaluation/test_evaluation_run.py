@@ -20,7 +20,7 @@ from PIL import Image
 from matrix_video.backbones import loading
 from matrix_video.data.dataset import Dataset, DatasetWriter
 from matrix_video.data.sample import Sample
-from matrix_video.data.trackfile import track_path, write_tracks
+from matrix_video.data.trackfile import TrackFile, track_path, write_tracks
 from matrix_video.data.tracks import MaskTrack, State
 from matrix_video.data.video import Video
 from matrix_video.evaluation.oracle import OracleJudge
@@ -214,7 +214,7 @@ def test_a_prompt_or_video_that_was_replaced_is_judged_again(
         mask_THW = np.zeros((17, 64, 64), bool)
         mask_THW[:, 5:20, 5:20] = True
         tracks = {"id1": MaskTrack.from_masks(mask_THW)}
-        write_tracks(track_path(videos, first), tracks, (64, 64), 17)
+        write_tracks(track_path(videos, first), TrackFile((64, 64), 17, tracks))
     assert _judged(config) == [first]
     after = read_scores(tmp_path / "s")
     changed = [a.id for a, b in zip(after.videos, before.videos, strict=True) if a != b]
@@ -277,7 +277,7 @@ def test_prompts_that_are_pictures_have_null_rows_as_long_as_the_video(
         Image.fromarray(clips.video(index).frames_THWC[0]).save(pictures / name)
         lines.append(sample.model_copy(update={"file_name": name}).model_dump_json())
         first = {k: t.take([0]) for k, t in clips.tracks(index).items()}
-        write_tracks(track_path(pictures, sample.id), first, (64, 64), 1)
+        write_tracks(track_path(pictures, sample.id), TrackFile((64, 64), 1, first))
     (pictures / "metadata.jsonl").write_text("\n".join(lines) + "\n")
     log = tmp_path / "log"
     scores = _scores(prompts, pictures, tmp_path / "s", StubJudge(log=log))

@@ -273,12 +273,11 @@ def test_layers_that_cannot_be(pipe: Any, config: Make, tmp_path: Path) -> None:
 
 def resized(data: Path, out: Path, sizes: dict[str, tuple[int, int, int]]) -> Path:
     """A copy of a data set with some samples at other lengths and sizes."""
-    source = Dataset(data)
     with DatasetWriter(out) as writer:
-        for clip in source:
-            frames, height, width = sizes.get(clip.sample.id, (9, 32, 32))
+        for index, sample in enumerate(Dataset(data).samples):
+            frames, height, width = sizes.get(sample.id, (9, 32, 32))
             times = [min(t, 8) for t in range(frames)]
-            moved = ClipTransform(size=(height, width)).clip(clip)
+            moved = Dataset(data, ClipTransform(size=(height, width)))[index]
             tracks = {name: track.take(times) for name, track in moved.tracks.items()}
             pixels = moved.video.frames_THWC[times]
             writer.add(moved.sample, pixels, 8.0, tracks, lossless=True)

@@ -53,9 +53,8 @@ from matrix_video.backbones.fingerprint import Fingerprint, fingerprint
 from matrix_video.backbones.loading import backbone_for, load_pipeline
 from matrix_video.backbones.precision import dtype_of
 from matrix_video.backbones.processes import Processes, processes
-from matrix_video.data.dataset import Dataset
+from matrix_video.data.dataset import Dataset, fitting, open_clips
 from matrix_video.data.sample import Sample
-from matrix_video.data.survey import fitting, open_clips
 from matrix_video.data.transform import ClipShape
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import sha256_file, sha256_text

@@ -1,12 +1,44 @@
-"""A clip in memory: sample, pixels and mask tracks together."""
+"""A clip in memory: sample, pixels and mask tracks together.
+
+Shapes: T frames, H rows, W columns, C = 3 colour channels (RGB).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from matrix_video.data.sample import Sample
 from matrix_video.data.tracks import MaskTrack
-from matrix_video.data.video import Video
+
+
+@dataclass(frozen=True, eq=False)
+class Video:
+    """Frames uint8 [T,H,W,3] RGB with their presentation times float64 [T] in seconds.
+
+    ``fps`` is the container's average rate; ``times`` is what counts.
+    """
+
+    frames_THWC: NDArray[np.uint8]
+    times: NDArray[np.float64]
+    fps: float
+
+    def __post_init__(self) -> None:
+        shape = self.frames_THWC.shape
+        if len(shape) != 4 or shape[3] != 3 or self.frames_THWC.dtype != np.uint8:
+            raise ValueError(f"expected uint8 [T,H,W,3], got {self.frames_THWC.dtype} {shape}")
+        if self.times.shape != shape[:1]:
+            raise ValueError(f"{shape[0]} frames but times of shape {self.times.shape}")
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.frames_THWC.shape[1], self.frames_THWC.shape[2]
 
 
 @dataclass(frozen=True, eq=False)

@@ -55,28 +55,22 @@ class Film:
         """Whole packets, from the key frame at ``start`` on where the container can go there."""
         if start is not None:
             self.container.seek(start, stream=self.stream)
-        index = 0
         try:
-            for packet in self.container.demux(self.stream):
+            for index, packet in enumerate(self.container.demux(self.stream)):
                 if packet.is_corrupt:
                     raise damaged(self.path, f"packet {index} is cut off")
                 yield packet
-                index += 1
         except FFmpegError as error:
-            raise damaged(
-                self.path, f"reading failed after {index} packets ({error.strerror})"
-            ) from error
+            raise damaged(self.path, f"reading failed ({error.strerror})") from error
 
-    def decode(self, packet: av.Packet[VideoStream], done: int) -> Iterator[av.VideoFrame]:
-        """The frames that the decoder gives for a packet; ``done``: frames before them."""
+    def decode(self, packet: av.Packet[VideoStream]) -> Iterator[av.VideoFrame]:
+        """The frames that the decoder gives for a packet."""
         try:
             found = self.stream.decode(packet)
         except FFmpegError as error:
             context = self.stream.codec_context
             _check_frame(self.path, context.height, context.width)
-            raise damaged(
-                self.path, f"decoding failed after {done} frames ({error.strerror})"
-            ) from error
+            raise damaged(self.path, f"decoding failed ({error.strerror})") from error
         for frame in found:
             if frame.pts is None:
                 raise timeless(self.path)
@@ -174,14 +168,6 @@ def damaged(path: Path, what: str) -> MatrixError:
     return MatrixError(
         f"the video is damaged or truncated: {what}",
         remedy="Copy or encode the file again, or remove its sample from the data set",
-        file=path,
-    )
-
-
-def empty(path: Path) -> MatrixError:
-    return MatrixError(
-        "the video has no frames",
-        remedy="Encode the file again, or remove its sample from the data set",
         file=path,
     )
 

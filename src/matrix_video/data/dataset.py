@@ -5,10 +5,13 @@ The layout is our choice; ``file_name`` follows the VideoFolder convention of Hu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
-from typing import Self, TypeVar, overload
+from typing import Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,17 +19,17 @@ from numpy.typing import NDArray
 from matrix_video.data.clip import Clip
 from matrix_video.data.metadata import FILE_NAME, metadata_file, read_samples
 from matrix_video.data.sample import Sample
-from matrix_video.data.trackfile import misfits, needs_track, no_track, read_tracks, track_path
+from matrix_video.data.trackfile import check_fits, no_track, read_tracks, track_path
 from matrix_video.data.tracks import MaskTrack
 from matrix_video.data.transform import ClipShape, ClipTransform
 from matrix_video.data.video import Video, VideoInfo, probe_video
 from matrix_video.data.writer import DatasetWriter
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import sha256_file, sha256_text
+from matrix_video.services.progress import progress
 
-__all__ = ["Clip", "Dataset", "DatasetWriter"]
+__all__ = ["Clip", "Dataset", "DatasetWriter", "fitting", "open_clips"]
 
-_T = TypeVar("_T")
 _UNCHANGED = ClipTransform()
 
 
@@ -53,7 +56,7 @@ class Dataset(Sequence[Clip]):
         if isinstance(index, slice):
             return self._with(self.samples[index])
         info = probe_video(self.video_path(index))
-        tracks = self._tracks(index, info, None)
+        tracks = self._tracks(index, info)
         return Clip(self.samples[index], self._video(index, info), tracks)
 
     def sample(self, index: int) -> Sample:
@@ -66,20 +69,23 @@ class Dataset(Sequence[Clip]):
     def first_frame(self, index: int) -> NDArray[np.uint8]:
         """The first frame uint8 [H,W,3] of the transformed video; no other is held."""
         path = self.video_path(index)
-        return self._transformed(index, lambda: self.transform.first_frame(path))
+        info = probe_video(path)
+        with _about(path):
+            return self.transform.first_frame(path, info)
 
     def shape(self, index: int) -> ClipShape:
         """What the transformed clip will be, from the video's header alone."""
         info = probe_video(self.video_path(index))
-        return self._transformed(index, lambda: self.transform.shape(info))
+        with _about(self.video_path(index)):
+            return self.transform.shape(info)
 
-    def tracks(self, index: int, ids: Iterable[str] | None = None) -> dict[str, MaskTrack]:
-        """The transformed tracks alone, by instance id: of ``ids``, or of all that have one.
+    def tracks(self, index: int) -> dict[str, MaskTrack]:
+        """The transformed tracks alone, by instance id, of all instances that have one.
 
-        ``MatrixError`` where the masks do not fit the video, and where a track is missing that is
-        asked for, or whose instance the caption mentions or an interaction names.
+        ``MatrixError`` where the masks do not fit the video, and where a track is missing whose
+        instance the caption mentions or an interaction names.
         """
-        return self._tracks(index, probe_video(self.video_path(index)), ids)
+        return self._tracks(index, probe_video(self.video_path(index)))
 
     def video_path(self, index: int) -> Path:
         return self.path / self.samples[index].file_name
@@ -128,45 +134,110 @@ class Dataset(Sequence[Clip]):
 
     def _video(self, index: int, info: VideoInfo) -> Video:
         path = self.video_path(index)
-        return self._transformed(index, lambda: self.transform.load(path, info))
+        with _about(path):
+            return self.transform.load(path, info)
 
-    def _tracks(
-        self, index: int, info: VideoInfo, ids: Iterable[str] | None
-    ) -> dict[str, MaskTrack]:
-        stored = self._stored(index, ids, info.size, len(info.times))
-        return self._transformed(
-            index,
-            lambda: {name: self.transform.track(t, info.times) for name, t in stored.items()},
-        )
-
-    def _stored(
-        self, index: int, ids: Iterable[str] | None, size: tuple[int, int], num_frames: int
-    ) -> dict[str, MaskTrack]:
-        sample, path = self.samples[index], self.track_path(index)
-        asked = None if ids is None else list(ids)
-        if not sample.instances or asked == []:
+    def _tracks(self, index: int, info: VideoInfo) -> dict[str, MaskTrack]:
+        sample, path, video = self.samples[index], self.track_path(index), self.video_path(index)
+        if not sample.instances:
             return {}
         file = read_tracks(path)
-        for error in misfits(path, file, self.video_path(index), size, num_frames):
-            raise error
-        if asked is None:
-            needed = {i.id: why for i in sample.instances if (why := needs_track(sample, i))}
-            wanted = [i.id for i in sample.instances if i.id in needed or i.id in file.tracks]
-        else:
-            wanted, needed = asked, dict.fromkeys(asked, "it is asked for")
-        for name in wanted:
-            if name not in file.tracks:
-                raise no_track(path, sample, name, needed[name])
-        return {name: file.tracks[name] for name in wanted}
+        check_fits(file, path, video, info.size, len(info.times))
+        found: dict[str, MaskTrack] = {}
+        for instance in sample.instances:
+            if instance.id in file.tracks:
+                with _about(video):
+                    found[instance.id] = self.transform.track(file.tracks[instance.id], info.times)
+            else:
+                error, needed = no_track(path, sample, instance)
+                if needed:
+                    raise error
+        return found
 
-    def _transformed(self, index: int, make: Callable[[], _T]) -> _T:
-        """Let the transform's errors name the video that it could not be applied to."""
-        try:
-            return make()
-        except MatrixError as error:
-            raise MatrixError(
-                error.problem,
-                remedy=error.remedy,
-                file=self.video_path(index),
-                field=error.field,
-            ) from error
+
+@contextmanager
+def _about(video: Path) -> Generator[None]:
+    """Let the transform's errors name the video that it could not be applied to."""
+    try:
+        yield
+    except MatrixError as error:
+        raise MatrixError(
+            error.problem, remedy=error.remedy, file=video, field=error.field
+        ) from error
+
+
+def open_clips(
+    path: Path, transform: ClipTransform, limit: int | None, *, leave_out: bool = False
+) -> Dataset:
+    """The first ``limit`` clips of a data set, each of which the transform can take.
+
+    Errors and warnings as `fitting`; ``MatrixError`` too for a data set without clips. Squeezed
+    clips are warned of.
+    """
+    data = Dataset(path, transform)
+    if len(data) == 0:
+        raise MatrixError(
+            "the data set has no samples",
+            remedy="Give a data set with at least one clip",
+            file=path,
+        )
+    data = data if limit is None else data[:limit]
+    squeezed: list[str] = []
+
+    def look(sample: Sample, shape: ClipShape) -> None:
+        if shape.squeezed is not None:
+            squeezed.append(f"{sample.id}: {shape.squeezed}")
+
+    found = fitting(data, look, "taken", leave_out=leave_out)
+    if squeezed:
+        more = f" ({len(squeezed)} of {len(data)} clips are)" if len(data) > 1 else ""
+        warnings.warn(f"{path}: {squeezed[0]}{more}", stacklevel=2)
+    return found
+
+
+def fitting(
+    data: Dataset, check: Callable[[Sample, ClipShape], None], what: str, *, leave_out: bool
+) -> Dataset:
+    """The clips for which ``check`` raises no `MatrixError`, and that the transform can take.
+
+    Of each the header alone is read, and the frame that tells its size. The others are left out
+    with a warning, or else refused in one `MatrixError`, before anything is made of the first:
+    "clips cannot be ``what``".
+    """
+    refused: dict[str, MatrixError] = {}
+    with progress("look at clips", len(data)) as advance:
+        for index, sample in enumerate(data.samples):
+            try:
+                check(sample, data.shape(index))
+            except MatrixError as error:
+                refused[sample.id] = error
+            advance(1)
+    if not refused:
+        return data
+    error = _refusal(data, refused, what)
+    if not leave_out or len(refused) == len(data):
+        raise error
+    warnings.warn(f"left out: {error.problem}", stacklevel=3)
+    return data.subset(sample.id for sample in data.samples if sample.id not in refused)
+
+
+def _refusal(data: Dataset, refused: dict[str, MatrixError], what: str) -> MatrixError:
+    """One error of all, each reason told once with the clips that it holds for."""
+    first = next(iter(refused.values()))
+    by_reason: defaultdict[str, list[str]] = defaultdict(list)
+    for name, error in refused.items():
+        by_reason[error.problem].append(name)
+    reasons = "; ".join(
+        f"{', '.join(ids[:8])}{f' and {len(ids) - 8} more' if len(ids) > 8 else ''}: {problem}"
+        for problem, ids in list(by_reason.items())[:8]
+    )
+    if len(by_reason) > 8:
+        reasons += f"; and {len(by_reason) - 8} other reasons"
+    return MatrixError(
+        f"{len(refused)} of {len(data)} clips cannot be {what}: {reasons}",
+        remedy=first.remedy
+        if len(refused) == len(data)
+        else f"{first.remedy.rstrip('.')}; or add --leave-out to go on without them",
+        file=data.path,
+        field=first.field,
+    )

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from matrix_video.data.area import coverage, cut
-from matrix_video.data.tracks import State
+from matrix_video.data.tracks import State, resize_masks
 
 
 @dataclass(frozen=True)
@@ -76,10 +75,6 @@ class GridMask:
         """Frames that may be supervised and scored: all but the unknown ones."""
         return np.array([state is not State.UNKNOWN for state in self.states], dtype=bool)
 
-    @property
-    def visible_F(self) -> NDArray[np.bool_]:
-        return np.array([state is State.VISIBLE for state in self.states], dtype=bool)
-
 
 def causal_frames(
     num_latent: int, ratio: int, patch_t: int = 1, prepend: int = 0
@@ -118,7 +113,10 @@ def masks_on_grid(
     absent. ``ValueError`` where masks and states differ in length or the grid asks for a frame
     past the end.
     """
-    _check(masks_THW, states)
+    if masks_THW.ndim != 3 or masks_THW.dtype != np.bool_ or len(masks_THW) != len(states):
+        raise ValueError(
+            f"expected bool [{len(states)},H,W], got {masks_THW.dtype} {masks_THW.shape}"
+        )
     if any(frame >= len(states) for group in grid.frames for frame in group):
         raise ValueError(f"the grid {grid.frames} reaches past {len(states)} frames")
     group_states = tuple(_state([states[t] for t in group]) for group in grid.frames)
@@ -127,7 +125,7 @@ def masks_on_grid(
         if state is State.VISIBLE:
             seen = [t for t in group if states[t] is State.VISIBLE]
             union_FHW[k] = masks_THW[seen].any(axis=0)
-    return _on_cells(union_FHW, group_states, (grid.height, grid.width))
+    return GridMask(resize_masks(union_FHW, (grid.height, grid.width)), group_states)
 
 
 def masks_per_frame(
@@ -137,9 +135,9 @@ def masks_per_frame(
 
     ``size`` is (rows, columns); the result's F is T.
     """
-    _check(masks_THW, states)
-    visible_T = np.array([state is State.VISIBLE for state in states], dtype=bool)
-    return _on_cells(masks_THW & visible_T[:, None, None], tuple(states), size)
+    return masks_on_grid(
+        masks_THW, states, TokenGrid(tuple((t,) for t in range(len(states))), *size)
+    )
 
 
 def union(masks: Sequence[GridMask]) -> GridMask:
@@ -161,18 +159,3 @@ def _state(states: Sequence[State]) -> State:
     if not states or State.UNKNOWN in states:
         return State.UNKNOWN
     return State.VISIBLE if State.VISIBLE in states else State.ABSENT
-
-
-def _on_cells(
-    masks_FHW: NDArray[np.bool_], states: tuple[State, ...], size: tuple[int, int]
-) -> GridMask:
-    _, height, width = masks_FHW.shape
-    keep = np.ones(len(states), dtype=bool)  # frames that are not visible have no area to keep
-    return GridMask(cut(coverage(masks_FHW, size), height * width, keep_best=keep), states)
-
-
-def _check(masks_THW: NDArray[np.bool_], states: Sequence[State]) -> None:
-    if masks_THW.ndim != 3 or masks_THW.dtype != np.bool_ or len(masks_THW) != len(states):
-        raise ValueError(
-            f"expected bool [{len(states)},H,W], got {masks_THW.dtype} {masks_THW.shape}"
-        )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
-from matrix_video.data.sample import Draft, Fault, Sample
-from matrix_video.data.validate import Read, validate
+from pydantic import ValidationError
+
+from matrix_video.data.sample import Draft, Sample, contradictions
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import parse_json
 
@@ -23,24 +24,15 @@ _LONGEST: Final = 4 * 2**20
 
 @dataclass(frozen=True)
 class Line:
-    """A line that could be read, at least in part."""
+    """A line that could be read, at least in part.
+
+    ``whole``: as far as instances and interactions go; without them, one can still look at the
+    video.
+    """
 
     number: int
     draft: Draft
-    moved: bool = False
-    """As `validate.Read.moved`."""
-
-    def error(self, path: Path, fault: Fault) -> MatrixError:
-        """The fault of this line of the file at ``path``."""
-        return _error(path, self.number, fault)
-
-
-@dataclass
-class Scan:
-    """What a metadata file holds, and every problem for which it cannot be used."""
-
-    lines: list[Line] = field(default_factory=list[Line])
-    problems: list[MatrixError] = field(default_factory=list[MatrixError])
+    whole: bool
 
 
 def dump_line(sample: Sample) -> str:
@@ -68,42 +60,45 @@ def metadata_file(folder: Path) -> Path:
 
 def read_samples(path: Path) -> tuple[Sample, ...]:
     """The samples of a metadata file; `MatrixError` with the first problem where there is any."""
-    scan = scan_metadata(path)
-    if scan.problems:
-        raise scan.problems[0]
-    return tuple(Sample(**dict(line.draft)) for line in scan.lines)
+    lines, problems = scan_metadata(path)
+    if problems:
+        raise problems[0]
+    return tuple(Sample(**dict(line.draft)) for line in lines)
 
 
-def scan_metadata(path: Path) -> Scan:
-    """Read every line; empty lines are skipped. Problems name file, line, field and remedy.
+def scan_metadata(path: Path) -> tuple[list[Line], list[MatrixError]]:
+    """Every line that can be read, and every problem, with file, line, field and remedy.
 
-    Raises `MatrixError` only where the file itself cannot be read.
+    Empty lines are skipped. Raises `MatrixError` only where the file itself cannot be read.
     """
-    scan = Scan()
+    lines: list[Line] = []
+    found: list[MatrixError] = []
     owners: dict[str, int] = {}  # the line of each id and each video
     try:
         for number, raw in _raw_lines(path):
-            read = _read(raw)
-            draft, faults = read.draft, list(read.faults)
-            if draft is not None:
+            line, problems = _read(number, raw)
+            if line is not None:
+                draft = line.draft
                 again = owners.setdefault(f"id {draft.id}", number)
                 shared = owners.setdefault(f"video {draft.file_name}", number)
                 if again != number:
                     problem = f"{draft.id!r} is already the id of line {again}"
-                    faults.append(Fault("id", problem, "Give every sample an id of its own"))
+                    remedy = "Give every sample an id of its own"
+                    problems.append(MatrixError(problem, remedy=remedy, field="id"))
                 elif shared != number:
                     problem = f"{draft.file_name!r} is already the video of line {shared}"
-                    faults.append(Fault("file_name", problem, "Give every sample its own video"))
+                    remedy = "Give every sample its own video"
+                    problems.append(MatrixError(problem, remedy=remedy, field="file_name"))
                 if again == number:
-                    scan.lines.append(Line(number, draft, read.moved))
-            scan.problems += [_error(path, number, fault) for fault in faults]
+                    lines.append(line)
+            found += [in_line(path, number, problem) for problem in problems]
     except OSError as error:
         raise MatrixError(
             f"cannot be read ({error.strerror})",
             remedy="Check that the folder is a data set and readable",
             file=path,
         ) from error
-    return scan
+    return lines, found
 
 
 def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -121,26 +116,65 @@ def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 raw = file.readline(_LONGEST)
 
 
-def _error(path: Path, number: int, fault: Fault) -> MatrixError:
-    where = f"line {number}" + (f": {fault.field}" if fault.field else "")
-    return MatrixError(fault.problem, remedy=fault.remedy, file=path, field=where)
+def in_line(path: Path, number: int, error: MatrixError) -> MatrixError:
+    """The error, with the line of the file at ``path`` that it is about."""
+    field = f"line {number}" + (f": {error.field}" if error.field else "")
+    return MatrixError(error.problem, remedy=error.remedy, file=path, field=field)
 
 
-def _read(raw: bytes) -> Read:
+def _read(number: int, raw: bytes) -> tuple[Line | None, list[MatrixError]]:
+    """A line as far as it can be read, and all for which a reader refuses it."""
     remedy = "Correct this line, or remove it"
     if len(raw) > _LONGEST:
-        return Read(None, [Fault("", f"the line has more than {_LONGEST:,} bytes", remedy)])
+        return None, [MatrixError(f"the line has more than {_LONGEST:,} bytes", remedy=remedy)]
     try:
         value = parse_json(raw.decode("utf-8-sig"), strict=True)
     except ValueError as error:
-        return Read(None, [Fault("", f"this is not a line of JSON ({error})", remedy)])
+        return None, [MatrixError(f"this is not a line of JSON ({error})", remedy=remedy)]
     if not isinstance(value, dict):
         kinds = {list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
         found = kinds.get(type(value), "a number")
-        return Read(None, [Fault("", f"expected a JSON object, found {found}", remedy)])
+        return None, [MatrixError(f"expected a JSON object, found {found}", remedy=remedy)]
     fields = cast("dict[str, Any]", value)
+    if wrong := wrong_format(fields, FORMAT):
+        remedy = "Install a newer matrix-video, or correct it"
+        return None, [MatrixError(f"the line is {wrong}", remedy=remedy, field="format")]
+    try:
+        draft = Draft.model_validate(fields)
+    except ValidationError as error:
+        errors = error.errors(include_url=False, include_input=False)
+    else:
+        return Line(number, draft, whole=True), contradictions(draft)
+    problems: list[MatrixError] = []
+    for item in errors:
+        unknown = item["type"] == "extra_forbidden"
+        problem = "unknown field" if unknown else item["msg"].removeprefix("Value error, ")
+        mend = "Remove it, or correct its name" if unknown else remedy
+        problems.append(MatrixError(problem, remedy=mend, field=place(item["loc"])))
+    # What can be spared is left out, so that the rest is looked at as well.
+    broken = {item["loc"][0] for item in errors}
+    if not broken.isdisjoint(("id", "file_name", "caption")):
+        return None, problems
+    draft = Draft.model_validate({k: v for k, v in fields.items() if k not in broken})
+    whole = broken.isdisjoint(("instances", "interactions"))
+    return Line(number, draft, whole), problems + (contradictions(draft) if whole else [])
+
+
+def wrong_format(fields: dict[str, Any], newest: int) -> str | None:
+    """Take the number of its format from a record; what to say of it where we cannot read that.
+
+    A record without a number is of format 1.
+    """
     number = fields.pop("format", 1)
-    if type(number) is not int or not 1 <= number <= FORMAT:
-        problem = f"the line is of format {number!r}; formats 1 to {FORMAT} can be read"
-        return Read(None, [Fault("format", problem, "Install a newer matrix-video, or correct it")])
-    return validate(fields)
+    if type(number) is int and 1 <= number <= newest:
+        return None
+    return f"of format {number!r}; formats 1 to {newest} can be read"
+
+
+def place(loc: Sequence[int | str]) -> str:
+    """A path of keys and indices as one writes it: ``instances[0].noun``."""
+    parts = (
+        f"[{part}]" if isinstance(part, int) else f".{part if part.isprintable() else ascii(part)}"
+        for part in loc
+    )
+    return "".join(parts).removeprefix(".")

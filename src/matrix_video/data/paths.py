@@ -55,11 +55,8 @@ def _check_video(value: str) -> str:
     return value
 
 
-StoredPath = Annotated[str, AfterValidator(check_stored)]
-"""A file or folder below the folder that holds this record."""
-
 VideoPath = Annotated[str, AfterValidator(_check_video)]
-"""A ``StoredPath`` of a video: none of the names that a data set keeps for its own files."""
+"""A stored path of a video: none of the names that a data set keeps for its own files."""
 
 
 def inside(root: Path, stored: str) -> Path:

@@ -13,14 +13,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from matrix_video.data.container import (
-    Film,
-    damaged,
-    display_matrix,
-    empty,
-    open_film,
-    picture,
-)
+from matrix_video.data.container import Film, damaged, display_matrix, open_film, picture
 from matrix_video.services.errors import MatrixError
 
 SUFFIXES: Final = (
@@ -87,40 +80,42 @@ def probe_video(path: Path) -> VideoInfo:
     with open_film(path) as film:
         for packet in film.packets():
             if first is None:  # the one frame that tells size and way up
-                first = next(film.decode(packet, 0), None)
+                first = next(film.decode(packet), None)
             if packet.size == 0:  # the flush packet that ends every stream
                 continue
             if packet.is_discard:  # before the start that an edit list sets
                 discarded += 1
             elif packet.pts is None:
-                stamps, first = _decoded_stamps(path)
-                keys.clear()
-                break
+                return _probe_decoded(path)
             else:
                 stamps.append(packet.pts)
                 if packet.is_keyframe:
                     keys.add(packet.pts)
-        if not stamps or first is None:
-            raise empty(path)
-        declared = film.stream.frames
-        if len(stamps) + discarded < declared:
-            found = len(stamps) + discarded
+        found = len(stamps) + discarded
+        if first is not None and found < film.stream.frames:
+            declared = film.stream.frames
             raise damaged(path, f"its container declares {declared} frames but holds {found}")
         return _info(film, sorted(stamps), frozenset(keys), first)
 
 
-def _decoded_stamps(path: Path) -> tuple[list[int], av.VideoFrame | None]:
-    stamps: list[int] = []
-    first: av.VideoFrame | None = None
+def _probe_decoded(path: Path) -> VideoInfo:
     with open_film(path) as film:
-        for packet in film.packets():
-            for frame in film.decode(packet, len(stamps)):
-                first = first or frame
-                stamps.append(cast(int, frame.pts))
-    return stamps, first
+        shown = (frame for packet in film.packets() for frame in film.decode(packet))
+        first = next(shown, None)
+        stamps = [cast(int, frame.pts) for frame in shown]
+        stamps = stamps if first is None else [cast(int, first.pts), *stamps]
+        return _info(film, sorted(stamps), frozenset(), first)
 
 
-def _info(film: Film, stamps: list[int], keys: frozenset[int], first: av.VideoFrame) -> VideoInfo:
+def _info(
+    film: Film, stamps: list[int], keys: frozenset[int], first: av.VideoFrame | None
+) -> VideoInfo:
+    if not stamps or first is None:
+        raise MatrixError(
+            "the video has no frames",
+            remedy="Encode the file again, or remove its sample from the data set",
+            file=film.path,
+        )
     stream = film.stream
     times = np.array([float(stamp * film.base) for stamp in stamps], dtype=np.float64)
     steps = np.diff(times)

@@ -7,12 +7,12 @@ All spans are half-open character ranges ``[start, end)`` of ``Sample.caption``.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from matrix_video.data.paths import VideoPath
+from matrix_video.services.errors import MatrixError
 
 Category = Literal["contact", "force", "transport", "manipulation", "social"]
 Role = Literal["subject", "object", "verb"]
@@ -100,62 +100,52 @@ class Sample(Draft):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for fault in contradictions(self):
-            raise ValueError(f"{fault.field}: {fault.problem}")
+        for error in contradictions(self):
+            raise ValueError(f"{error.field}: {error.problem}")
         return self
 
 
-@dataclass(frozen=True)
-class Fault:
-    """What is wrong with a sample, and in which field; a note is legal and worth a look."""
-
-    field: str
-    problem: str
-    remedy: str
-    note: bool = False
-
-
-def contradictions(draft: Draft) -> list[Fault]:
+def contradictions(draft: Draft) -> list[MatrixError]:
     """Where the parts of a sample do not go together: ids, references, spans out of the caption."""
     ids = [instance.id for instance in draft.instances]
     found = [
-        Fault(
-            f"instances[{index}].id",
+        MatrixError(
             f"{name!r} is the id of {ids.count(name)} instances",
-            "Give every instance an id of its own",
+            remedy="Give every instance an id of its own",
+            field=f"instances[{index}].id",
         )
         for index, name in enumerate(ids)
         if name in ids[:index]
     ]
     found += [
-        Fault(
-            f"interactions[{index}].{role}",
+        MatrixError(
             f"{name!r} is not among the instances {ids}",
-            "Name an instance of this sample, or remove the interaction",
+            remedy="Name an instance of this sample, or remove the interaction",
+            field=f"interactions[{index}].{role}",
         )
         for index, act in enumerate(draft.interactions)
         for role, name in (("subject", act.subject), ("object", act.object))
         if name not in ids
     ]
     found += [
-        Fault(
-            field,
+        MatrixError(
             f"span [{span.start}, {span.end}) ends after the caption's {len(draft.caption)} "
             "characters",
-            "Correct the span",
+            remedy="Correct the span",
+            field=field,
         )
-        for field, span in spans_of(draft)
+        for field, _, span in spans_of(draft)
         if span.end > len(draft.caption)
     ]
     return found
 
 
-def spans_of(draft: Draft) -> Iterator[tuple[str, Span]]:
-    """Every span of a sample, with the field that holds it."""
+def spans_of(draft: Draft) -> Iterator[tuple[str, Instance | None, Span]]:
+    """Every span of a sample, with the field that holds it and the instance that it names."""
     for index, instance in enumerate(draft.instances):
         for name, spans in (("mentions", instance.mentions), ("noun_spans", instance.noun_spans)):
             for k, span in enumerate(spans):
-                yield f"instances[{index}].{name}[{k}]", span
+                yield f"instances[{index}].{name}[{k}]", instance, span
     for index, act in enumerate(draft.interactions):
         if act.verb_span is not None:
-            yield f"interactions[{index}].verb_span", act.verb_span
+            yield f"interactions[{index}].verb_span", None, act.verb_span

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, Literal, Protocol
 
-from matrix_video.data.sample import Instance, Role, Sample, Span
+from matrix_video.data.sample import Role, Sample, Span
 from matrix_video.services.errors import MatrixError
 
 Mentions = Literal["noun", "full", "all"]
@@ -114,21 +114,23 @@ def phrases(sample: Sample, mentions: Mentions = "full") -> tuple[Phrase, ...]:
     """
     found: list[Phrase] = []
     met: set[str] = set()
+
+    def add(role: Role, instances: tuple[str, ...], spans: tuple[Span, ...]) -> None:
+        if spans:
+            text = ", ".join(span.of(sample.caption) for span in spans)
+            found.append(Phrase(role, instances, spans, text))
+
     for interaction in sample.interactions:
-        participants: list[tuple[Role, str]] = [
-            ("subject", interaction.subject),
-            ("object", interaction.object),
-        ]
+        both = interaction.subject, interaction.object
+        participants: tuple[tuple[Role, str], ...] = (("subject", both[0]), ("object", both[1]))
         for role, name in participants:
-            if name in met:
-                continue
-            met.add(name)
-            spans = _mentions(sample.instance(name), mentions)
-            if spans:
-                found.append(_phrase(sample, role, (name,), spans))
+            if name not in met:
+                met.add(name)
+                instance = sample.instance(name)
+                spans = instance.noun_spans if mentions == "noun" else instance.mentions
+                add(role, (name,), spans if mentions == "all" else spans[:1])
         if interaction.verb_span is not None:
-            both = tuple(dict.fromkeys((interaction.subject, interaction.object)))
-            found.append(_phrase(sample, "verb", both, (interaction.verb_span,)))
+            add("verb", tuple(dict.fromkeys(both)), (interaction.verb_span,))
     return tuple(found)
 
 
@@ -144,51 +146,31 @@ def token_indices(
     """
     whole = _offsets(tokenizer, caption, None)
     kept = _offsets(tokenizer, caption, max_length)
-    return tuple(
-        tuple(sorted({i for span in spans for i in _kept(whole, kept, caption, span, max_length)}))
-        for spans in phrases
-    )
-
-
-def _kept(
-    whole: Sequence[tuple[int, int]],
-    kept: Sequence[tuple[int, int]],
-    caption: str,
-    span: Span,
-    max_length: int,
-) -> tuple[int, ...]:
-    phrase = span.of(caption)
-    tokens = _touching(kept, caption, span)
-    wanted = len(_touching(whole, caption, span))
-    if wanted == 0:
-        raise MatrixError(
-            f"the phrase {phrase!r} (characters {span.start} to {span.end}) maps to no token "
-            f"of the caption {caption!r}",
-            remedy="Correct the span, or write the phrase in characters the tokenizer knows",
-            field="caption",
-        )
-    if len(tokens) < wanted:
-        raise MatrixError(
-            f"the phrase {phrase!r} is cut off: the caption has {len(whole)} tokens, but the "
-            f"model reads {max_length}, and {wanted - len(tokens)} of the phrase's {wanted} "
-            "are lost",
-            remedy="Shorten the caption or move the phrase forward",
-            field="caption",
-        )
-    return tokens
-
-
-def _mentions(instance: Instance, mentions: Mentions) -> tuple[Span, ...]:
-    if mentions == "noun":
-        return instance.noun_spans[:1]
-    return instance.mentions if mentions == "all" else instance.mentions[:1]
-
-
-def _phrase(
-    sample: Sample, role: Role, instances: tuple[str, ...], spans: tuple[Span, ...]
-) -> Phrase:
-    text = ", ".join(span.of(sample.caption) for span in spans)
-    return Phrase(role, instances, spans, text)
+    found: list[tuple[int, ...]] = []
+    for spans in phrases:
+        tokens: set[int] = set()
+        for span in spans:
+            there = _touching(kept, caption, span)
+            wanted, phrase = len(_touching(whole, caption, span)), span.of(caption)
+            if wanted == 0:
+                raise MatrixError(
+                    f"the phrase {phrase!r} (characters {span.start} to {span.end}) maps to no "
+                    f"token of the caption {caption!r}",
+                    remedy="Correct the span, or write the phrase in characters the tokenizer "
+                    "knows",
+                    field="caption",
+                )
+            if len(there) < wanted:
+                raise MatrixError(
+                    f"the phrase {phrase!r} is cut off: the caption has {len(whole)} tokens, but "
+                    f"the model reads {max_length}, and {wanted - len(there)} of the phrase's "
+                    f"{wanted} are lost",
+                    remedy="Shorten the caption or move the phrase forward",
+                    field="caption",
+                )
+            tokens.update(there)
+        found.append(tuple(sorted(tokens)))
+    return tuple(found)
 
 
 def _offsets(

@@ -1,27 +1,31 @@
 """``tracks/<id>.json``: the mask tracks of one clip.
 
-``{"size": [H, W], "num_frames": T, "instances": {"id1": {"states": [...], "rles": [...]}}}``:
-states are "visible", "absent" or "unknown", one a frame; rles are COCO counts strings, null where
-the state is not visible. Run lengths of others are read as well: dicts with size and counts, and
-uncompressed lists.
+``{"format": 2, "size": [H, W], "num_frames": T, "instances": {"id1": {"states": [...], "rles":
+[...]}}}``: states are "visible", "absent" or "unknown", one a frame; rles are COCO counts strings,
+null where the state is not visible. Run lengths of others are read as well: dicts with size and
+counts, and uncompressed lists.
 """
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from matrix_video.data.metadata import place, wrong_format
 from matrix_video.data.sample import Draft, Instance
 from matrix_video.data.tracks import MaskTrack, State, rle_counts
-from matrix_video.data.validate import place
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import read_json, write_atomic
+
+FORMAT: Final = 2
+"""Of the files that we write; those of format 1 have the same fields and no number."""
+_REMEDY: Final = "Correct the entry, or track the clip again"
+_Length = Annotated[int, Field(gt=0, le=1 << 20)]
 
 
 def track_path(dataset: Path, id: str) -> Path:
@@ -29,16 +33,10 @@ def track_path(dataset: Path, id: str) -> Path:
     return dataset / "tracks" / f"{id}.json"
 
 
-_REMEDY = "Correct the entry, or track the clip again"
-
-
 class _Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-    states: tuple[Literal["visible", "absent", "unknown"], ...]
-    rles: tuple[str | dict[str, Any] | list[int] | None, ...]
-
-
-_Length = Annotated[int, Field(gt=0, le=1 << 20)]
+    states: tuple[State, ...]
+    rles: tuple[Any, ...]
 
 
 class _File(BaseModel):
@@ -50,37 +48,40 @@ class _File(BaseModel):
 
 @dataclass(frozen=True)
 class TrackFile:
-    """Contents of one file. ``size`` is (height, width); every track has it and this length."""
+    """Contents of one file. ``size`` is (height, width).
+
+    Raises ``ValueError`` where a track has another size or length.
+    """
 
     size: tuple[int, int]
     num_frames: int
-    tracks: dict[str, MaskTrack]
+    tracks: Mapping[str, MaskTrack]
 
     def __post_init__(self) -> None:
         for name, track in self.tracks.items():
-            if track.size != self.size or len(track) != self.num_frames:
+            if (track.size, len(track)) != (self.size, self.num_frames):
                 raise ValueError(
-                    f"{name}: masks are {len(track)} frames of {_by(track.size)}, not "
-                    f"{self.num_frames} of {_by(self.size)}"
+                    f"the masks of {name} are {len(track)} frames of {_by(track.size)}, but the "
+                    f"video has {self.num_frames} of {_by(self.size)} (height x width)"
                 )
 
+    def text(self) -> str:
+        """What stands in the file."""
+        value = {
+            "format": FORMAT,
+            "size": list(self.size),
+            "num_frames": self.num_frames,
+            "instances": {
+                name: {"states": track.states, "rles": track.rles}
+                for name, track in self.tracks.items()
+            },
+        }
+        return json.dumps(value, separators=(",", ":")) + "\n"
 
-def write_tracks(
-    path: Path, tracks: Mapping[str, MaskTrack], size: tuple[int, int], num_frames: int
-) -> None:
-    """Write atomically; ``ValueError`` where a track has another size or length."""
-    write_atomic(path, render_tracks(tracks, size, num_frames))
 
-
-def render_tracks(tracks: Mapping[str, MaskTrack], size: tuple[int, int], num_frames: int) -> str:
-    """The file's text; errors as ``write_tracks``."""
-    file = TrackFile(size, num_frames, dict(tracks))
-    value = {
-        "size": list(size),
-        "num_frames": num_frames,
-        "instances": {name: track.to_json() for name, track in file.tracks.items()},
-    }
-    return json.dumps(value, separators=(",", ":")) + "\n"
+def write_tracks(path: Path, file: TrackFile) -> None:
+    """Write atomically."""
+    write_atomic(path, file.text())
 
 
 def read_tracks(path: Path) -> TrackFile:
@@ -93,97 +94,74 @@ def read_tracks(path: Path) -> TrackFile:
 
 def scan_tracks(path: Path) -> tuple[TrackFile | None, list[MatrixError]]:
     """The good tracks and every problem; no file at all where its outer shape is wrong."""
+
+    def problem(text: str, field: str | None = None, remedy: str = _REMEDY) -> MatrixError:
+        return MatrixError(text, remedy=remedy, file=path, field=field)
+
     if not path.is_file():
-        remedy = "Track the clip, or restore the file"
-        return None, [MatrixError("there is no such track file", remedy=remedy, file=path)]
+        return None, [
+            problem("there is no such track file", remedy="Track the clip, or restore the file")
+        ]
     try:
-        stored = _File.model_validate(read_json(path, strict=True))
+        value = read_json(path, strict=True)
+        if isinstance(value, dict) and (wrong := wrong_format(value, FORMAT)):
+            remedy = "Install a newer matrix-video, or correct it"
+            return None, [problem(f"the file is {wrong}", "format", remedy)]
+        stored = _File.model_validate(value)
     except MatrixError as error:
-        return None, [MatrixError(error.problem, remedy=_REMEDY, file=path)]
+        return None, [problem(error.problem)]
     except ValidationError as error:
-        return None, _once(path, error)
+        return None, [problem(e["msg"], place(e["loc"]) or None) for e in error.errors()]
     tracks: dict[str, MaskTrack] = {}
     problems: list[MatrixError] = []
     for name, entry in stored.instances.items():
         try:
             rles = tuple(_counts(rle, t, stored.size) for t, rle in enumerate(entry.rles))
-            track = MaskTrack(*stored.size, tuple(map(State, entry.states)), rles)
+            track = MaskTrack(*stored.size, entry.states, rles)
             if len(track) != stored.num_frames:
                 raise ValueError(f"{len(track)} frames, not {stored.num_frames}")
         except ValueError as error:
-            problems.append(
-                MatrixError(str(error), remedy=_REMEDY, file=path, field=place(("instances", name)))
-            )
+            problems.append(problem(str(error), place(("instances", name))))
         else:
             tracks[name] = track
     return TrackFile(stored.size, stored.num_frames, tracks), problems
 
 
-def _counts(
-    rle: str | dict[str, Any] | list[int] | None, t: int, size: tuple[int, int]
-) -> str | None:
+def _counts(rle: object, t: int, size: tuple[int, int]) -> str | None:
     if rle is None or isinstance(rle, str):
-        return rle
+        return rle  # `MaskTrack` looks into it
     try:
         return rle_counts(rle, size)[1]
     except ValueError as error:
         raise ValueError(f"frame {t}: {error}") from error
 
 
-def _once(path: Path, error: ValidationError) -> list[MatrixError]:
-    """One problem for each mistake of each instance, with its first place and its number."""
-    places: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for item in error.errors(include_url=False, include_input=False):
-        loc = tuple(map(str, item["loc"]))
-        field = place(item["loc"][:4])  # below, pydantic names the forms an entry might have had
-        known = places[(*loc[:3], item["msg"]) if len(loc) > 3 else (*loc, item["msg"])]
-        if field not in known:
-            known.append(field)
-    return [
-        MatrixError(
-            kind[-1] + (f" ({len(fields)} entries like this)" if len(fields) > 1 else ""),
-            remedy=_REMEDY,
-            file=path,
-            field=fields[0] or None,
-        )
-        for kind, fields in places.items()
-    ]
-
-
-def misfits(
-    path: Path, file: TrackFile, video: Path, size: tuple[int, int], num_frames: int
-) -> list[MatrixError]:
-    """Where the masks at ``path`` are not of this video."""
-    return [
-        MatrixError(
-            f"the masks have {found}, but the video {video} has {right} {unit}",
+def check_fits(
+    file: TrackFile, path: Path, video: Path, size: tuple[int, int], num_frames: int
+) -> None:
+    """``MatrixError`` where the masks at ``path`` are not of this video."""
+    if (file.size, file.num_frames) != (size, num_frames):
+        raise MatrixError(
+            f"the masks are {file.num_frames} frames of {_by(file.size)}, but the video {video} "
+            f"has {num_frames} of {_by(size)} (height x width)",
             remedy="Make the masks from this very video",
             file=path,
-            field=field,
         )
-        for field, found, right, unit in (
-            ("size", _by(file.size), _by(size), "(height x width)"),
-            ("num_frames", str(file.num_frames), str(num_frames), "frames"),
-        )
-        if found != right
-    ]
 
 
-def needs_track(draft: Draft, instance: Instance) -> str | None:
-    """Why the instance must have a track; None where its mask is missed by nobody."""
-    if instance.mentions or instance.noun_spans:
-        return "the caption mentions it"
+def no_track(path: Path, draft: Draft, instance: Instance) -> tuple[MatrixError, bool]:
+    """The error for an instance without a track, and whether anybody misses it."""
     acting = any(instance.id in (act.subject, act.object) for act in draft.interactions)
-    return "an interaction names it" if acting else None
-
-
-def no_track(path: Path, draft: Draft, id: str, why: str) -> MatrixError:
-    return MatrixError(
-        f"instance {id!r} of sample {draft.id!r} has no track, but {why}",
+    mentioned = bool(instance.mentions or instance.noun_spans)
+    why = "an interaction names it" if acting else "only its mask is missed"
+    error = MatrixError(
+        f"instance {instance.id!r} of sample {draft.id!r} has no track, but "
+        + ("the caption mentions it" if mentioned else why),
         remedy="Track this instance, or remove it from the sample",
         file=path,
-        field=f"instances.{id}",
+        field=f"instances.{instance.id}",
     )
+    return error, mentioned or acting
 
 
 def _by(size: tuple[int, int]) -> str:

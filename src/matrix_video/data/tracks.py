@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypedDict, cast
+from functools import lru_cache
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
-_LONGEST = 60
-"""Bits of a run length, far more than any frame needs."""
-_LARGEST = 1 << 26
+_LONGEST: Final = 6
+"""Digits of a run length, of five bits each: more than any frame needs."""
+_LARGEST: Final = 1 << 26
 """Pixels of a mask, as of the largest frame that is decoded."""
+_FLOAT32_EXACT: Final = 1 << 24
 
 
 class State(StrEnum):
@@ -26,20 +28,6 @@ class State(StrEnum):
     VISIBLE = "visible"
     ABSENT = "absent"  # occluded or out of frame: an all-zero target
     UNKNOWN = "unknown"  # not annotated: never supervised, never scored
-
-
-class Rle(TypedDict):
-    """COCO run-length encoding as pycocotools takes it; we store its counts as a string."""
-
-    size: list[int]
-    counts: str | bytes
-
-
-class TrackJson(TypedDict):
-    """One instance of ``tracks/<id>.json``; the size stands once in the file, beside them."""
-
-    states: list[str]
-    rles: list[str | None]
 
 
 @dataclass(frozen=True)
@@ -90,27 +78,21 @@ class MaskTrack:
         if masks_THW.ndim != 3 or masks_THW.dtype != np.bool_:
             raise ValueError(f"expected bool [T,H,W], got {masks_THW.dtype} {masks_THW.shape}")
         _, height, width = masks_THW.shape
-        hidden = set(unknown)
-        states: list[State] = []
-        rles: list[str | None] = []
-        for t, mask_HW in enumerate(masks_THW):
-            if t in hidden:
-                states.append(State.UNKNOWN)
-                rles.append(None)
-            elif not mask_HW.any():
-                states.append(State.ABSENT)
-                rles.append(None)
-            else:
-                states.append(State.VISIBLE)
-                rles.append(encode_rle(mask_HW))
-        return cls(height, width, tuple(states), tuple(rles))
+        states = [State.VISIBLE if mask_HW.any() else State.ABSENT for mask_HW in masks_THW]
+        for t in unknown:
+            states[t] = State.UNKNOWN
+        rles = tuple(
+            encode_rle(mask_HW) if state is State.VISIBLE else None
+            for state, mask_HW in zip(states, masks_THW, strict=True)
+        )
+        return cls(height, width, tuple(states), rles)
 
     def mask(self, t: int) -> NDArray[np.bool_]:
         """Dense mask [H,W] of frame t; all false unless visible."""
         counts = self.rles[t]
         if counts is None:
             return np.zeros((self.height, self.width), dtype=bool)
-        return coco.decode(_rle(self, counts)).astype(bool)
+        return rle_mask(self.size, counts)
 
     def masks(self) -> NDArray[np.bool_]:
         """Dense masks [T,H,W]."""
@@ -118,11 +100,6 @@ class MaskTrack:
         for t in range(len(self)):
             masks_THW[t] = self.mask(t)
         return masks_THW
-
-    def area(self, t: int) -> int:
-        """Pixels covered in frame t; 0 unless visible."""
-        counts = self.rles[t]
-        return 0 if counts is None else int(coco.area(_rle(self, counts)))
 
     def take(self, frames: Sequence[int]) -> MaskTrack:
         """The track of these frames, in this order, repeats allowed."""
@@ -133,15 +110,42 @@ class MaskTrack:
             tuple(self.rles[t] for t in frames),
         )
 
-    def to_json(self) -> TrackJson:
-        return {"states": [state.value for state in self.states], "rles": list(self.rles)}
-
 
 def first_masks(tracks: Mapping[str, MaskTrack]) -> dict[str, NDArray[np.bool_]]:
     """First-frame masks [H,W] by instance id, of those that are visible there."""
     return {
         name: track.mask(0) for name, track in tracks.items() if track.states[0] is State.VISIBLE
     }
+
+
+def resize_masks(masks_THW: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Masks [T,h,w] by area: cells of ``size`` (h, w) that are covered at least half.
+
+    Cell (y, x) is the rectangle [y H/h, (y+1) H/h) x [x W/w, (x+1) W/w) of the mask. Where a frame
+    covers none so far, it keeps its best cell, the first of the largest area; an empty frame stays
+    empty. Areas are counted in units of 1/(h w) pixel, which makes every number an integer and the
+    cut exact for any ratio, up or down.
+    """
+    _, height, width = masks_THW.shape
+    # Every partial sum is an integer of at most H * W, so floats hold it exactly.
+    kind = np.float32 if height * width <= _FLOAT32_EXACT else np.float64
+    across = masks_THW.astype(kind) @ _overlap(width, size[1]).astype(kind).T
+    covered_Thw = (_overlap(height, size[0]).astype(kind) @ across).astype(np.int64)
+    resized_Thw = 2 * covered_Thw >= height * width
+    lost = ~resized_Thw.any(axis=(1, 2)) & covered_Thw.any(axis=(1, 2))
+    for t in np.flatnonzero(lost):
+        resized_Thw[t].flat[int(covered_Thw[t].argmax())] = True
+    return resized_Thw
+
+
+@lru_cache(maxsize=64)
+def _overlap(pixels: int, cells: int) -> NDArray[np.int64]:
+    """Overlap [cells, pixels] of each cell with each pixel, in units of 1/cells pixel."""
+    cell = np.arange(cells)[:, None]
+    pixel = np.arange(pixels)[None, :]
+    stop = np.minimum((cell + 1) * pixels, (pixel + 1) * cells)
+    start = np.maximum(cell * pixels, pixel * cells)
+    return np.maximum(stop - start, 0).astype(np.int64)
 
 
 def run_lengths(counts: str, t: int = 0) -> list[int]:
@@ -152,52 +156,28 @@ def run_lengths(counts: str, t: int = 0) -> list[int]:
     stored as the difference from the run two before it. We read it ourselves because the C decoder
     trusts the string to fit the size. ``ValueError`` (naming frame ``t``) where it is malformed.
     """
-    fast = _long_runs(counts) if len(counts) > 200 else None
-    if fast is not None:
-        return fast
-    runs: list[int] = []
-    value = shift = 0
-    more = False
-    for letter in counts:
-        digit = ord(letter) - 48
-        if not 0 <= digit < 64:
-            raise ValueError(f"frame {t}: RLE holds the character {letter!r}")
-        if shift > _LONGEST:
-            raise ValueError(f"frame {t}: RLE holds a number without end")
-        value |= (digit & 31) << shift
-        shift += 5
-        more = bool(digit & 32)
-        if more:
-            continue
-        if digit & 16:
-            value -= 1 << shift
-        if len(runs) > 2:
-            value += runs[-2]
-        if value < 0:
-            raise ValueError(f"frame {t}: RLE holds a run of {value} pixels")
-        runs.append(value)
-        value = shift = 0
-    if more:
-        raise ValueError(f"frame {t}: RLE ends in the middle of a number")
-    return runs
-
-
-def _long_runs(counts: str) -> list[int] | None:
-    """The same at once, for a tenth of the time; None where anything about them is odd."""
-    digits = np.frombuffer(counts.encode(errors="replace"), dtype=np.uint8).astype(np.int64) - 48
+    digits = np.frombuffer(counts.encode(errors="surrogatepass"), np.uint8).astype(np.int64) - 48
+    odd = np.flatnonzero((digits < 0) | (digits > 63))
+    if len(odd):
+        raise ValueError(f"frame {t}: RLE holds the character {counts[odd[0]]!r}")
     last = np.flatnonzero(~digits & 32)
-    if digits.min() < 0 or digits.max() > 63 or len(last) < 3 or last[-1] != len(digits) - 1:
-        return None
-    first = np.concatenate(([0], last[:-1] + 1))
-    lengths = last - first + 1
-    if lengths.max() > 6:
-        return None
+    before = np.concatenate(([-1], last))
+    *lengths, rest = np.diff(before, append=len(digits) - 1).tolist()
+    if max(*lengths, rest, 0) > _LONGEST:
+        raise ValueError(f"frame {t}: RLE holds a number without end")
+    if rest:
+        raise ValueError(f"frame {t}: RLE ends in the middle of a number")
+    if not lengths:
+        return []
+    first = before[:-1] + 1
     places = np.arange(len(digits)) - np.repeat(first, lengths)
     runs = np.add.reduceat((digits & 31) << (5 * places), first)
-    runs -= ((digits[last] >> 4) & 1) << (5 * lengths)
+    runs -= ((digits[last] >> 4) & 1) << (5 * np.array(lengths))
     runs[1::2] = runs[1::2].cumsum()
     runs[2::2] = runs[2::2].cumsum()
-    return None if runs.min() < 0 else runs.tolist()
+    if runs.min() < 0:
+        raise ValueError(f"frame {t}: RLE holds a run of {runs[runs < 0][0]} pixels")
+    return runs.tolist()
 
 
 def encode_rle(mask_HW: NDArray[np.bool_]) -> str:
@@ -249,7 +229,3 @@ def rle_counts(value: object, size: tuple[int, int] | None = None) -> tuple[tupl
         return size, value
     encoded = coco.frPyObjects(cast("Any", {"size": list(size), "counts": runs}), *size)
     return size, cast(bytes, encoded["counts"]).decode("ascii")
-
-
-def _rle(track: MaskTrack, counts: str) -> Rle:
-    return {"size": [track.height, track.width], "counts": counts}

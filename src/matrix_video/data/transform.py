@@ -17,10 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from matrix_video.data.area import coverage, cut
-from matrix_video.data.clip import Clip
-from matrix_video.data.tracks import MaskTrack, State
-from matrix_video.data.video import Video, VideoInfo, check_held, frames, probe_video
+from matrix_video.data.tracks import MaskTrack, State, resize_masks
+from matrix_video.data.video import Video, VideoInfo, check_held, frames
 from matrix_video.services.errors import MatrixError
 
 _TIE = 1e-6
@@ -119,46 +117,30 @@ class ClipTransform:
     def shape(self, info: VideoInfo) -> ClipShape:
         """What becomes of a video, from its header; ``MatrixError`` where nothing can."""
         num_frames = len(self.frame_indices(info.times))
-        crop = self._crop(info.size) or (0, 0, *info.size)
-        height, width = self.size or crop[2:]
-        squeeze = width * crop[2] / (height * crop[3])
+        _, _, *cut = self._box(info.size)
+        height, width = self.size or cut
+        squeeze = width * cut[0] / (height * cut[1])
         return ClipShape(num_frames, height, width, self.fps or info.fps, max(squeeze, 1 / squeeze))
 
-    def load(self, path: Path, info: VideoInfo | None = None) -> Video:
-        """Read a video file as `video` would give it, holding no frame that is not wanted.
+    def load(self, path: Path, info: VideoInfo) -> Video:
+        """Read a video file; no frame is held that is not wanted.
 
-        ``info``: of this file, where it is known. ``MatrixError`` as for `video` and ``frames``.
+        ``info``: of this file. Frames keep the presentation times that they had, and are resized
+        with Pillow's antialiased bilinear filter. ``MatrixError`` as for ``frame_indices`` and
+        ``frames``, and for more pixels than may be held.
         """
-        info = probe_video(path) if info is None else info
         shape = self.shape(info)
         check_held(shape.num_frames, (shape.height, shape.width), path)
         indices = self.frame_indices(info.times)
-        crop, size = self._crop(info.size), self._size(info.size)
         frames_THWC = np.empty((len(indices), shape.height, shape.width, 3), dtype=np.uint8)
         for place, frame_HWC in enumerate(frames(path, indices, info)):
-            frames_THWC[place] = _picture(frame_HWC, crop, size)
+            frames_THWC[place] = self._picture(frame_HWC)
         return Video(frames_THWC, info.times[indices], shape.fps)
 
-    def first_frame(self, path: Path, info: VideoInfo | None = None) -> NDArray[np.uint8]:
+    def first_frame(self, path: Path, info: VideoInfo) -> NDArray[np.uint8]:
         """The first frame uint8 [H,W,3] of `load`, and no other."""
-        info = probe_video(path) if info is None else info
         first = self.frame_indices(info.times)[:1]
-        frame_HWC = next(frames(path, first, info))
-        return _picture(frame_HWC, self._crop(info.size), self._size(info.size))
-
-    def video(self, video: Video) -> Video:
-        """The transformed video; frames keep the presentation times that they had.
-
-        Frames are resized with Pillow's antialiased bilinear filter. The same object comes back
-        where nothing changes.
-        """
-        indices = self.frame_indices(video.times)
-        crop = self._crop(video.size)
-        size = self._size(video.size)
-        if indices == list(range(len(video))) and crop is None and size is None:
-            return video
-        frames_THWC = np.stack([_picture(video.frames_THWC[t], crop, size) for t in indices])
-        return Video(frames_THWC, video.times[indices], self.fps or video.fps)
+        return self._picture(next(frames(path, first, info)))
 
     def track(self, track: MaskTrack, times: NDArray[np.float64] | Sequence[float]) -> MaskTrack:
         """The same window, crop and size for a mask track; ``times`` as for ``frame_indices``.
@@ -168,29 +150,16 @@ class ClipTransform:
         becomes absent (out of frame); absent and unknown frames stay what they are.
         """
         indices = self.frame_indices(times)
-        crop = self._crop(track.size)
-        size = self._size(track.size)
+        top, left, height, width = self._box(track.size)
         taken = track if indices == list(range(len(track))) else track.take(indices)
-        if crop is None and size is None:
+        size = self.size or (height, width)
+        if (height, width) == track.size == size:
             return taken
-        masks_THW = taken.masks()
-        if crop is not None:
-            top, left, height, width = crop
-            masks_THW = masks_THW[:, top : top + height, left : left + width]
-        if size is not None:
-            _, height, width = masks_THW.shape
-            visible_T = np.array([state is State.VISIBLE for state in taken.states], dtype=bool)
-            masks_THW = cut(coverage(masks_THW, size), height * width, keep_best=visible_T)
+        masks_THW = taken.masks()[:, top : top + height, left : left + width]
+        if size != (height, width):
+            masks_THW = resize_masks(masks_THW, size)
         unknown = [t for t, state in enumerate(taken.states) if state is State.UNKNOWN]
         return MaskTrack.from_masks(masks_THW, unknown)
-
-    def clip(self, clip: Clip) -> Clip:
-        """Video and tracks together; the same object where nothing changes."""
-        video = self.video(clip.video)
-        if video is clip.video:
-            return clip
-        tracks = {name: self.track(track, clip.video.times) for name, track in clip.tracks.items()}
-        return Clip(clip.sample, video, tracks)
 
     def key(self) -> str:
         """Canonical text: equal for equal transforms only. Part of every cache key."""
@@ -199,10 +168,9 @@ class ClipTransform:
         values["start"] = float(self.start) + 0.0  # -0.0 becomes 0.0
         return "clip-transform-1:" + json.dumps(values, sort_keys=True, separators=(",", ":"))
 
-    def _crop(self, size: tuple[int, int]) -> tuple[int, int, int, int] | None:
-        if self.crop is None or self.crop == (0, 0, *size):
-            return None
-        top, left, height, width = self.crop
+    def _box(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """The crop in a frame of ``size``, or all of it."""
+        top, left, height, width = self.crop or (0, 0, *size)
         if top + height > size[0] or left + width > size[1]:
             raise MatrixError(
                 f"the crop (top {top}, left {left}, {height}x{width}) leaves the frame of "
@@ -210,25 +178,15 @@ class ClipTransform:
                 remedy="Choose a crop inside the frame, or leave this clip out",
                 field="crop",
             )
-        return self.crop
+        return top, left, height, width
 
-    def _size(self, size: tuple[int, int]) -> tuple[int, int] | None:
-        now = size if self.crop is None else self.crop[2:]
-        return None if self.size == now else self.size
-
-
-def _picture(
-    frame_HWC: NDArray[np.uint8],
-    crop: tuple[int, int, int, int] | None,
-    size: tuple[int, int] | None,
-) -> NDArray[np.uint8]:
-    if crop is not None:
-        top, left, height, width = crop
+    def _picture(self, frame_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        top, left, height, width = self._box((frame_HWC.shape[0], frame_HWC.shape[1]))
         frame_HWC = frame_HWC[top : top + height, left : left + width]
-    if size is None:
-        return frame_HWC
-    picture = Image.fromarray(np.ascontiguousarray(frame_HWC))
-    return np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+        if self.size is None or self.size == (height, width):
+            return frame_HWC
+        picture = Image.fromarray(np.ascontiguousarray(frame_HWC))
+        return np.asarray(picture.resize((self.size[1], self.size[0]), Image.Resampling.BILINEAR))
 
 
 def _refused(field: str, value: object, wanted: str) -> MatrixError:

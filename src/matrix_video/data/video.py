@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +20,7 @@ from av.error import FFmpegError
 from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 
+from matrix_video.data.clip import Video
 from matrix_video.data.container import EXACT, Film, damaged, open_film, picture
 from matrix_video.data.probe import VideoInfo, probe_video
 from matrix_video.services.errors import MatrixError
@@ -45,33 +45,6 @@ _BT709 = 1  # AVCOL_SPC_BT709, AVCOL_PRI_BT709 and AVCOL_TRC_BT709 share this nu
 _LOOK_AHEAD = 32  # packets; reordering inside a stream spans at most 16 frames
 
 
-@dataclass(frozen=True, eq=False)
-class Video:
-    """Frames uint8 [T,H,W,3] RGB with their presentation times float64 [T] in seconds.
-
-    ``fps`` is the container's average rate; ``times`` is what counts.
-    """
-
-    frames_THWC: NDArray[np.uint8]
-    times: NDArray[np.float64]
-    fps: float
-
-    def __post_init__(self) -> None:
-        shape = self.frames_THWC.shape
-        if len(shape) != 4 or shape[3] != 3 or self.frames_THWC.dtype != np.uint8:
-            raise ValueError(f"expected uint8 [T,H,W,3], got {self.frames_THWC.dtype} {shape}")
-        if self.times.shape != shape[:1]:
-            raise ValueError(f"{shape[0]} frames but times of shape {self.times.shape}")
-
-    def __len__(self) -> int:
-        return len(self.times)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return self.frames_THWC.shape[1], self.frames_THWC.shape[2]
-
-
 def write_video(
     path: Path, frames_THWC: NDArray[np.uint8], fps: float, *, lossless: bool = False
 ) -> None:
@@ -87,28 +60,30 @@ def write_video(
     if frames_THWC.ndim != 4 or frames_THWC.shape[3] != 3 or frames_THWC.dtype != np.uint8:
         raise ValueError(f"expected uint8 [T,H,W,3], got {frames_THWC.dtype} {frames_THWC.shape}")
     count, height, width, _ = frames_THWC.shape
-    if count == 0 or height == 0 or width == 0:
-        raise MatrixError(
+    for refused, problem, remedy in (
+        (
+            frames_THWC.size == 0,
             f"cannot write a video of {count} frames of {height}x{width}",
-            remedy="Give at least one frame of at least one pixel",
-            file=path,
-        )
-    if not np.isfinite(fps) or fps < 1e-5:
-        raise MatrixError(
-            f"{fps} is not a frame rate", remedy="Give frames per second above 0", file=path
-        )
-    if path.suffix != ".mp4":
-        raise MatrixError(
+            "Give at least one frame of at least one pixel",
+        ),
+        (
+            not np.isfinite(fps) or fps < 1e-5,
+            f"{fps} is not a frame rate",
+            "Give frames per second above 0",
+        ),
+        (
+            path.suffix != ".mp4",
             f"cannot write the format {path.suffix or '(no suffix)'}",
-            remedy="Name the file .mp4",
-            file=path,
-        )
-    if not lossless and (height % 2 or width % 2):
-        raise MatrixError(
+            "Name the file .mp4",
+        ),
+        (
+            not lossless and (height % 2 or width % 2),
             f"H.264 yuv420p needs even sizes, got {height}x{width} (height x width)",
-            remedy="Crop or resize to even sizes with a clip transform, or write losslessly",
-            file=path,
-        )
+            "Crop or resize to even sizes with a clip transform, or write losslessly",
+        ),
+    ):
+        if refused:
+            raise MatrixError(problem, remedy=remedy, file=path)
     rate = Fraction(fps).limit_denominator(100_000)  # holds 24000/1001 and its relatives exactly
     with atomic_path(path) as temporary:
         try:
@@ -170,13 +145,9 @@ def frames(
     if wanted and not 0 <= wanted[0] <= wanted[-1] < len(info.times):
         raise ValueError(f"frames {wanted[0]} to {wanted[-1]} of {len(info.times)}")
     repeats = Counter(wanted)
-    shape: tuple[int, ...] | None = None
     with closing(_decoded(path, info, wanted)) as decoded:
         for index, frame in decoded:
             picture_HWC = picture(frame, path)
-            shape = picture_HWC.shape if shape is None else shape
-            if picture_HWC.shape != shape:
-                raise damaged(path, "its frames differ in size")
             for _ in range(repeats[index]):
                 yield picture_HWC
 
@@ -186,22 +157,19 @@ def _decoded(
 ) -> Generator[tuple[int, av.VideoFrame]]:
     """The wanted frames, in order of presentation, each once, with their indices."""
     left = deque(dict.fromkeys(wanted))
-    if not left:
-        return
-    earlier = [stamp for stamp in info.stamps[: left[0] + 1] if stamp in info.keys]
-    start = earlier[-1] if earlier and earlier[-1] != info.stamps[0] else None
-    with open_film(path) as film:
-        if start is not None and film.stamped:
-            for pair in _shown(film, info, left, start):
+    shape: tuple[int, int] | None = None
+    earlier = [stamp for stamp in info.stamps[: left[0] + 1] if stamp in info.keys] if left else []
+    # Then from the beginning: what a jump did not find, where the decoder needs what came before.
+    for start in (*(stamp for stamp in earlier[-1:] if stamp != info.stamps[0]), None):
+        if not left:
+            return
+        with open_film(path) as film:
+            for index, frame in _shown(film, info, left, start):
                 left.popleft()
-                yield pair
-            if not left:
-                return
-    # From the beginning: what a jump did not find, where the decoder needs what came before.
-    with open_film(path) as film:
-        for pair in _shown(film, info, left, None):
-            left.popleft()
-            yield pair
+                if shape is not None and (frame.height, frame.width) != shape:
+                    raise damaged(path, "its frames differ in size")
+                shape = frame.height, frame.width
+                yield index, frame
     if left:
         raise damaged(path, f"frame {left[0]} of {len(info.times)} cannot be decoded")
 
@@ -215,11 +183,13 @@ def _shown(
         places[stamp].append(index)
     turn = deque(wanted)
     asked, waiting = set(turn), dict[int, av.VideoFrame]()
+    if start is not None and not film.stamped:
+        return
     done = 0
     for count, packet in enumerate(film.packets(start)):
         if start is not None and not count and packet.pts != start:
             return  # the container went elsewhere
-        for frame in film.decode(packet, done):
+        for frame in film.decode(packet):
             place = places[cast(int, frame.pts)] if film.stamped else deque((done,))
             done += 1
             if not place:
@@ -240,35 +210,19 @@ def _shown(
 
 
 def first_frame(path: Path) -> NDArray[np.uint8]:
-    """The frame uint8 [H,W,3] that is shown first; no more of the file is decoded than it needs."""
-    with open_film(path) as film:
-        found: av.VideoFrame | None = None
-        left = _LOOK_AHEAD
-        for packet in film.packets():
-            if found is None:
-                found = next(film.decode(packet, 0), None)
-                continue
-            later = not film.stamped or packet.pts is None or packet.is_discard
-            if not later and cast(int, packet.pts) < cast(int, found.pts):
-                found = None  # frames are stored in another order than shown
-                break
-            left -= 1
-            if not left:
-                break
-        if found is not None and not found.is_corrupt:
-            return picture(found, path)
+    """The frame uint8 [H,W,3] that is shown first; no other is held."""
     return next(frames(path, (0,)))
 
 
-def read_video(path: Path, most_pixels: int = MOST_PIXELS) -> Video:
+def read_video(path: Path) -> Video:
     """Decode every frame in order of presentation, turned as the container asks.
 
     Raises ``MatrixError`` naming the file when it is missing, is no video, has no frame, is
-    damaged, holds fewer frames than its container declares, or more than ``most_pixels`` in all,
+    damaged, holds fewer frames than its container declares, or more than ``MOST_PIXELS`` in all,
     which its header tells before anything is decoded.
     """
     info = probe_video(path)
-    check_held(len(info.times), info.size, path, most_pixels)
+    check_held(len(info.times), info.size, path)
     frames_THWC = np.empty((len(info.times), *info.size, 3), dtype=np.uint8)
     for index, frame_HWC in enumerate(frames(path, info=info)):
         frames_THWC[index] = frame_HWC
@@ -278,22 +232,17 @@ def read_video(path: Path, most_pixels: int = MOST_PIXELS) -> Video:
 def check_video(path: Path) -> VideoInfo:
     """Decode all of it, one frame at a time; raises ``MatrixError`` for every kind of damage."""
     info = probe_video(path)
-    shape: tuple[int, int] | None = None
-    for _, frame in _decoded(path, info, range(len(info.times))):
-        shape = shape or (frame.height, frame.width)
-        if (frame.height, frame.width) != shape:
-            raise damaged(path, "its frames differ in size")
+    for _ in _decoded(path, info, range(len(info.times))):
+        pass
     return info
 
 
-def check_held(
-    num_frames: int, size: tuple[int, int], path: Path, most_pixels: int = MOST_PIXELS
-) -> None:
+def check_held(num_frames: int, size: tuple[int, int], path: Path) -> None:
     """``MatrixError`` where so many frames of ``size`` (H, W) would not fit the limit."""
-    if num_frames * size[0] * size[1] > most_pixels:
+    if num_frames * size[0] * size[1] > MOST_PIXELS:
         raise MatrixError(
             f"{num_frames} frames of {size[0]}x{size[1]} (height x width) would be held at once, "
-            f"more than {most_pixels:,} pixels",
+            f"more than {MOST_PIXELS:,} pixels",
             remedy="Take fewer or smaller frames (--num-frames, --fps, --height and --width), or "
             "cut the video into clips",
             file=path,

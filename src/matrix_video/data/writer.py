@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from matrix_video.data.metadata import FILE_NAME, JOURNAL, dump_line, read_samples
 from matrix_video.data.paths import inside
 from matrix_video.data.sample import Sample
-from matrix_video.data.trackfile import track_path, write_tracks
+from matrix_video.data.trackfile import TrackFile, track_path, write_tracks
 from matrix_video.data.tracks import MaskTrack
 from matrix_video.data.video import probe_video, write_video
 from matrix_video.services.config import check_free
@@ -46,7 +46,7 @@ class DatasetWriter:
         self._rank = {name: rank for rank, name in enumerate(order)}
         self._finished: dict[str, Sample] = {}
         self._added: dict[str, Sample] = {}
-        self._owners: dict[str, str] = {}  # clip id by video file name, also of clips in the making
+        self._owners: dict[str, str] = {}  # clip by id and video, also of clips in the making
         self._guard = threading.Lock()
         self._lock: FolderLock | None = None
 
@@ -78,9 +78,8 @@ class DatasetWriter:
                 if not self.has(sample.id) and self._on_disk(sample):
                     self._added[sample.id] = sample
             write_atomic(journal, "".join(map(dump_line, self._added.values())))
-        self._owners = {
-            s.file_name: s.id for s in (*self._finished.values(), *self._added.values())
-        }
+        for sample in (*self._finished.values(), *self._added.values()):
+            self._owners |= dict.fromkeys(_names(sample), sample.id)
 
     def __exit__(
         self,
@@ -158,11 +157,11 @@ class DatasetWriter:
     ) -> None:
         if self._lock is None:
             raise ValueError("DatasetWriter must be entered with 'with' before clips are added")
-        self._check_tracks(sample, tracks, size, count)
+        file = self._track_file(sample, tracks, size, count)
         with self._claimed(sample):
             target = inside(self.path, f"tracks/{sample.id}.json")
             video(inside(self.path, sample.file_name))
-            write_tracks(target, tracks, size, count)
+            write_tracks(target, file)
             with self._guard:
                 _append(self.path / JOURNAL, dump_line(sample))
                 self._added[sample.id] = sample
@@ -170,57 +169,50 @@ class DatasetWriter:
     @contextmanager
     def _claimed(self, sample: Sample) -> Generator[None]:
         """Keep the sample's id and file name from others, for good if all goes well within."""
-        place = self.path / FILE_NAME
+        name, video = _names(sample)
         with self._guard:
-            if self.has(sample.id) or sample.id in self._owners.values():
-                raise MatrixError(
-                    f"the data set has a clip {sample.id!r} already",
-                    remedy="Give every clip an id of its own",
-                    file=place,
-                    field="id",
-                )
-            owner = self._owners.get(sample.file_name)
-            if owner is not None:
-                raise MatrixError(
-                    f"clips {owner!r} and {sample.id!r} share the video file {sample.file_name!r}",
-                    remedy="Give every clip a video file of its own",
-                    file=place,
-                    field="file_name",
-                )
-            self._owners[sample.file_name] = sample.id
+            if name in self._owners:
+                problem = f"the data set has a clip {sample.id!r} already"
+                raise self._refusal(problem, "Give every clip an id of its own", "id")
+            if video in self._owners:
+                problem = f"clips {self._owners[video]!r} and {sample.id!r} share the video "
+                problem += f"file {sample.file_name!r}"
+                remedy = "Give every clip a video file of its own"
+                raise self._refusal(problem, remedy, "file_name")
+            self._owners |= dict.fromkeys((name, video), sample.id)
         try:
             yield
         except BaseException:
             with self._guard:
-                del self._owners[sample.file_name]
+                del self._owners[name], self._owners[video]
             raise
 
-    def _check_tracks(
+    def _track_file(
         self, sample: Sample, tracks: Mapping[str, MaskTrack], size: tuple[int, int], count: int
-    ) -> None:
-        place = self.path / FILE_NAME
+    ) -> TrackFile:
         known = [instance.id for instance in sample.instances]
-        for name, track in tracks.items():
-            where = f"{sample.id}: {name}"
+        for name in tracks:
             if name not in known:
-                raise MatrixError(
-                    f"the track names no instance; the clip has {known}",
-                    remedy="Add the instance to the sample, or leave the track out",
-                    file=place,
-                    field=where,
-                )
-            if track.size != size or len(track) != count:
-                raise MatrixError(
-                    f"the masks are {len(track)} frames of {track.height}x{track.width}, but the "
-                    f"video has {count} of {size[0]}x{size[1]} (height x width)",
-                    remedy="Make the masks from this very video",
-                    file=place,
-                    field=where,
-                )
+                problem = f"the track {name} names no instance; the clip has {known}"
+                remedy = "Add the instance to the sample, or leave the track out"
+                raise self._refusal(problem, remedy, sample.id)
+        try:
+            return TrackFile(size, count, tracks)
+        except ValueError as error:
+            remedy = "Make the masks from this very video"
+            raise self._refusal(str(error), remedy, sample.id) from error
+
+    def _refusal(self, problem: str, remedy: str, field: str) -> MatrixError:
+        return MatrixError(problem, remedy=remedy, file=self.path / FILE_NAME, field=field)
 
     def _on_disk(self, sample: Sample) -> bool:
         video = self.path / sample.file_name
         return video.is_file() and track_path(self.path, sample.id).is_file()
+
+
+def _names(sample: Sample) -> tuple[str, str]:
+    """What no other clip may have."""
+    return f"id {sample.id}", f"video {sample.file_name}"
 
 
 def _append(journal: Path, line: str) -> None:

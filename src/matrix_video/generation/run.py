@@ -22,9 +22,8 @@ from matrix_video.backbones.base import Backbone
 from matrix_video.backbones.fingerprint import fingerprint
 from matrix_video.backbones.loading import backbone_for, held_as, load_pipeline
 from matrix_video.backbones.precision import dtype_of, resolved
-from matrix_video.data.dataset import Dataset, DatasetWriter
+from matrix_video.data.dataset import Dataset, DatasetWriter, fitting, open_clips
 from matrix_video.data.sample import Sample
-from matrix_video.data.survey import fitting, open_clips
 from matrix_video.data.tracks import first_masks
 from matrix_video.data.transform import ClipShape, ClipTransform
 from matrix_video.generation.config import GenerateConfig

@@ -10,10 +10,9 @@ from matrix_video.analysis.targets import phrase_tokens
 from matrix_video.backbones.base import Backbone
 from matrix_video.backbones.condition import check_ids
 from matrix_video.backbones.fingerprint import fingerprint
-from matrix_video.data.dataset import Dataset
+from matrix_video.data.dataset import Dataset, fitting, open_clips
 from matrix_video.data.sample import Sample
 from matrix_video.data.spans import phrases
-from matrix_video.data.survey import fitting, open_clips
 from matrix_video.data.transform import ClipShape
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import sha256_text
@@ -140,7 +139,7 @@ def check_regions(encoded: EncodedSet, config: TrainConfig) -> None:
 
 
 def trainable(backbone: Backbone, data: Dataset, config: TrainConfig) -> Dataset:
-    """The clips that the model takes; errors and warnings as `data.survey.fitting`."""
+    """The clips that the model takes; errors and warnings as `data.dataset.fitting`."""
 
     def check(sample: Sample, shape: ClipShape) -> None:
         backbone.grid(shape.num_frames, shape.height, shape.width)

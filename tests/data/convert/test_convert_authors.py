@@ -108,7 +108,8 @@ def test_an_edited_track_changes_its_images_alone(tmp_path: Path, authors: Path,
     masks = tracks["id1"].masks()
     masks[0] = kit.box(0, 5, 5)
     value = json.loads(path.read_text())
-    value["instances"]["id1"] = MaskTrack.from_masks(masks).to_json()
+    track = MaskTrack.from_masks(masks)
+    value["instances"]["id1"] = {"states": track.states, "rles": track.rles}
     path.write_text(json.dumps(value))
     convert(tmp_path / "middle", tmp_path / "back")
     before, after = kit.contents(authors), kit.contents(tmp_path / "back")
@@ -287,7 +288,8 @@ def test_an_id_added_here_is_painted_in_its_own_colour(
     value = json.loads(tracks.read_text())
     masks = np.zeros((T, H, W), dtype=bool)
     masks[1, 7, 9] = True
-    value["instances"]["id4"] = MaskTrack.from_masks(masks).to_json()
+    track = MaskTrack.from_masks(masks)
+    value["instances"]["id4"] = {"states": track.states, "rles": track.rles}
     tracks.write_text(json.dumps(value))
     metadata = tmp_path / "middle" / "metadata.jsonl"
     lines = metadata.read_text().splitlines()

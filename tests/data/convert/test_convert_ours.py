@@ -95,4 +95,4 @@ def test_new_masks_add_an_instance(dataset_path: Path, tmp_path: Path, kit: Any)
     sample = Dataset(tmp_path / "back").samples[0]
     assert sample.instances[:2] == Dataset(dataset_path).samples[0].instances
     assert sample.instances[2] == Instance(id="id5", noun="instance", phrase="instance")
-    assert Dataset(tmp_path / "back").tracks(0)["id5"].area(2) == 9
+    assert Dataset(tmp_path / "back").tracks(0)["id5"].mask(2).sum() == 9

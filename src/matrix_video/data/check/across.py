@@ -8,12 +8,14 @@ of composition.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
+from typing import Literal
 
-from matrix_video.data.check.report import Findings
+from matrix_video.data.check.folder import Report
 from matrix_video.data.metadata import FILE_NAME, Line
 from matrix_video.data.sample import Instance, Interaction
 from matrix_video.services.files import sha256_file
@@ -35,6 +37,36 @@ class Checked:
     path: Path
     lines: tuple[Line, ...]
 
+    @cached_property
+    def digests(self) -> dict[str, Line]:
+        """The first sample of each video, by the hash of the video's bytes."""
+        found: dict[str, Line] = {}
+        for line in self.lines:
+            video = self.path / line.draft.file_name
+            if video.is_file():
+                found.setdefault(sha256_file(video), line)
+        return found
+
+    @property
+    def scenes(self) -> dict[str, Line]:
+        """The first sample of each scene key."""
+        found: dict[str, Line] = {}
+        for line in self.lines:
+            if line.draft.scene is not None:
+                found.setdefault(line.draft.scene, line)
+        return found
+
+    @cached_property
+    def triples(self) -> frozenset[Triple]:
+        """Of all interactions whose participants are there."""
+        found: set[Triple] = set()
+        for line in self.lines:
+            by_id = {instance.id: instance for instance in line.draft.instances}
+            for act in line.draft.interactions:
+                if act.subject in by_id and act.object in by_id:
+                    found.add(triple(act, by_id[act.subject], by_id[act.object]))
+        return frozenset(found)
+
 
 def participant_key(instance: Instance) -> str:
     """Colour words of the phrase, sorted, then the noun: 'small Red ball' gives 'red ball'."""
@@ -50,112 +82,60 @@ def triple(interaction: Interaction, subject: Instance, object: Instance) -> Tri
     return interaction.verb.casefold(), first, second
 
 
-def triples(checked: Checked) -> frozenset[Triple]:
-    return frozenset(_triples(checked))
+def compare(checked: Sequence[Checked], report: Report) -> None:
+    """Three lines of summary a pair; shared scenes and shared videos become problems."""
+    for a, b in combinations(checked, 2):
+        scenes = _share(a, b, a.scenes, b.scenes, "scene", report)
+        for one in (a, b):
+            if silent := sum(line.draft.scene is None for line in one.lines):
+                scenes += f"; {one.name} has {silent} samples without a scene key"
+        videos = _share(a, b, a.digests, b.digests, "video", report)
+        report.summary += [scenes, videos, _overlap(a, b, report)]
 
 
-def _triples(checked: Checked) -> Iterator[Triple]:
-    for line in checked.lines:
-        by_id = {instance.id: instance for instance in line.draft.instances}
-        for act in line.draft.interactions:
-            if act.subject in by_id and act.object in by_id:
-                yield triple(act, by_id[act.subject], by_id[act.object])
-
-
-def compare(checked: Sequence[Checked], found: Findings) -> list[str]:
-    """Summary lines, one or more a pair; shared scenes and shared videos become problems."""
-    if len(checked) < 2:
-        return []
-    digests = [_digests(one) for one in checked]
-    combined = [triples(one) for one in checked]
-    summary: list[str] = []
-    for i, j in combinations(range(len(checked)), 2):
-        summary.append(_scenes(checked[i], checked[j], found))
-        summary.append(_videos(checked[i], checked[j], digests[i], digests[j], found))
-        summary.append(_overlap(checked[i], checked[j], combined[i], combined[j], found))
-    return summary
-
-
-def _digests(checked: Checked) -> dict[str, Line]:
-    """The first sample of each video, by the hash of the video's bytes."""
-    found: dict[str, Line] = {}
-    for line in checked.lines:
-        video = checked.path / line.draft.file_name
-        if video.is_file():
-            found.setdefault(sha256_file(video), line)
-    return found
-
-
-def _scenes(a: Checked, b: Checked, found: Findings) -> str:
-    keys_a = {line.draft.scene: line for line in reversed(a.lines) if line.draft.scene is not None}
-    keys_b = {line.draft.scene: line for line in reversed(b.lines) if line.draft.scene is not None}
-    shared = [key for key in keys_b if key in keys_a]
-    for key in sorted(shared):
-        first, second = keys_a[key], keys_b[key]
-        found.problem(
-            b.path / FILE_NAME,
-            f"line {second.number}: scene",
-            f"sample {second.draft.id!r} of {b.name} and sample {first.draft.id!r} of {a.name} "
-            f"share the scene {key!r}",
-            "Make the splits from disjoint scenes",
-        )
-    silent = [
-        f"{one.name} has {count} samples without a scene key"
-        for one in (a, b)
-        if (count := sum(line.draft.scene is None for line in one.lines))
-    ]
-    counts = f"{len(keys_a)} and {len(keys_b)} scene keys"
-    if not (keys_a and keys_b):
-        text = f"{a.name} and {b.name}: scenes cannot be compared by key"
-    elif shared:
-        text = f"{a.name} and {b.name} share {len(shared)} scenes ({counts})"
-    else:
-        text = f"{a.name} and {b.name} have disjoint scenes ({counts})"
-    return text + "".join(f"; {part}" for part in silent)
-
-
-def _videos(
+def _share(
     a: Checked,
     b: Checked,
-    digests_a: dict[str, Line],
-    digests_b: dict[str, Line],
-    found: Findings,
+    in_a: Mapping[str, Line],
+    in_b: Mapping[str, Line],
+    what: Literal["scene", "video"],
+    report: Report,
 ) -> str:
-    shared = [digest for digest in digests_b if digest in digests_a]
-    for digest in shared:
-        first, second = digests_a[digest].draft, digests_b[digest].draft
-        found.problem(
-            b.path / second.file_name,
-            None,
-            f"the video of sample {second.id!r} of {b.name} has the same bytes as that of sample "
-            f"{first.id!r} of {a.name}",
-            "Make the splits from disjoint videos",
+    shared = [key for key in in_b if key in in_a]
+    for key in shared:
+        line = in_b[key]
+        report.problem(
+            b.path / FILE_NAME,
+            f"line {line.number}: {'scene' if what == 'scene' else 'file_name'}",
+            f"sample {line.draft.id!r} of {b.name} has the {what} of sample "
+            f"{in_a[key].draft.id!r} of {a.name}"
+            + (f", {key!r}" if what == "scene" else ", byte for byte"),
+            f"Make the splits from disjoint {what}s",
         )
-    counts = f"{len(digests_a)} and {len(digests_b)} compared byte for byte"
-    share = f"share {len(shared)} videos" if shared else "share no video"
-    return f"{a.name} and {b.name} {share} ({counts})"
+    count = len(shared) or "no"
+    of = f"(of {len(in_a)} and {len(in_b)})"
+    return f"{a.name} and {b.name} share {count} {what}{'' if len(shared) == 1 else 's'} {of}"
 
 
-def _overlap(
-    a: Checked, b: Checked, in_a: frozenset[Triple], in_b: frozenset[Triple], found: Findings
-) -> str:
-    shared = in_a & in_b
-    counts = f"{len(shared)} of the {len(in_b)} triples of {b.name} occur in {a.name}"
-    if not in_a or not in_b:
+def _overlap(a: Checked, b: Checked, report: Report) -> str:
+    ours, theirs = a.triples, b.triples
+    shared = ours & theirs
+    counts = f"{len(shared)} of the {len(theirs)} triples of {b.name} occur in {a.name}"
+    if not ours or not theirs:
         return f"{counts}: nothing to compare"
+    said, counts = counts, f"{counts} ({len(ours)} triples)"
     if not shared:
-        return f"{counts} ({len(in_a)} triples): {b.name}'s triples are disjoint from {a.name}'s"
-    if shared in (in_a, in_b):
-        whole = a.name if shared == in_a else b.name
-        return f"{counts} ({len(in_a)} triples): shared, all of {whole}'s among them"
+        return f"{counts}: {b.name}'s triples are disjoint from {a.name}'s"
+    if shared in (ours, theirs):
+        return f"{counts}: shared, all of {a.name if shared == ours else b.name}'s among them"
     examples = ", ".join(
         f"{first} {verb} {second}" for verb, first, second in sorted(shared)[:_SHOWN]
     )
-    found.note(
+    report.note(
         b.path / FILE_NAME,
         "interactions",
-        f"{counts}, {len(shared)} of {len(in_a)} the other way round: the data sets share some "
+        f"{said}, {len(shared)} of {len(ours)} the other way round: the data sets share some "
         f"triples only ({examples}{', ...' if len(shared) > _SHOWN else ''})",
         "For a test of composition none may be shared; for a test on seen triples, all",
     )
-    return f"{counts} ({len(in_a)} triples): partly shared"
+    return f"{counts}: partly shared"

@@ -14,7 +14,7 @@ from matrix_video.data.convert.recognise import VIDEOS
 from matrix_video.data.paths import inside
 from matrix_video.data.probe import VideoInfo
 from matrix_video.data.sample import Instance, Interaction, Sample
-from matrix_video.data.trackfile import render_tracks
+from matrix_video.data.trackfile import TrackFile
 from matrix_video.data.tracks import MaskTrack
 
 
@@ -113,7 +113,7 @@ def write_ours(
     target: Path, sample: Sample, video: Path, info: VideoInfo, tracks: Mapping[str, MaskTrack]
 ) -> str:
     """A clip of our layout, without its line in the metadata; returns its track file's text."""
-    text = render_tracks(tracks, (info.height, info.width), len(info.times))
+    text = TrackFile(info.size, len(info.times), tracks).text()
     copy(video, target, sample.file_name)
     path = inside(target, f"tracks/{sample.id}.json")
     path.parent.mkdir(exist_ok=True)

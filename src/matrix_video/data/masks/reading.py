@@ -10,13 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from matrix_video.data.area import coverage, cut
 from matrix_video.data.masks.numbering import frames_of, match_names
 from matrix_video.data.masks.pictures import Mask, Picture, wrong_size
 from matrix_video.data.masks.sources import open_masks
-from matrix_video.data.tracks import MaskTrack, State, encode_rle
+from matrix_video.data.tracks import MaskTrack, State, encode_rle, resize_masks
 from matrix_video.services.errors import MatrixError
 
 
@@ -124,13 +121,7 @@ def _fitted(
         return picture.masks
     if not resize:
         raise wrong_size(picture.size, size, path)
-    height, width = picture.size
-    return {
-        name: cut(
-            coverage(mask_HW[None], size), height * width, keep_best=np.array([mask_HW.any()])
-        )[0]
-        for name, mask_HW in picture.masks.items()
-    }
+    return {n: resize_masks(mask_HW[None], size)[0] for n, mask_HW in picture.masks.items()}
 
 
 def _covers_corners(mask_HW: Mask) -> bool:
