@@ -35,14 +35,13 @@ from matrix_video.report.content import (
     Difference,
     GalleryClip,
     GalleryItem,
-    HeldOut,
     Overlay,
     ReportContent,
     ScoreRow,
-    StageRun,
     Term,
     TrainingCurves,
 )
+from matrix_video.report.runs import Run
 from matrix_video.world.clips import make_clip
 from matrix_video.world.palette import FPS
 
@@ -53,17 +52,15 @@ REPLIES = {"y": "yes", "n": "no", "i": "no (visually implausible)", "u": "unscor
 def content(tmp_path_factory: pytest.TempPathFactory) -> ReportContent:
     """Every section filled."""
     folder = tmp_path_factory.mktemp("videos")
+    settings = {"model": "tiny", "seed": 0, "steps": 9}
     return ReportContent(
         title="Tiny world, base against LoRA and MATRIX",
         command="matrix demo --out demo",
         versions=(("python", "3.11.9"), ("diffusers", "0.42.1")),
-        runs=tuple(
-            StageRun(label, f"matrix {command}", "tiny", "demo/x", "0", seconds, (("steps", "9"),))
-            for label, command, seconds in (
-                ("analysis", "analyze", 48.2),
-                ("MATRIX", "train", 71.9),
-                ("scores of MATRIX", "evaluate", None),
-            )
+        runs=(
+            Run("analysis", folder, "analyze", {"data": "demo/x", **settings}, 48.2),
+            Run("MATRIX", folder, "train", {"data": "demo/x", **settings}, 71.9),
+            Run("scores of MATRIX", folder, "evaluate", {"videos": "demo/x", **settings}),
         ),
         layers=(Analysis("analysis", layer_choice()),),
         curves=(training_curves("LoRA", aligned=False), training_curves("MATRIX", aligned=True)),
@@ -84,7 +81,7 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> ReportContent:
     )
 
 
-def estimate(mean: float, low: float | None, high: float | None, n: int) -> Estimate:
+def estimate(mean: float | None, low: float | None, high: float | None, n: int) -> Estimate:
     return Estimate(mean=mean, low=low, high=high, n=n)
 
 
@@ -134,7 +131,12 @@ def contrast(layer: int, mean: float, low: float, high: float) -> Contrast:
 
 def layer_choice(**fields: Any) -> LayerChoice:
     contrasts = (contrast(5, 0.31, 0.06, 0.55), contrast(1, -0.145, -0.242, -0.049))
-    measured = {"dominance": "measured", "reason": None, "successes": 22, "failures": 42}
+    measured: dict[str, Any] = {
+        "dominance": "measured",
+        "reason": None,
+        "successes": 22,
+        "failures": 42,
+    }
     lifts = [2.1 * math.exp(-((layer - 5) ** 2) / 3) - 0.3 for layer in range(8)]
     evidence = Evidence(
         basis={"v2t": "dominance", "v2v": "influence"},
@@ -160,16 +162,15 @@ def layer_choice(**fields: Any) -> LayerChoice:
 
 
 def training_curves(label: str, *, aligned: bool) -> TrainingCurves:
-    steps = tuple(float(step) for step in range(1, 301))
-
     def loss(start: float, end: float) -> Curve:
-        return Curve(steps, tuple(end + (start - end) * math.exp(-s / 80) for s in steps))
+        steps = [float(step) for step in range(1, 301)]
+        return tuple((s, end + (start - end) * math.exp(-s / 80)) for s in steps)
 
     terms: dict[Term, Curve] = {"diffusion": loss(0.21, 0.17)}
     if aligned:
         terms |= {"sga": loss(1.6, 0.7), "spa": loss(1.3, 0.8)}
     ends: tuple[tuple[Kind, int], ...] = (("v2t", 5), ("v2v", 1), ("v2v", 2))
-    heldout = tuple(HeldOut(k, i, Curve((0.0, 300.0), (0.3, 0.3 + i / 50))) for k, i in ends)
+    heldout = {end: ((0.0, 0.3), (300.0, 0.3 + end[1] / 50)) for end in ends}
     return TrainingCurves(label, terms, heldout)
 
 
@@ -216,7 +217,11 @@ def card(folder: Path, index: int) -> GalleryItem:
                 video_score("a", "yyiyynyyuy"),
             ),
         ),
-        overlays=(Overlay("base, V2T, layer 5", stored(folder, f"{index}-o", frames)),),
+        overlays=(
+            Overlay(
+                "base, V2T, layer 5", stored(folder, f"{index}-o", frames), "base", world.sample.id
+            ),
+        ),
     )
 
 

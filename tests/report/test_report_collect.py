@@ -39,14 +39,12 @@ def analysis(path: Path, choice: LayerChoice | None = None) -> Path:
     return path
 
 
-def training(path: Path, *, aligned: bool = True, finished: bool = True) -> Path:
+def training(path: Path, *, finished: bool = True) -> Path:
     with RunFolder.open(path, Settings(data=Path("train")), command="train") as run:
         run.log(step=0, **{"heldout_aas/5/v2t": 0.3, "heldout_aas/1/v2v": 0.2})
         for step in (1, 2, 3):
-            values = {"loss": 1.0, "diffusion": 0.2 / step}
-            if aligned:
-                values |= {"sga": 1.5 / step, "spa": math.nan if step == 2 else 1.2}
-            run.log(step=step, **values)
+            spa = math.nan if step == 2 else 1.2
+            run.log(step=step, loss=1.0, diffusion=0.2 / step, sga=1.5 / step, spa=spa)
         heldout = {"heldout_aas/10/v2v": 0.1, "heldout_aas/5/v2t": 0.4, "heldout_aas/1/v2v": 0.25}
         run.log(step=4, diffusion=0.04, **heldout)
         if finished:
@@ -60,33 +58,27 @@ def test_runs_say_what_they_were(tmp_path: Path) -> None:
     environment = json.loads((two / "environment.json").read_text())
     write_json(two / "environment.json", {**environment, "python": "3.99"})
     content = collect([("A", one), ("B", two)], title="t")
-    assert [(r.label, r.command, r.model, r.data, r.seed) for r in content.runs] == [
-        ("A", "matrix analyze", "tiny", "clips", "3"),
-        ("B", "matrix train", "tiny", "train", "3"),
+    assert [(r.label, r.kind, r.named_data) for r in content.runs] == [
+        ("A", "analyze", "clips"),
+        ("B", "train", "train"),
     ]
     assert content.runs[0].seconds == 12.5
     assert content.runs[1].seconds == pytest.approx(0, abs=5)
-    settings = dict(content.runs[0].settings)
-    assert settings["layers"] == "none"
-    assert settings["id_map"] == "yes"
-    assert settings["prompts"] == "–"
-    found = dict(content.versions)
-    assert found["python"] == f"{environment['python']} (A); 3.99 (B)"
-    assert found["numpy"] == np.__version__
+    found = content.runs[0].settings
+    assert [found[name] for name in ("model", "seed", "layers", "id_map", "prompts")] == [
+        *("tiny", "3", "none", "yes", "–")
+    ]
+    versions = dict(content.versions)
+    assert versions["python"] == f"{environment['python']} (A); 3.99 (B)"
+    assert versions["numpy"] == np.__version__
+    assert [(a.label, a.choice) for a in content.layers] == [("A", layer_choice())]
 
 
-def test_an_analysis_is_read_with_the_type_that_wrote_it(tmp_path: Path) -> None:
-    content = collect([("A", analysis(tmp_path / "a"))], title="t")
-    (found,) = content.layers
-    assert (found.label, found.choice) == ("A", layer_choice())
-
-
-@pytest.mark.parametrize("kinds", [("v2t",), ("v2v",)])
-def test_an_analysis_of_one_kind_alone_has_a_page(tmp_path: Path, kinds: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(("kept", "lost"), [("v2t", "v2v"), ("v2v", "v2t")])
+def test_an_analysis_of_one_kind_alone_has_a_page(tmp_path: Path, kept: str, lost: str) -> None:
     choice = layer_choice()
-    groups = tuple(g for g in choice.evidence.groups if g.kind in kinds)
-    basis = {k: b if k in kinds else "none" for k, b in choice.evidence.basis.items()}
-    lost = next(k for k in ("v2t", "v2v") if k not in kinds)
+    groups = tuple(g for g in choice.evidence.groups if g.kind == kept)
+    basis = {**choice.evidence.basis, lost: "none"}
     evidence = choice.evidence.model_copy(update={"groups": groups, "basis": basis})
     choice = layer_choice(evidence=evidence, **{lost: ()})
     content = collect([("A", analysis(tmp_path / "a", choice))], title="t")
@@ -94,31 +86,29 @@ def test_an_analysis_of_one_kind_alone_has_a_page(tmp_path: Path, kinds: tuple[s
     assert "<b>none</b>: no sample could be scored." in page
 
 
-def test_training_gives_every_term_and_says_what_is_no_number(tmp_path: Path) -> None:
-    content = collect([("M", training(tmp_path / "m"))], title="t")
-    (run,) = content.curves
-    assert set(run.terms) == {"diffusion", "sga", "spa"}
-    assert run.terms["sga"].steps == (1.0, 2.0, 3.0)
-    assert run.terms["sga"].values == (1.5, 0.75, 0.5)
-    assert run.terms["spa"].steps == (1.0, 3.0)
-    assert content.missing["training"] == ("1 values of the SPA loss of M: no numbers",)
-    assert [(h.kind, h.layer, h.curve.values) for h in run.heldout] == [
-        ("v2t", 5, (0.3, 0.4)),
-        ("v2v", 1, (0.2, 0.25)),
-        ("v2v", 10, (0.1,)),
-    ]
-    assert run.absorbed is True
-
-
-@pytest.mark.parametrize("value", ["abc", 1e400])
-def test_what_is_no_number_in_the_metrics_is_counted(tmp_path: Path, value: object) -> None:
-    run = training(tmp_path / "m", aligned=False)
-    lines = [{"step": 5, "diffusion": value}, {"step": value, "diffusion": 1.0}]
+def test_training_gives_every_term_and_counts_what_is_no_number(tmp_path: Path) -> None:
+    run = training(tmp_path / "m")
+    lines = ['{"step": 5, "diffusion": "abc"}', '{"step": 1e400, "diffusion": 1.0}']
     with (run / "metrics.jsonl").open("a") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
+        file.writelines(f"{line}\n" for line in lines)
     content = collect([("M", run)], title="t")
-    assert len(content.curves[0].terms["diffusion"].values) == 4
-    assert "2 values of the diffusion loss of M: no numbers" in content.missing["training"]
+    (found,) = content.curves
+    assert {**found.terms, "diffusion": ()} == {
+        "diffusion": (),
+        "sga": ((1.0, 1.5), (2.0, 0.75), (3.0, 0.5)),
+        "spa": ((1.0, 1.2), (3.0, 1.2)),
+    }
+    assert len(found.terms["diffusion"]) == 4
+    assert content.missing["training"] == (
+        "2 values of the diffusion loss of M: no numbers",
+        "1 values of the SPA loss of M: no numbers",
+    )
+    assert list(found.heldout.items()) == [
+        (("v2t", 5), ((0.0, 0.3), (4.0, 0.4))),
+        (("v2v", 1), ((0.0, 0.2), (4.0, 0.25))),
+        (("v2v", 10), ((4.0, 0.1),)),
+    ]
+    assert found.absorbed is True
 
 
 def test_unfinished_runs_are_named(tmp_path: Path) -> None:
@@ -143,34 +133,30 @@ def test_overlays_without_a_card_stand_with_their_analysis(tmp_path: Path) -> No
     for name in ("x_1_v2t_layer05", "x_1_v2v_layer01"):
         write_video(run / "overlays" / f"{name}.mp4", frames, 8.0)
     content = collect([("A", run)], title="t")
-    assert [o.label for o in content.layers[0].overlays] == [
-        "A, V2T, layer 5: x_1",
-        "A, V2V, layer 1: x_1",
+    assert [(o.label, o.sample) for o in content.layers[0].overlays] == [
+        ("A, V2T, layer 5", "x_1"),
+        ("A, V2V, layer 1", "x_1"),
     ]
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:
-    with pytest.raises(MatrixError, match=r"gone: there is no such run folder\. Give the folder"):
-        collect([("x", tmp_path / "gone")], title="t")
+    def refused(*runs: Path, match: str) -> None:
+        with pytest.raises(MatrixError, match=match):
+            collect([("x", run) for run in runs], title="t")
+
+    refused(tmp_path / "gone", match=r"gone: there is no such run folder\. Give the folder")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(MatrixError, match=r"empty: it is no run folder"):
-        collect([("x", tmp_path / "empty")], title="t")
+    refused(tmp_path / "empty", match=r"empty: it is no run folder")
     RunFolder.open(tmp_path / "world", Settings(), command="world").close()
-    with pytest.raises(MatrixError, match="a run of 'world', which no report shows"):
-        collect([("x", tmp_path / "world")], title="t")
+    refused(tmp_path / "world", match="a run of 'world', which no report shows")
     run = analysis(tmp_path / "a")
-    with pytest.raises(MatrixError, match="two runs are called 'x'"):
-        collect([("x", run), ("x", run)], title="t")
+    refused(run, run, match="two runs are called 'x'")
     stored = json.loads((run / "layers.json").read_text())
     del stored["evidence"]["groups"][0]["samples"]
     write_json(run / "layers.json", stored)
-    with pytest.raises(
-        MatrixError, match=r"evidence\.groups\.0\.samples: not a choice of .*Field req"
-    ):
-        collect([("x", run)], title="t")
+    refused(run, match=r"evidence\.groups\.0\.samples: not a choice of .*Field req")
     (run / "config.yaml").write_text("a: [")
-    with pytest.raises(MatrixError, match=r"config\.yaml: this is not valid YAML"):
-        collect([("x", run)], title="t")
+    refused(run, match=r"config\.yaml: this is not valid YAML")
 
 
 @pytest.mark.parametrize(
@@ -180,9 +166,6 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
 def test_what_a_run_worked_on_depends_on_its_kind(tmp_path: Path, command: str, field: str) -> None:
     settings = Settings(data=Path("of/data"), prompts=Path("of/prompts"), videos=Path("of/videos"))
     RunFolder.open(tmp_path / "run", settings, command=command).close()
-    (run,) = open_runs([("run", tmp_path / "run")])
-    assert run.data == Path("of") / field
-    assert collect([("run", tmp_path / "run")], title="t").runs[0].data == f"of/{field}"
     RunFolder.open(tmp_path / "bare", Settings(), command=command).close()
-    (bare,) = open_runs([("bare", tmp_path / "bare")])
-    assert bare.data is None
+    run, bare = open_runs([("run", tmp_path / "run"), ("bare", tmp_path / "bare")])
+    assert (run.data, bare.data) == (Path("of") / field, None)

@@ -12,11 +12,12 @@ import pytest
 
 from matrix_video.data.sample import Sample
 from matrix_video.evaluation.questions import BOX_COLOURS
-from matrix_video.report.content import Analysis, GalleryClip, GalleryItem, ReportContent
-from matrix_video.report.page import build_report
+from matrix_video.report.content import Analysis, GalleryClip, GalleryItem, ReportContent, ScoreRow
+from matrix_video.report.page import build_report, too_small
 from matrix_video.services.errors import MatrixError
 
-SECTIONS = ("first", "scores", "gallery", "layers", "training", "runs")
+from .conftest import estimate, summary
+
 VOID = {"meta", "img", "input", "br", "link"}
 
 
@@ -36,12 +37,17 @@ class Page(HTMLParser):
         assert not self.open, f"never closed: {self.open}"
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._attributes(tag, attrs)
+        self.handle_startendtag(tag, attrs)
         if tag not in VOID:
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._attributes(tag, attrs)
+        self.scripts += tag == "script"
+        for name, value in attrs:
+            if name in ("src", "href", "srcset", "poster", "data", "action", "xlink:href"):
+                self.addresses.append((tag, value or ""))
+            self.ids += [value or ""] if name == "id" else []
+            self.alts += [value or ""] if name == "alt" else []
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open, f"</{tag}> closes nothing"
@@ -51,16 +57,6 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] not in ("style", "script"):
             self.words.append(data)
-
-    def _attributes(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.scripts += tag == "script"
-        for name, value in attrs:
-            if name in ("src", "href", "srcset", "poster", "data", "action", "xlink:href"):
-                self.addresses.append((tag, value or ""))
-            if name == "id":
-                self.ids.append(value or "")
-            if name == "alt":
-                self.alts.append(value or "")
 
     @property
     def text(self) -> str:
@@ -76,34 +72,14 @@ def built(content: ReportContent, tmp_path_factory: pytest.TempPathFactory) -> P
     return build_report(tmp_path_factory.mktemp("report"), content)
 
 
-def test_page_is_well_formed_and_ids_are_unique(built: Path) -> None:
-    page = read(built)
+def test_the_page_is_whole_and_asks_nothing_of_the_network(built: Path) -> None:
+    text, page = built.read_text(encoding="utf-8"), read(built)
     assert built.name == "index.html"
     assert len(set(page.ids)) == len(page.ids)
     assert page.scripts == 1
-
-
-def test_a_page_of_somebody_else_is_not_overwritten(content: ReportContent, tmp_path: Path) -> None:
-    (tmp_path / "index.html").write_text("<title>mine</title>")
-    with pytest.raises(MatrixError, match=r"not written by matrix report\. Choose another"):
-        build_report(tmp_path, content)
-    assert [file.name for file in tmp_path.iterdir()] == ["index.html"]
-    (tmp_path / "index.html").unlink()
-    assert build_report(tmp_path, content) == build_report(tmp_path, content)
-
-
-def test_nothing_is_asked_of_the_network(built: Path) -> None:
-    text = built.read_text(encoding="utf-8")
-    for tag, address in read(built).addresses:
+    for tag, address in page.addresses:
         assert not re.match(r"[a-z]+:|//", address, re.IGNORECASE), f"<{tag}> names {address}"
-    assert "url(" not in text
-    assert "@import" not in text
-    assert not re.search(r"\b(fetch|XMLHttpRequest|import)\s*\(", text)
-    assert "http" not in text
-
-
-def test_every_asset_exists_and_none_is_left_over(built: Path) -> None:
-    page = read(built)
+    assert not re.search(r"\b(fetch|XMLHttpRequest|import)\s*\(|url\(|@import|http", text)
     files = {address for tag, address in page.addresses if tag == "img"}
     assert files
     assert {str(f.relative_to(built.parent)) for f in built.parent.rglob("*.webp")} == files
@@ -111,6 +87,13 @@ def test_every_asset_exists_and_none_is_left_over(built: Path) -> None:
     assert all(address.startswith("#") and address[1:] in page.ids for address in anchors)
     assert all(alt.strip() for alt in page.alts)
     assert len(page.alts) >= len(files)
+
+
+def test_a_page_of_somebody_else_is_not_overwritten(content: ReportContent, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("<title>mine</title>")
+    with pytest.raises(MatrixError, match=r"not written by matrix report\. Choose another"):
+        build_report(tmp_path, content)
+    assert [file.name for file in tmp_path.iterdir()] == ["index.html"]
 
 
 def test_it_shows_the_numbers_that_were_given(built: Path) -> None:
@@ -143,10 +126,10 @@ def test_it_shows_the_numbers_that_were_given(built: Path) -> None:
 
 def test_a_reader_meets_clips_then_scores_and_the_table_of_runs_last(built: Path) -> None:
     page = read(built)
-    order = [name for name in page.ids if name in SECTIONS]
-    assert order == list(SECTIONS)
-    text = page.text
-    assert text.index("another verb null") < text.index("base 0.381")  # the strongest null opens
+    sections = ["first", "scores", "gallery", "layers", "training", "runs"]
+    assert [name for name in page.ids if name in sections] == sections
+    # The strongest null opens.
+    assert page.text.index("another verb null") < page.text.index("base 0.381")
 
 
 def test_boxes_lie_around_the_instances_in_the_colours_of_the_questions(
@@ -172,20 +155,12 @@ def test_boxes_lie_around_the_instances_in_the_colours_of_the_questions(
     assert re.findall(r'<svg class="boxes".*?</svg>', source)[1].count("z") == len(names)
 
 
-def test_every_answer_is_there_with_its_evidence(built: Path, content: ReportContent) -> None:
-    source = built.read_text(encoding="utf-8")
-    text = read(built).text
-    scores = [clip.score for item in content.gallery for clip in item.clips if clip.score]
-    answers = [a for score in scores for group in score.interactions for a in group.answers]
-    for reply, css in (
-        ("yes", "yes"),
-        ("no", "no"),
-        ("no (visually implausible)", "implausible"),
-        ("unscored", "unscored"),
-    ):
-        given = sum(answer.answer == reply for answer in answers)
-        found = re.findall(rf'<li class="answer {css}(?: apart)?"', source)
-        assert len(found) == given > 0
+def test_every_answer_is_there_with_its_evidence(built: Path) -> None:
+    """Of two cards, each with the base's y and nine n, and yyiyynyyuy of MATRIX."""
+    source, text = built.read_text(encoding="utf-8"), read(built).text
+    counts = {"yes": 16, "no": 20, "implausible": 2, "unscored": 2}
+    for css, count in counts.items():
+        assert len(re.findall(rf'<li class="answer {css}(?: apart)?"', source)) == count
     assert "distance 0.3" in text
     assert "frame 7" in text
 
@@ -194,7 +169,7 @@ def test_text_is_escaped_everywhere(content: ReportContent, tmp_path: Path) -> N
     evil = '<script>alert("x")</script>&\''
     item = content.gallery[0]
     sample = Sample(id="evil", file_name="a.mp4", caption=evil)
-    run = replace(content.runs[0], label=evil, settings=((evil, evil),))
+    run = replace(content.runs[0], label=evil, config={evil: evil})
     row = replace(content.rows[0], label=evil)
     choice = content.layers[0].choice
     warned = choice.evidence.model_copy(update={"warnings": (evil,)})
@@ -233,23 +208,24 @@ def test_an_empty_report_says_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_broken_clip_is_named_in_its_place(content: ReportContent, tmp_path: Path) -> None:
-    item = content.gallery[0]
-    broken = GalleryClip("broken", tmp_path / "gone.mp4")
-    changed = replace(content, gallery=(replace(item, clips=(*item.clips, broken)),))
-    page = read(build_report(tmp_path / "report", changed))
+    item = GalleryItem(content.gallery[0].sample, (GalleryClip("broken", tmp_path / "gone.mp4"),))
+    page = read(build_report(tmp_path / "report", ReportContent(title="t", gallery=(item,))))
     assert "gone.mp4: there is no such video file" in page.text
     assert "not scored" in page.text
 
 
-def test_decoder_absorbed_is_flagged(content: ReportContent, tmp_path: Path) -> None:
-    plain, matrix = content.curves
-    for absorbed, shown in ((True, True), (False, False), (None, False)):
-        changed = replace(content, curves=(plain, replace(matrix, absorbed=absorbed)), gallery=())
-        text = read(build_report(tmp_path / str(absorbed), changed)).text
-        assert ("decoder absorbed" in text) == shown
+@pytest.mark.parametrize("absorbed", [True, False, None])
+def test_decoder_absorbed_is_flagged(
+    content: ReportContent, tmp_path: Path, absorbed: bool | None
+) -> None:
+    curves = (replace(content.curves[1], absorbed=absorbed),)
+    page = build_report(tmp_path, ReportContent(title="t", curves=curves))
+    assert ("decoder absorbed" in read(page).text) == (absorbed is True)
 
 
-def test_a_second_report_replaces_the_first(content: ReportContent, tmp_path: Path) -> None:
+def test_a_second_report_replaces_the_first_and_equal_content_gives_an_equal_page(
+    content: ReportContent, tmp_path: Path
+) -> None:
     first = build_report(tmp_path / "report", content)
     (first.parent / "assets" / "mine.webp").write_bytes(b"not ours")
     smaller = replace(content, gallery=content.gallery[:1])
@@ -257,9 +233,21 @@ def test_a_second_report_replaces_the_first(content: ReportContent, tmp_path: Pa
     files = {address for tag, address in read(first).addresses if tag == "img"}
     left = {f"assets/{file.name}" for file in (first.parent / "assets").iterdir()}
     assert left == files | {"assets/mine.webp"}
+    assert first.read_bytes() == build_report(tmp_path / "again", smaller).read_bytes()
 
 
-def test_equal_content_gives_an_equal_page(content: ReportContent, tmp_path: Path) -> None:
-    less = replace(content, gallery=content.gallery[:1])
-    one, two = (build_report(tmp_path / name, less) for name in ("one", "two"))
-    assert one.read_bytes() == two.read_bytes()
+def test_so_few_videos_are_too_small_to_tell_rows_apart(content: ReportContent) -> None:
+    """A width is named where there are enough for a verdict, and it is one."""
+
+    def told(n: int, *ends: float) -> str:
+        pair = replace(content.differences[0], estimate=estimate(0.0, *ends, n))
+        row = ScoreRow("base", "run", summary(0.4, n))
+        return too_small(ReportContent(title="t", rows=(row,), differences=(pair,)))
+
+    small = "Too small to tell rows apart: 24 videos a row."
+    assert (
+        told(24, -0.06, 0.06) == f"{small} A difference in IF below about 0.06 would not be seen."
+    )
+    assert told(24, 0.0, 0.002) == small
+    assert told(6, -0.3, 0.3) == "Too small to tell rows apart: 6 videos a row."
+    assert told(50, -0.1, 0.1) == ""

@@ -13,9 +13,10 @@ from pydantic import BaseModel
 from matrix_video.data.dataset import Dataset, DatasetWriter
 from matrix_video.evaluation.run import EvaluateConfig, evaluate
 from matrix_video.evaluation.scores import JudgeFacts, Scores, read_scores, write_scores
+from matrix_video.evaluation.scoring import paired_difference
 from matrix_video.report.collect import collect
 from matrix_video.report.runs import Run
-from matrix_video.report.scores import Evaluation, differences, score_rows
+from matrix_video.report.scores import Evaluation, differences, like_pairs, score_rows
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import write_json
 from matrix_video.services.run import RunFolder
@@ -25,7 +26,6 @@ from .conftest import summary, video_score
 
 
 class Settings(BaseModel):
-    model: str = "tiny"
     prompts: Path
 
 
@@ -36,60 +36,51 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_split(root / "val", 3, 5, "val")
     truth = Dataset(root / "val")
     for label in ("frozen", "truth"):
-        with RunFolder.open(
-            root / label, Settings(prompts=root / "val"), command="generate"
-        ) as run:
-            with DatasetWriter(run.path / "dataset") as writer:
-                for i, sample in enumerate(truth.samples):
-                    frames = truth.video(i).frames_THWC
-                    if label == "frozen":
-                        frames = np.repeat(frames[:1], len(frames), axis=0)
-                    writer.add(sample, frames, 8.0, {}, lossless=True)
-            facts = {"format": 1, "prompts": str(root / "val"), "seed": 0}
-            write_json(run.path / "generation.json", facts)
-        evaluate(
-            EvaluateConfig(
-                videos=root / label,
-                prompts=root / "val",
-                out=root / f"scores-{label}",
-                tracked=label == "truth",
-            )
+        with (
+            RunFolder.open(root / label, Settings(prompts=root / "val"), command="generate"),
+            DatasetWriter(root / label / "dataset") as writer,
+        ):
+            for i, sample in enumerate(truth.samples):
+                frames = truth.video(i).frames_THWC
+                if label == "frozen":
+                    frames = np.repeat(frames[:1], len(frames), axis=0)
+                writer.add(sample, frames, 8.0, {}, lossless=True)
+        facts = {"format": 1, "prompts": str(root / "val"), "seed": 0}
+        write_json(root / label / "generation.json", facts)
+        config = EvaluateConfig(
+            videos=root / label,
+            prompts=root / "val",
+            out=root / f"scores-{label}",
+            tracked=label == "truth",
         )
+        evaluate(config)
     return root
 
 
-def both(root: Path) -> list[tuple[str, Path]]:
-    return [
-        ("frozen", root / "frozen"),
-        ("truth", root / "truth"),
-        ("scores of frozen", root / "scores-frozen"),
-        ("scores of truth", root / "scores-truth"),
-    ]
+RUNS = ("frozen", "truth", "scores-frozen", "scores-truth")
 
 
-def test_rows_are_those_of_the_evaluation_and_the_strongest_null_opens(scored: Path) -> None:
-    content = collect(both(scored), title="t")
+def test_rows_answers_and_boxes_are_those_of_the_evaluation(scored: Path) -> None:
+    content = collect([(name, scored / name) for name in RUNS], title="t")
     stored = read_scores(scored / "scores-truth")
     by_label = {row.label: row for row in content.rows}
     assert [row.kind for row in content.rows[:3]] == ["null", "run", "run"]
     nulls = [row.summary["if"].mean or 0 for row in content.rows if row.kind == "null"]
-    assert nulls == sorted(nulls, reverse=True)
+    assert nulls == sorted(nulls, reverse=True)  # the strongest opens
     assert content.rows[-1].kind == "ceiling"
     assert by_label["truth"].summary == stored.summary
     drift = stored.references["straight_drift"].summary
     assert by_label["straight drift"].summary == drift
     assert {"another verb", "roles exchanged", "another prompt’s clip"} <= set(by_label)
     assert content.judges == (f"oracle {stored.judge.version}",)
-
-
-def test_answers_and_boxes_reach_the_clip_that_they_judge(scored: Path) -> None:
-    content = collect(both(scored), title="t")
-    stored = {video.id: video for video in read_scores(scored / "scores-truth").videos}
+    frozen_videos = read_scores(scored / "scores-frozen").videos
+    assert content.differences[0].estimate == paired_difference(stored.videos, frozen_videos, "if")
+    videos = {video.id: video for video in stored.videos}
     for item in content.gallery:
         truth, frozen, generated = item.clips
         assert (truth.label, frozen.label, generated.label) == ("ground truth", "frozen", "truth")
         assert truth.score is None
-        assert generated.score == stored[item.sample.id]
+        assert generated.score == videos[item.sample.id]
         assert frozen.score is not None
         assert (frozen.score.if_ or 0) < (generated.score.if_ or 0)
         # Followed by the judge; not followed: the first frame, which all clips share.
@@ -98,68 +89,70 @@ def test_answers_and_boxes_reach_the_clip_that_they_judge(scored: Path) -> None:
         assert set(frozen.tracks) == set(generated.tracks) == {i.id for i in item.sample.instances}
 
 
-def evaluation(name: str, scores: Sequence[float], **fields: Any) -> Evaluation:
-    """Of as many videos as ``scores``."""
-    videos = [video_score(f"v{i}", "y" * 10, **{"if": v}) for i, v in enumerate(scores)]
+def scores(values: Sequence[float], **fields: Any) -> Scores:
+    """Of as many videos as ``values``."""
+    videos = tuple(video_score(f"v{i}", "y" * 10, **{"if": v}) for i, v in enumerate(values))
     head: dict[str, Any] = {
         "judge": JudgeFacts(name="oracle", version="2"),
         "prompts": "p",
         "seed": 0,
         "video_seed": 0,
-        "asked": len(videos),
-        "delivered": len(videos),
-        "scored": len(videos),
-        "unscored": 0,
-        "quarantined": 0,
+        **dict.fromkeys(("asked", "delivered", "scored"), len(videos)),
+        **dict.fromkeys(("unscored", "quarantined"), 0),
         "summary": summary(0.5),
         "references": {},
-        "videos": tuple(videos),
+        "videos": videos,
     }
-    path = Path(name)
-    return Evaluation(Run(name, path, "evaluate", {}), name, Scores(**{**head, **fields}))
+    return Scores(**{**head, **fields})
 
 
-def test_differences_are_later_less_earlier_with_verdicts_that_are_corrected() -> None:
+def test_one_difference_is_the_headline_and_the_rest_are_corrected() -> None:
     random = np.random.default_rng(0)
     base = random.uniform(0.2, 0.6, 30)
-    shifts = {"a": 0.0, "b": 0.002, "c": 0.3}
-    given = [
-        evaluation(name, [float(v) for v in base + shift + random.normal(0, 0.01, 30)])
-        for name, shift in shifts.items()
+    # The faint one is resolved alone, and not among so many.
+    shifts = {"a": 0.0, "faint": np.where(np.arange(30) % 2, 0.1, -0.04), "c": 0.3}
+    named = {name: scores([float(v) for v in base + shift]) for name, shift in shifts.items()}
+    pairs = [("c", "a"), ("faint", "a"), ("a", "faint")]
+    found = differences(named, pairs)
+    assert [(d.left, d.right, d.metric) for d in found[:4]] == [
+        *[(*pair, "if") for pair in pairs],
+        ("c", "a", "role_gap"),
     ]
-    found, lines = differences(given)
-    assert lines == ()
-    shown = [(d.left, d.right, d.metric) for d in found]
-    assert shown[:3] == [("c", "b", "if"), ("c", "a", "if"), ("b", "a", "if")]
-    by_pair = dict(zip(shown, found, strict=True))
-    assert by_pair["c", "b", "if"].verdict == "c is higher"
-    assert by_pair["c", "a", "if"].resolved
-    assert not by_pair["b", "a", "if"].resolved
-    assert by_pair["b", "a", "role_gap"].verdict == "not resolved"
-
-
-def test_few_videos_have_no_verdict() -> None:
-    (found, *_), _ = differences([evaluation("a", [0.1] * 19), evaluation("b", [0.9] * 19)])
-    assert (found.verdict, found.resolved) == ("no verdict below 20 videos", False)
+    assert [d.verdict for d in found[:2]] == [
+        "c is higher",
+        "not resolved among so many differences",
+    ]
+    assert differences(named, pairs[1:2])[0].verdict == "faint is higher"
+    assert found[3].verdict == "not resolved"
+    assert found[-1].verdict == "no video has it in both"
+    few = {"a": scores([0.1] * 19), "b": scores([0.9] * 19)}
+    (one, *_) = differences(few, [("b", "a")])
+    assert (one.verdict, one.resolved) == ("no verdict below 20 videos", False)
 
 
 @pytest.mark.parametrize(
     ("other", "reason"),
     [
+        ({}, None),
         ({"video_seed": 7}, "their seeds differ (7 and 0)"),
-        ({"judge": JudgeFacts(name="oracle", version="1")}, "their judges differ"),
-        ({"videos": (video_score("v0", "y" * 10, prompt="q"),)}, "their prompts differ"),
+        (
+            {"judge": JudgeFacts(name="oracle", version="1")},
+            "a does not fit, its judge is oracle 2, this one's is oracle 1",
+        ),
         (
             {"videos": (video_score("v0", "y" * 10), video_score("v1", "y" * 10, prompt="q"))},
-            "some of their prompts differ",
+            "a does not fit, it scores other prompts ('v1' asks for something else there)",
         ),
     ],
 )
-def test_unlike_evaluations_are_no_pairs(other: dict[str, Any], reason: str) -> None:
-    left = evaluation("b", [0.5] * 30, **other)
-    found, lines = differences([evaluation("a", [0.5] * 30), left])
-    assert found == ()
-    assert lines == (f"paired difference b − a: {reason}",)
+def test_unlike_evaluations_are_no_pairs(other: dict[str, Any], reason: str | None) -> None:
+    given = [
+        Evaluation(Run(name, Path(name), "evaluate", {}), name, scores([0.5] * 30, **fields))
+        for name, fields in (("a", {}), ("b", other))
+    ]
+    pairs, lines = like_pairs(given)
+    assert pairs == ((("b", "a"),) if reason is None else ())
+    assert lines == (() if reason is None else (f"paired difference b − a: {reason}",))
 
 
 def test_what_has_no_score_stands_in_the_row() -> None:
@@ -170,9 +163,8 @@ def test_what_has_no_score_stands_in_the_row() -> None:
         video_score("c", "n" * 10, state="missing", **lost),
         video_score("d", "n" * 10, state="quarantined", **lost),
     )
-    rows, lines = score_rows([evaluation("a", [], videos=videos, asked=4)])
+    rows = score_rows({"a": scores([], videos=videos, asked=4)})
     assert rows[0].told == "of 4: 1 missing, 1 unscored, 1 quarantined, 2 answers unscored"
-    assert lines == ("null rows: not evaluated", "ceiling: not evaluated")
 
 
 def test_two_evaluations_of_one_run_and_rows_of_other_prompts_stand_apart(
@@ -180,25 +172,18 @@ def test_two_evaluations_of_one_run_and_rows_of_other_prompts_stand_apart(
 ) -> None:
     head = read_scores(scored / "scores-truth")
     shifted = head.references["straight_drift"].model_copy(update={"summary": summary(0.3)})
-    references = {"straight_drift": shifted}
     again = tmp_path / "again"
-    with RunFolder.open(
-        again,
-        EvaluateConfig(videos=scored / "truth", prompts=scored / "val", out=again),
-        command="evaluate",
-    ):
-        changed = head.model_copy(update={"references": references})
+    config = EvaluateConfig(videos=scored / "truth", prompts=scored / "val", out=again)
+    with RunFolder.open(again, config, command="evaluate"):
+        changed = head.model_copy(update={"references": {"straight_drift": shifted}})
         write_scores(again, changed, {"straight_drift": ()}, head.videos)
-    content = collect([*both(scored), ("again", again)], title="t")
-    labels = [row.label for row in content.rows]
-    assert [row.label for row in content.rows if row.kind == "run"] == [
-        "frozen",
-        "scores of truth",
-        "again",
-    ]
-    assert "straight drift (frozen, scores of truth)" in labels
-    assert "straight drift (again)" in labels
-    assert len(set(labels)) == len(labels)
+    named = [*[(name, scored / name) for name in RUNS], ("again", again)]
+    content = collect(named, title="t")
+    own = [row.label for row in content.rows if row.kind == "run"]
+    assert own == ["frozen", "scores-truth", "again"]
+    labels = {row.label for row in content.rows}
+    assert len(labels) == len(content.rows)
+    assert {"straight drift (frozen, scores-truth)", "straight drift (again)"} < labels
 
 
 def test_scores_of_another_format_are_refused(tmp_path: Path) -> None:

@@ -14,61 +14,39 @@ from matrix_video.report.strip import encode, make_strip
 from matrix_video.services.errors import MatrixError
 
 
-def noise(frames: int, height: int, width: int) -> NDArray[np.uint8]:
-    return np.random.default_rng(0).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
+def noise(*shape: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
 
 
-def test_a_small_clip_is_stored_exactly(tmp_path: Path) -> None:
-    frames = noise(5, 16, 24)
-    write_video(tmp_path / "a.mp4", frames, 8.0, lossless=True)
-    strip = make_strip(tmp_path / "a.mp4", tmp_path / "assets")
-    assert (strip.frames, strip.height, strip.width) == (5, 16, 24)
-    assert strip.stride == 1
-    assert strip.seconds == pytest.approx(5 / 8)
+@pytest.mark.parametrize(("shape", "stride"), [((5, 16, 24), 1), ((301, 128, 16), 3)])
+def test_a_small_clip_is_stored_exactly_and_a_long_one_by_every_few_frames(
+    tmp_path: Path, shape: tuple[int, int, int], stride: int
+) -> None:
+    frames = noise(*shape)
+    for name in "ab":  # equal pictures share one file
+        write_video(tmp_path / f"{name}.mp4", frames, 8.0, lossless=True)
+    strip, again = (make_strip(tmp_path / f"{name}.mp4", tmp_path / "assets") for name in "ab")
+    assert again == strip
+    assert len([*(tmp_path / "assets").iterdir()]) == 1
+    assert (strip.frames, strip.height, strip.width) == (len(frames[::stride]), *shape[1:])
+    assert strip.stride == stride
+    assert strip.seconds == pytest.approx(shape[0] / 8)
     assert strip.pixelated
     stored = np.asarray(Image.open(tmp_path / strip.file).convert("RGB"))
-    np.testing.assert_array_equal(stored.reshape(frames.shape), frames)
-
-
-def test_equal_pictures_share_one_file(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        write_video(tmp_path / f"{name}.mp4", noise(3, 16, 16), 8.0, lossless=True)
-    found = {make_strip(tmp_path / f"{n}.mp4", tmp_path / "assets").file for n in ("a", "b")}
-    assert len(found) == 1
-    assert [file.name for file in (tmp_path / "assets").iterdir()] == [Path(*found).name]
+    np.testing.assert_array_equal(stored.reshape(-1, *frames.shape[1:]), frames[::stride])
 
 
 def test_a_tall_clip_becomes_smaller_and_keeps_its_shape(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", noise(3, 480, 720), 8.0)
     strip = make_strip(tmp_path / "a.mp4", tmp_path / "assets")
-    assert (strip.height, strip.width) == (288, 432)
-    assert not strip.pixelated
+    assert (strip.height, strip.width, strip.pixelated) == (288, 432, False)
     assert Image.open(tmp_path / strip.file).size == (432, 3 * 288)
 
 
-def test_a_long_clip_fits_into_one_picture_and_keeps_its_duration(tmp_path: Path) -> None:
-    write_video(tmp_path / "a.mp4", noise(300, 130, 16), 30.0)
-    strip = make_strip(tmp_path / "a.mp4", tmp_path / "assets")
-    assert (strip.frames, strip.stride) == (100, 3)
-    assert strip.seconds == pytest.approx(10.0)
-    assert strip.height == 130
-    assert strip.frames * strip.height <= 16_000
-
-
-def test_a_strip_with_a_stride_holds_just_those_frames(tmp_path: Path) -> None:
-    frames = noise(301, 128, 16)
-    write_video(tmp_path / "a.mp4", frames, 30.0, lossless=True)
-    strip = make_strip(tmp_path / "a.mp4", tmp_path / "assets")
-    assert (strip.frames, strip.stride, strip.height) == (101, 3, 128)
-    stored = np.asarray(Image.open(tmp_path / strip.file).convert("RGB"))
-    np.testing.assert_array_equal(stored.reshape(-1, *frames.shape[1:]), frames[::3])
-
-
-def test_encode_never_exceeds_what_browsers_read() -> None:
-    _, size = encode(noise(120, 140, 10), 120, (140, 10))
-    assert size[0] * 120 <= 16_000
-    _, size = encode(noise(1, 2, 20_000), 1, (2, 20_000))
-    assert size[1] <= 16_000
+@pytest.mark.parametrize("shape", [(120, 140, 10), (1, 2, 20_000)])
+def test_encode_never_exceeds_what_browsers_read(shape: tuple[int, int, int]) -> None:
+    _, (height, width) = encode(noise(*shape), shape[0], shape[1:])
+    assert max(height * shape[0], width) <= 16_000
 
 
 def test_a_missing_video_is_named(tmp_path: Path) -> None:

@@ -307,10 +307,9 @@ class _Demo:
         from matrix_video.recipes.evaluate import show_differences, show_scores
 
         names = ("base", "lora", "matrix")
-        show_scores([self.path("scores", name) for name in names], self.console)
-        base, lora, matrix = (read_scores(self.path("scores", name)) for name in names)
-        pairs = {"matrix − lora": (matrix, lora), "lora − base": (lora, base)}
-        show_differences(pairs, self.console)
+        named = {name: read_scores(self.path("scores", name)) for name in names}
+        show_scores(named, self.console)
+        show_differences(named, [("matrix", "lora"), ("lora", "base")], self.console)
         table = Table("stage", "seconds")
         for name, _ in self.stages():
             table.add_row(name, f"{self.folder.facts(name)['seconds']:.1f}")

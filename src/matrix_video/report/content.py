@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Final, Literal
 
@@ -18,33 +17,23 @@ from matrix_video.data.sample import Sample
 from matrix_video.data.tracks import MaskTrack
 from matrix_video.evaluation.estimates import Estimate
 from matrix_video.evaluation.scores import Metric, Summary, VideoScore
+from matrix_video.report.runs import Run
 
 Term = Literal["diffusion", "sga", "spa"]
 TERM_NAMES: Final[dict[Term, str]] = {"diffusion": "diffusion", "sga": "SGA", "spa": "SPA"}
 Section = Literal["scores", "gallery", "layers", "training", "runs"]
-
-
-@dataclass(frozen=True)
-class StageRun:
-    """One run folder: what was asked of it and where it ran."""
-
-    label: str
-    command: str
-    model: str | None = None
-    data: str | None = None
-    seed: str | None = None
-    seconds: float | None = None
-    """Wall-clock time; None where the run did not record it."""
-    settings: tuple[tuple[str, str], ...] = ()
-    """Every resolved setting, in the order of the run's own file."""
+Curve = tuple[tuple[float, float], ...]
+"""Training steps, ascending, each with a value."""
 
 
 @dataclass(frozen=True)
 class Overlay:
-    """A clip with attention maps laid over it."""
+    """A clip of one sample with attention maps laid over it, made by the run of this label."""
 
     label: str
     video: Path
+    run: str
+    sample: str
 
 
 @dataclass(frozen=True)
@@ -57,35 +46,13 @@ class Analysis:
 
 
 @dataclass(frozen=True)
-class Curve:
-    """Values over training steps; equal lengths, steps ascending."""
-
-    steps: tuple[float, ...]
-    values: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.steps) != len(self.values):
-            raise ValueError(f"{len(self.steps)} steps but {len(self.values)} values")
-        if any(a > b for a, b in pairwise(self.steps)):
-            raise ValueError("steps of a curve must ascend")
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """AAS of one supervised layer on held-out samples, taken without the decoder."""
-
-    kind: Kind
-    layer: int
-    curve: Curve
-
-
-@dataclass(frozen=True)
 class TrainingCurves:
     """One training run. ``absorbed`` None: not measured."""
 
     label: str
     terms: Mapping[Term, Curve]
-    heldout: tuple[HeldOut, ...] = ()
+    heldout: Mapping[tuple[Kind, int], Curve]
+    """AAS of each supervised layer on held-out samples, taken without the decoder."""
     absorbed: bool | None = None
 
 
@@ -101,7 +68,7 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class Difference:
-    """Paired difference ``left`` − ``right`` over the same prompts and seeds, and what it says."""
+    """Paired difference ``left`` − ``right`` over the same prompts, and what it says."""
 
     left: str
     right: str
@@ -141,7 +108,7 @@ class ReportContent:
     title: str
     command: str = ""
     versions: tuple[tuple[str, str], ...] = ()
-    runs: tuple[StageRun, ...] = ()
+    runs: tuple[Run, ...] = ()
     layers: tuple[Analysis, ...] = ()
     curves: tuple[TrainingCurves, ...] = ()
     rows: tuple[ScoreRow, ...] = ()

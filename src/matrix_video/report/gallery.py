@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from matrix_video.data.dataset import Dataset
+from matrix_video.data.sample import Sample
 from matrix_video.data.tracks import MaskTrack
 from matrix_video.report.charts import KIND_NAMES
 from matrix_video.report.content import GalleryClip, GalleryItem, Overlay
@@ -18,25 +19,16 @@ TRUTH = "ground truth"
 _OVERLAY = re.compile(r"(?P<sample>.+)_(?P<kind>v2t|v2v)_layer(?P<layer>[0-9]+)")
 
 
-@dataclass(frozen=True)
-class OverlayFile:
-    """One overlay clip of a run, by the sample that it shows."""
-
-    sample: str
-    run: str
-    overlay: Overlay
-
-
-def overlay_files(runs: Sequence[Run]) -> tuple[OverlayFile, ...]:
+def overlay_files(runs: Iterable[Run]) -> tuple[Overlay, ...]:
     """Overlays of all runs (``overlays/<sample>_<kind>_layer<NN>.mp4``), V2T before V2V."""
-    found: list[OverlayFile] = []
+    found: list[Overlay] = []
     for run in runs:
         for file in sorted((run.path / "overlays").glob("*.mp4")):
             match = _OVERLAY.fullmatch(file.stem)
             if match is not None:
                 kind = KIND_NAMES["v2t" if match["kind"] == "v2t" else "v2v"]
                 label = f"{run.label}, {kind}, layer {int(match['layer'])}"
-                found.append(OverlayFile(match["sample"], run.label, Overlay(label, file)))
+                found.append(Overlay(label, file, run.label, match["sample"]))
     return tuple(found)
 
 
@@ -52,7 +44,7 @@ class Gallery:
 def collect_gallery(
     runs: Sequence[Run],
     evaluations: Sequence[Evaluation],
-    overlays: Sequence[OverlayFile],
+    overlays: Sequence[Overlay],
     count: int,
 ) -> Gallery:
     """The first ``count`` prompts that every finished generation run has; never picked by result.
@@ -68,24 +60,31 @@ def collect_gallery(
         return Gallery((), "", tuple(lines or ["clips: no generation run was given"]))
     sets = {run.label: Dataset(run.path / DATASET) for run in done}
     shared = set.intersection(*({s.id for s in data.samples} for data in sets.values()))
-    common = [s.id for s in next(iter(sets.values())).samples if s.id in shared]
+    common = [sample for sample in next(iter(sets.values())).samples if sample.id in shared]
     shown = common[:count]
-    truth = _truth(done, shown)
+    truth = _truth(done, [sample.id for sample in shown])
     if isinstance(truth, str):
         lines.append(truth)
-    scored = {run.label: next((e for e in evaluations if judges(e.run, run)), None) for run in done}
-    lines += [
-        f"answers for {label}: no evaluation of its videos was given"
-        for label, evaluation in scored.items()
-        if evaluation is None
-    ]
+    scored: dict[str, Evaluation] = {}
+    for run in done:
+        evaluation = next((e for e in evaluations if judges(e.run, run)), None)
+        if evaluation is None:
+            lines.append(f"answers for {run.label}: no evaluation of its videos was given")
+        else:
+            scored[run.label] = evaluation
     if not shown:
         why = "none were asked for" if common else "the generation runs share no prompt"
         return Gallery((), "", (*lines, f"clips: {why}"))
-    clips = {label: data.subset(shown) for label, data in sets.items()}
     known = None if isinstance(truth, str) else truth
-    tracked = {label: e.tracked() for label, e in scored.items() if e is not None}
-    items = [_item(i, clips, known, scored, tracked, overlays) for i in range(len(shown))]
+    tracked = {label: one.tracked() for label, one in scored.items()}
+    items = [
+        GalleryItem(
+            sample,
+            tuple(_clips(sample, sets, known, scored, tracked)),
+            tuple(overlay for overlay in overlays if overlay.sample == sample.id),
+        )
+        for sample in shown
+    ]
     if not any(item.overlays for item in items):
         lines.append("maps over the clips: no run has overlays of these prompts")
     note = (
@@ -96,48 +95,39 @@ def collect_gallery(
     return Gallery(tuple(items), note, tuple(lines))
 
 
-def _item(
-    index: int,
+def _clips(
+    sample: Sample,
     sets: Mapping[str, Dataset],
     truth: Dataset | None,
-    scored: Mapping[str, Evaluation | None],
+    scored: Mapping[str, Evaluation],
     tracked: Mapping[str, Dataset | None],
-    overlays: Sequence[OverlayFile],
-) -> GalleryItem:
-    sample = next(iter(sets.values())).samples[index]
-    clips: list[GalleryClip] = []
-    own = {} if truth is None else _tracks(truth, sample.id)
+) -> Iterable[GalleryClip]:
+    """Ground truth, and one clip of each generation run with its tracks and score."""
+    own = _tracks(truth, sample.id)
+    if truth is not None:
+        video = truth.subset([sample.id]).video_path(0)
+        yield GalleryClip(TRUTH, video, own, reference=True)
     # All start from one picture, so its boxes hold where nobody followed the instances.
     first = {name: track.take([0]) for name, track in own.items()}
-    if truth is not None:
-        clips.append(GalleryClip(TRUTH, truth.video_path(index), own, reference=True))
     for label, data in sets.items():
-        evaluation, followed = scored[label], tracked.get(label)
-        clips.append(
-            GalleryClip(
-                label,
-                data.video_path(index),
-                (None if followed is None else _tracks(followed, sample.id)) or first,
-                None if evaluation is None else evaluation.video(sample.id),
-            )
-        )
-    mine = tuple(o.overlay for o in overlays if o.sample == sample.id)
-    return GalleryItem(sample, tuple(clips), mine)
+        video = data.subset([sample.id]).video_path(0)
+        followed = _tracks(tracked.get(label), sample.id) or first
+        score = scored[label].video(sample.id) if label in scored else None
+        yield GalleryClip(label, video, followed, score)
 
 
-def _tracks(data: Dataset, id: str) -> dict[str, MaskTrack]:
+def _tracks(data: Dataset | None, id: str) -> dict[str, MaskTrack]:
     """Tracks of a sample; none where the data set has no such sample, or they cannot be read."""
-    index = next((i for i, sample in enumerate(data.samples) if sample.id == id), None)
     try:
-        return {} if index is None else data.tracks(index)
+        return {} if data is None else data.subset([id]).tracks(0)
     except MatrixError:
         return {}
 
 
 def _truth(runs: Sequence[Run], shown: Sequence[str]) -> Dataset | str:
-    """The prompts' own clips, those shown alone; or why there are none.
+    """The prompts' own clips; or why there are none.
 
-    A set that lost one of them is no longer the one that was used, so none of it is shown.
+    A set that lost one of those shown is no longer the one that was used, so none of it is shown.
     """
     paths = sorted({run.data.resolve() for run in runs if run.data is not None})
     if not paths:
@@ -157,14 +147,4 @@ def _truth(runs: Sequence[Run], shown: Sequence[str]) -> Dataset | str:
     lost = [name for name in shown if name not in known]
     if lost:
         return f"ground truth: the prompt set {path} no longer has {', '.join(lost)}"
-    return prompts.subset(shown)
-
-
-def apart(overlays: Sequence[OverlayFile], run: str, shown: Sequence[GalleryItem]) -> list[Overlay]:
-    """Overlays of a run whose prompts have no card, with the sample's name."""
-    cards = {item.sample.id for item in shown}
-    return [
-        replace(o.overlay, label=f"{o.overlay.label}: {o.sample}")
-        for o in overlays
-        if o.run == run and o.sample not in cards
-    ]
+    return prompts

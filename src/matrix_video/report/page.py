@@ -7,23 +7,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from matrix_video.evaluation.scores import METRIC_NAMES
+from matrix_video.analysis.caveats import basis_text
+from matrix_video.analysis.layers import GroupEvidence
+from matrix_video.evaluation.estimates import FOR_VERDICT
+from matrix_video.evaluation.scores import METRIC_NAMES, VideoScore
 from matrix_video.evaluation.verdict import Reply
-from matrix_video.report import views, wording
-from matrix_video.report.content import ReportContent, Section
+from matrix_video.report import charts, wording
+from matrix_video.report.charts import Figure, ForestRow
+from matrix_video.report.content import (
+    TERM_NAMES,
+    ReportContent,
+    TrainingCurves,
+)
+from matrix_video.report.instances import HUES, box_paths, pieces
+from matrix_video.report.strip import Strip, make_strip
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import make_folder, write_atomic
 
-_NOTHING: Final[dict[Section, str]] = {
-    "gallery": "no generated clips were given",
-    "scores": "no evaluation was given",
-    "layers": "no analysis was given",
-    "training": "no training run was given",
-    "runs": "no run folder was given",
-}
+SMALL: Final = 50
+"""Videos a row below which the page says that it is too small to tell rows apart (our choice: the
+interval of a difference in IF is then wider than ±0.1)."""
 _REPLIES: Final[dict[Reply, tuple[str, str]]] = {
     "yes": ("yes", "✓"),
     "no": ("no", "✕"),
@@ -53,34 +58,46 @@ def build_report(out: Path, content: ReportContent) -> Path:
             file=page,
         )
     assets = out / "assets"
-    cards = [views.card_view(item, assets) for item in content.gallery]
+
+    def stored(video: Path) -> Strip | str:
+        """The clip, or the reason why it cannot be shown."""
+        try:
+            return make_strip(video, assets)
+        except MatrixError as error:
+            return str(error)
+
     text = (
         _environment()
         .get_template("page.html")
         .render(
             content=content,
-            source=_source,
-            absent=_absent(content),
-            lead=views.lead(content.differences),
-            small=views.too_small(content),
-            analyses=[views.analysis_view(one, assets) for one in content.layers],
-            trainings=views.training_views(content.curves),
+            lead=next((one for one in content.differences if one.metric == "if"), None),
+            small=too_small(content),
+            figures=score_figures(content),
+            layer_figures=layer_figures,
+            training_figures=training_figures,
+            stored=stored,
+            box_paths=box_paths,
+            pieces=pieces,
+            hues=HUES,
+            replies=_REPLIES,
             metric_names=METRIC_NAMES,
-            reply_css={reply: css for reply, (css, _) in _REPLIES.items()},
-            reply_glyphs={reply: glyph for reply, (_, glyph) in _REPLIES.items()},
-            figures=views.score_figures(content),
-            cards=cards,
+            term_names=TERM_NAMES,
+            kind_names=charts.KIND_NAMES,
+            basis_text=basis_text,
         )
     )
     write_atomic(page, text)
-    _remove_stale(assets, text)
+    for file in assets.glob("*.webp"):
+        if _OURS.fullmatch(file.name) and file.name not in text:
+            file.unlink()
     return page
 
 
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("matrix_video.report", "templates"),
-        autoescape=select_autoescape(default=True, default_for_string=True),
+        autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -91,33 +108,74 @@ def _environment() -> Environment:
         interval=wording.interval,
         duration=wording.duration,
         evidence=wording.evidence,
-        values=views.values,
+        values=_values,
     )
     return environment
 
 
-def _source(name: str) -> Markup:
-    """One of our own files, to stand in the page as it is."""
-    folder = Path(__file__).parent / "templates"
-    return Markup((folder / name).read_text(encoding="utf-8"))
+def _values(score: VideoScore) -> str:
+    """All scores of a judged clip in one line, for its tooltip."""
+    found = {name: score.value(metric) for metric, name in METRIC_NAMES.items()}
+    return ", ".join(f"{name} {wording.number(v)}" for name, v in found.items() if v is not None)
 
 
-def _absent(content: ReportContent) -> dict[Section, tuple[str, ...]]:
-    """The lines on missing things, by section; a section without content has at least one."""
-    filled: dict[Section, Sequence[object]] = {
-        "gallery": content.gallery,
-        "scores": content.rows,
-        "layers": content.layers,
-        "training": content.curves,
-        "runs": content.runs,
-    }
-    return {
-        section: tuple(content.missing.get(section, ())) or (() if parts else (_NOTHING[section],))
-        for section, parts in filled.items()
-    }
+def layer_figures(groups: Sequence[GroupEvidence], chosen: Sequence[int]) -> list[Figure]:
+    """Charts of one kind of maps; none where it was not measured."""
+    if not groups:
+        return []
+    return [
+        charts.layer_chart(groups, "aas", chosen),
+        charts.layer_chart(groups, "log_lift", chosen),
+        *[charts.contrast_chart(group) for group in groups if group.contrasts],
+    ]
 
 
-def _remove_stale(assets: Path, text: str) -> None:
-    for file in assets.glob("*.webp"):
-        if _OURS.fullmatch(file.name) and file.name not in text:
-            file.unlink()
+def training_figures(run: TrainingCurves, runs: Sequence[TrainingCurves]) -> list[Figure]:
+    """Charts of one training run; a term has the same axis in all ``runs``."""
+    figures: list[Figure] = []
+    for term, name in TERM_NAMES.items():
+        if term in run.terms:
+            highest = max(value for one in runs for _, value in one.terms.get(term, ()))
+            figures.append(charts.loss_chart(run.terms[term], name, highest))
+    if run.heldout:
+        highest = max(v for one in runs for curve in one.heldout.values() for _, v in curve)
+        figures.append(charts.heldout_chart(run.heldout, highest))
+    return figures
+
+
+def score_figures(content: ReportContent) -> list[Figure]:
+    """IF of all rows, and the paired differences in it; hollow where they are not resolved."""
+    scored = [row for row in content.rows if row.summary["if"].mean is not None]
+    rows = [ForestRow(r.label, r.summary["if"], r.kind) for r in scored]
+    pairs = [
+        ForestRow(
+            f"{d.left} − {d.right}", d.estimate, "run" if d.resolved else "unresolved", d.verdict
+        )
+        for d in content.differences
+        if d.metric == "if"
+    ]
+    figures: list[Figure] = []
+    if rows:
+        figures.append(charts.forest_chart(rows, "IF of every row", "IF"))
+    if pairs:
+        caption = "Paired differences in IF, prompt by prompt"
+        figures.append(charts.forest_chart(pairs, caption, "paired difference in IF", sign=True))
+    return figures
+
+
+def too_small(content: ReportContent) -> str:
+    """What so few videos can tell, in words; empty where they are many."""
+    counts = [row.summary["if"].n for row in content.rows if row.kind == "run"]
+    least = min((count for count in counts if count), default=SMALL)
+    if least >= SMALL:
+        return ""
+    text = f"Too small to tell rows apart: {least} videos a row."
+    widths = [
+        (d.estimate.high - d.estimate.low) / 2
+        for d in content.differences
+        if d.metric == "if" and d.estimate.low is not None and d.estimate.high is not None
+    ]
+    width = wording.number(max(widths, default=0.0), 2)
+    if least < FOR_VERDICT or float(width) == 0:
+        return text
+    return f"{text} A difference in IF below about {width} would not be seen."

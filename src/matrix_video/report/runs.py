@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
 from matrix_video.analysis.layers import CHOICE
 from matrix_video.evaluation.scores import SCORES
-from matrix_video.report.content import StageRun
 from matrix_video.services.config import read_config
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import read_json
@@ -32,7 +31,9 @@ class Run:
     label: str
     path: Path
     kind: RunKind
-    config: dict[str, Any]
+    config: Mapping[str, Any]
+    seconds: float | None = None
+    """Wall-clock time; None where the run did not record it."""
 
     @property
     def finished(self) -> bool:
@@ -40,10 +41,16 @@ class Run:
         return (self.path / _KINDS[self.kind][0]).exists()
 
     @property
+    def settings(self) -> dict[str, str]:
+        """Every resolved setting in words, in the order of the run's own file."""
+        return {name: _text(value) for name, value in self.config.items() if name != "command"}
+
+    @property
     def named_data(self) -> str | None:
         """What it worked on, as its settings name it; of a generation run its prompt set, of an
         evaluation the videos."""
-        return _text(self.config.get(_KINDS[self.kind][1]))
+        named = self.config.get(_KINDS[self.kind][1])
+        return None if named is None else str(named)
 
     @property
     def data(self) -> Path | None:
@@ -55,28 +62,11 @@ class Run:
         """
         if self.named_data is None:
             return None
-        there = self._started_in() / self.named_data
-        return there if there.exists() else Path(self.named_data)
-
-    def _started_in(self) -> Path:
-        out = Path(_text(self.config.get("out")) or "").parts
+        out = Path(str(self.config.get("out") or "")).parts
         here = self.path.absolute().parts  # `resolve` would follow links
-        return Path(*here[: -len(out)]) if out and here[-len(out) :] == out else Path()
-
-    def facts(self) -> StageRun:
-        """The run's row in "what was run"."""
-        return StageRun(
-            label=self.label,
-            command=f"matrix {self.kind}",
-            model=_text(self.config.get("model")),
-            data=self.named_data,
-            seed=_text(self.config.get("seed")),
-            seconds=_seconds(self.path),
-            settings=tuple(
-                (name, _text(value) or "–") for name, value in self.config.items()
-                if name != "command"
-            ),
-        )  # fmt: skip
+        start = Path(*here[: -len(out)]) if out and here[-len(out) :] == out else Path()
+        there = start / self.named_data
+        return there if there.exists() else Path(self.named_data)
 
 
 def open_runs(named: Iterable[tuple[str, Path]]) -> tuple[Run, ...]:
@@ -92,7 +82,10 @@ def open_runs(named: Iterable[tuple[str, Path]]) -> tuple[Run, ...]:
                 remedy="Give each its own name, as in --runs LoRA=runs/lora MATRIX=runs/matrix",
                 field="runs",
             )
-        runs.append(Run(label, path, *_kind(path)))
+        kind, config = _kind(path)
+        times = [_facts(file).get("seconds") for file in sorted((path / "done").glob("*.json"))]
+        known = [float(seconds) for seconds in times if isinstance(seconds, int | float)]
+        runs.append(Run(label, path, kind, config, sum(known) if known else None))
     return tuple(runs)
 
 
@@ -110,9 +103,15 @@ def _kind(path: Path) -> tuple[RunKind, dict[str, Any]]:
     raise MatrixError(what, remedy=remedy, file=path)
 
 
-def _text(value: object) -> str | None:
+def _facts(file: Path) -> dict[str, Any]:
+    """A JSON object; empty where the file is not there or holds something else."""
+    stored: object = read_json(file) if file.is_file() else None
+    return cast("dict[str, Any]", stored) if isinstance(stored, dict) else {}
+
+
+def _text(value: object) -> str:
     if value is None:
-        return None
+        return "–"
     if isinstance(value, list | tuple):
         return ", ".join(str(part) for part in cast("Sequence[object]", value)) or "none"
     if isinstance(value, bool):
@@ -120,30 +119,14 @@ def _text(value: object) -> str | None:
     return str(value)
 
 
-def _seconds(path: Path) -> float | None:
-    """Sum of the ``seconds`` that finished stages recorded."""
-    found: list[float] = []
-    for file in sorted((path / "done").glob("*.json")):
-        facts: Any = read_json(file)
-        value = cast("dict[str, Any]", facts).get("seconds") if isinstance(facts, dict) else None
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            found.append(float(value))
-    return sum(found) if found else None
-
-
 def versions(runs: Sequence[Run]) -> tuple[tuple[str, str], ...]:
     """Versions and machine of all runs; where they differ, each value with its runs."""
     values: dict[str, dict[str, list[str]]] = {}
     for run in runs:
-        file = run.path / "environment.json"
-        stored: Any = read_json(file) if file.is_file() else None
-        if not isinstance(stored, dict):
-            continue
-        flat: dict[str, object] = {}
-        for name, value in cast("dict[str, object]", stored).items():
-            flat |= cast("dict[str, object]", value) if isinstance(value, dict) else {name: value}
-        for name, value in flat.items():
-            values.setdefault(name, {}).setdefault(_text(value) or "–", []).append(run.label)
+        for name, value in _facts(run.path / "environment.json").items():
+            parts = cast("dict[str, object]", value) if isinstance(value, dict) else {name: value}
+            for part, found in parts.items():
+                values.setdefault(part, {}).setdefault(_text(found), []).append(run.label)
     return tuple(
         (
             name,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Final
 
 from matrix_video.data.dataset import Dataset
 from matrix_video.evaluation.estimates import FOR_VERDICT, Estimate, holm, standing
-from matrix_video.evaluation.scores import Metric, Scores, VideoScore, read_scores
+from matrix_video.evaluation.scores import Metric, Scores, VideoScore, check_comparable, read_scores
 from matrix_video.evaluation.scoring import paired_difference
 from matrix_video.report.content import Difference, ScoreRow
 from matrix_video.report.runs import DATASET, Run
@@ -65,107 +66,101 @@ def reference_name(key: str) -> str:
     return REFERENCE_NAMES.get(key, key.replace("_", " "))
 
 
-def score_rows(evaluations: Sequence[Evaluation]) -> tuple[tuple[ScoreRow, ...], tuple[str, ...]]:
-    """The table: the strongest null row, runs as given, other nulls, ceilings; and lines on what is
-    missing.
+def score_rows(named: Mapping[str, Scores]) -> tuple[ScoreRow, ...]:
+    """The table: the strongest null row, evaluations as given, other nulls, ceilings.
 
     A row that several evaluations share stands once; where its scores differ (other prompts), it is
-    named with its runs.
+    named with its evaluations.
     """
     others: list[tuple[ScoreRow, list[str]]] = []
-    for evaluation in evaluations:
-        for key, reference in evaluation.scores.references.items():
+    for name, scores in named.items():
+        for key, reference in scores.references.items():
             row = ScoreRow(reference_name(key), reference.kind, reference.summary)
-            sharing = next((runs for known, runs in others if known == row), None)
+            sharing = next((names for known, names in others if known == row), None)
             if sharing is None:
-                others.append((row, [evaluation.name]))
+                others.append((row, [name]))
             else:
-                sharing.append(evaluation.name)
-    names = [row.label for row, _ in others]
+                sharing.append(name)
+    labels = [row.label for row, _ in others]
     rows = [
         row
-        if names.count(row.label) == 1
-        else ScoreRow(f"{row.label} ({', '.join(runs)})", row.kind, row.summary)
-        for row, runs in others
+        if labels.count(row.label) == 1
+        else ScoreRow(f"{row.label} ({', '.join(names)})", row.kind, row.summary)
+        for row, names in others
     ]
     nulls = sorted(
         (r for r in rows if r.kind == "null"), key=lambda r: -(r.summary["if"].mean or 0)
     )
-    ceilings = [row for row in rows if row.kind == "ceiling"]
-    lines = [
-        f"{name}: not evaluated"
-        for name, found in (("null rows", nulls), ("ceiling", ceilings))
-        if evaluations and not found
-    ]
-    own = [ScoreRow(e.name, "run", e.scores.summary, _told(e.scores)) for e in evaluations]
-    return (*nulls[:1], *own, *nulls[1:], *ceilings), tuple(lines)
+    own = [ScoreRow(name, "run", scores.summary, _told(scores)) for name, scores in named.items()]
+    return (*nulls[:1], *own, *nulls[1:], *[row for row in rows if row.kind == "ceiling"])
 
 
 def _told(scores: Scores) -> str:
     """What was asked for and has no score; empty where nothing is without."""
     states = ("missing", "unscored", "quarantined")
     lost = {name: sum(video.state == name for video in scores.videos) for name in states}
+    lost["answers unscored"] = sum(video.unscored for video in scores.videos)
     parts = [f"{count} {name}" for name, count in lost.items() if count]
-    answers = sum(video.unscored for video in scores.videos)
-    parts += [f"{answers} answers unscored"] if answers else []
     return f"of {scores.asked}: {', '.join(parts)}" if parts else ""
 
 
-def differences(
+def like_pairs(
     evaluations: Sequence[Evaluation],
-) -> tuple[tuple[Difference, ...], tuple[str, ...]]:
-    """Later less earlier, the last pair first, metric by metric; and lines on pairs left out.
+) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
+    """Names of every two evaluations, later and earlier, the last pair first; and a line on each
+    pair whose seeds, prompts or judges differ, which is left out."""
+    pairs: list[tuple[str, str]] = []
+    lines: list[str] = []
+    for earlier, later in reversed([*combinations(evaluations, 2)]):
+        reason = _unlike(later, earlier)
+        if reason:
+            lines.append(f"paired difference {later.name} − {earlier.name}: {reason}")
+        else:
+            pairs.append((later.name, earlier.name))
+    return tuple(pairs), tuple(lines)
+
+
+def _unlike(left: Evaluation, right: Evaluation) -> str | None:
+    try:
+        check_comparable(left.scores, right.scores, right.run.path)
+    except MatrixError as error:
+        return f"{right.name} does not fit, {error.problem}"
+    seeds = left.scores.video_seed, right.scores.video_seed
+    differ = None not in seeds and seeds[0] != seeds[1]
+    return f"their seeds differ ({seeds[0]} and {seeds[1]})" if differ else None
+
+
+def differences(
+    named: Mapping[str, Scores], pairs: Iterable[tuple[str, str]]
+) -> tuple[Difference, ...]:
+    """Paired differences of IF and the gaps, metric by metric, with what each says.
 
     The first is the headline; the others count as resolved where they stay so when all of them are
-    looked at (Holm). Videos of other seeds, prompts or judges are no pairs.
+    looked at (Holm).
     """
-    found: dict[tuple[str, str, Metric], Estimate] = {}
-    lines: list[str] = []
-    count = len(evaluations)
-    pairs = [
-        (evaluations[left], evaluations[right])
-        for left in reversed(range(count))
-        for right in reversed(range(left))
-    ]
-    for metric in COMPARED:
-        for left, right in pairs:
-            reason = _unlike(left.scores, right.scores)
-            if reason:
-                lines.append(f"paired difference {left.name} − {right.name}: {reason}")
-                continue
-            estimate = paired_difference(left.scores.videos, right.scores.videos, metric)
-            if estimate.mean is not None:
-                found[left.name, right.name, metric] = estimate
-    headline = next(iter(found), None)
+    listed = tuple(pairs)
+    found: dict[tuple[str, str, Metric], Estimate] = {
+        (left, right, metric): paired_difference(named[left].videos, named[right].videos, metric)
+        for metric in COMPARED
+        for left, right in listed
+    }
+    headline = next((key for key, e in found.items() if e.mean is not None), None)
     kept = holm({key: e.p for key, e in found.items() if key != headline and e.p is not None})
-    shown = [
-        Difference(*key, e, *_verdict(key, e, kept.get(key, True))) for key, e in found.items()
-    ]
-    return tuple(shown), tuple(dict.fromkeys(lines))
-
-
-def _unlike(left: Scores, right: Scores) -> str | None:
-    """Why the videos of two evaluations are no pairs."""
-    if left.judge != right.judge:
-        return "their judges differ"
-    seeds = left.video_seed, right.video_seed
-    if None not in seeds and seeds[0] != seeds[1]:
-        return f"their seeds differ ({seeds[0]} and {seeds[1]})"
-    prompts = {video.id: video.prompt for video in right.videos}
-    if not any(prompts.get(video.id) == video.prompt for video in left.videos):
-        return "their prompts differ"
-    if any(prompts.get(video.id, video.prompt) != video.prompt for video in left.videos):
-        return "some of their prompts differ"
-    return None
+    return tuple(
+        Difference(*key, estimate, *_verdict(key, estimate, kept.get(key, True)))
+        for key, estimate in found.items()
+    )
 
 
 def _verdict(key: tuple[str, str, Metric], found: Estimate, kept: bool) -> tuple[str, bool]:
     """In words, and whether it is resolved."""
     state = standing(found)
+    if found.mean is None:
+        return "no video has it in both", False
     if state == "too few":
         return f"no verdict below {FOR_VERDICT} videos", False
     if state == "resolved" and not kept:
         return "not resolved among so many differences", False
     if state != "resolved":
         return state, False
-    return f"{key[0] if (found.mean or 0) > 0 else key[1]} is higher", True
+    return f"{key[0] if found.mean > 0 else key[1]} is higher", True

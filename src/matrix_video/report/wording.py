@@ -5,18 +5,13 @@ from __future__ import annotations
 from matrix_video.evaluation.estimates import Estimate
 from matrix_video.evaluation.scores import ScoredAnswer
 
-PLACES = 3
 
-
-def number(value: float, places: int = PLACES) -> str:
+def number(value: float, places: int = 3) -> str:
     """Fixed places; never "-0.000"."""
-    text = f"{value:.{places}f}"
-    if float(text) == 0:
-        text = text.lstrip("-")
-    return text.replace("-", "−")
+    return f"{value:z.{places}f}".replace("-", "−")
 
 
-def signed(value: float, places: int = PLACES) -> str:
+def signed(value: float, places: int = 3) -> str:
     """As `number`, with a plus sign above zero."""
     text = number(value, places)
     return text if text.startswith("−") or float(text) == 0 else f"+{text}"
@@ -52,11 +47,3 @@ def duration(seconds: float | None) -> str:
         return f"{whole // 60} min {whole % 60:02d} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def tick_label(value: float, step: float) -> str:
-    """A tick with just the places that its step needs."""
-    places = 0
-    while places < 9 and abs(round(step, places) - step) > abs(step) * 1e-6:
-        places += 1
-    return number(value, places)
