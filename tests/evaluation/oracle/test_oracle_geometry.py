@@ -7,15 +7,9 @@ from scipy import ndimage
 from matrix_video.evaluation.oracle.geometry import (
     Cast,
     Pair,
-    Pairs,
-    approach,
-    cosine,
-    first,
     meets,
-    moved,
     sets_in,
     settles,
-    unit,
 )
 from matrix_video.evaluation.oracle.silhouette import Template
 from matrix_video.evaluation.oracle.tracks import Presence, Track
@@ -54,18 +48,13 @@ def test_gaps_are_the_background_between_two_outlines(ax, ay, bx, by):
         assert 8 <= pair.gap_T[0] <= expected + 1e-9
 
 
-def test_one_that_is_away_touches_nobody():
-    gone = _track((20, 20), (20, 20))
-    gone.body_THW[1] = False
-    pair = Pair(gone, _track((30, 20), (30, 20)))
-    assert pair.gap_T[1] == np.inf
-    assert pair.touch_T.tolist() == [True, False]
-
-
-def test_outlines_one_pixel_apart_touch_and_a_notch_counts_by_distance():
-    a = _track((20, 20))
-    assert Pair(a, _track((36.9, 20))).touch_T[0]
-    assert not Pair(a, _track((44, 20))).touch_T[0]
+def test_outlines_touch_by_a_seam_or_a_notch_and_one_that_is_away_touches_nobody():
+    a, gone = _track((20, 20)), _track((20, 20))
+    gone.body_THW[0] = False
+    touches = [Pair(a, _track((x, 20))).touch_T[0] for x in (36.9, 44)]
+    assert touches == [True, False]
+    assert Pair(gone, _track((30, 20))).gap_T[0] == np.inf
+    assert not Pair(gone, _track((30, 20))).touch_T[0]
 
 
 def test_a_brush_is_a_near_miss_at_a_turning_point_and_nothing_else():
@@ -81,10 +70,10 @@ def test_a_brush_is_a_near_miss_at_a_turning_point_and_nothing_else():
 
 def test_a_pair_is_made_once_and_its_reverse_shares_the_gaps():
     a, b, c = _track((20, 20)), _track((40, 20)), _track((20, 50))
-    cast = Cast(a, b, (c,), Pairs())
-    assert cast.named is cast.pair(a, b)
+    cast = Cast(a, b, (c,))
+    assert cast.pair(a, b) is cast.pair(a, b)
     assert cast.pair(b, a).gap_T is cast.pair(a, b).gap_T
-    np.testing.assert_allclose(cast.pair(b, a).offset_T2, -cast.named.offset_T2)
+    np.testing.assert_allclose(cast.pair(b, a).offset_T2, -cast.pair(a, b).offset_T2)
 
 
 def test_sets_in_finds_the_start_of_a_change_that_lasts_until_it_is_large():
@@ -98,7 +87,6 @@ def test_meeting_needs_having_been_apart():
     assert meets(np.array([True, True, True])) is None
     assert meets(np.array([True, False, False, True])) == 3
     assert meets(np.array([False, False])) is None
-    assert first(np.array([True, False, True]), 1) == 2
 
 
 def test_two_settle_where_they_come_closest_first():
@@ -106,17 +94,3 @@ def test_two_settle_where_they_come_closest_first():
     b = _track(*[(x, 32.0) for x in (40.0, 34.0, 30.0, 26.0, 26.2, 25.9)])
     assert settles(Pair(a, b), 1, 5) == 3
     assert settles(Pair(a, b), 1, 2) == 2
-
-
-def test_approach_counts_only_ones_own_motion():
-    a = _track((10, 32), (16, 32))
-    b = _track((50, 32), (30, 32))
-    assert approach(a, b.centre_T2, 1) == pytest.approx(6)
-    assert approach(b, a.centre_T2, 1) == pytest.approx(20)
-    assert moved(b, 0, 1) == pytest.approx(20)
-
-
-def test_directions():
-    np.testing.assert_allclose(unit(np.array([3.0, 4.0])), [0.6, 0.8])
-    np.testing.assert_allclose(unit(np.zeros(2)), [0, 0])
-    assert cosine(np.array([1.0, 0.0]), np.array([-2.0, 0.0])) == pytest.approx(-1)

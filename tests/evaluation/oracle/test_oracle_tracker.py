@@ -73,7 +73,7 @@ def test_one_that_leaves_has_left_and_one_that_is_covered_is_hidden():
 def test_one_that_vanishes_in_the_open_has_gone():
     film = _film(("red", lambda t: (30, 30) if t < 4 else None), ("blue", _stay(12, 12)))
     tracking = track(film, [_disc(30, 30), _disc(12, 12)])
-    assert tracking.tracks[0].presence_T == (Presence.SEEN,) * 4 + (Presence.GONE,) * 6
+    assert tracking.tracks[0].presence_T == [Presence.SEEN] * 4 + [Presence.GONE] * 6
     assert tracking.disappearance_T.tolist() == [False] * 4 + [True] * 6
 
 

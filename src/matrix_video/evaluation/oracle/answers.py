@@ -41,6 +41,8 @@ frozen frame       Q2-Q10
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -48,76 +50,79 @@ import numpy as np
 from matrix_video.evaluation.oracle.geometry import (
     ACTS,
     CHANGES,
+    NEXT,
     SETS_IN,
     Cast,
-    Fact,
+    Course,
+    Evidence,
     Pair,
+    Rule,
+    Window,
     approach,
     cosine,
     displacement,
     first,
-    is_there,
     meets,
     moved,
     settles,
     shift_T,
 )
-from matrix_video.evaluation.oracle.rules import EARLY, NEXT, Course, Rule
+from matrix_video.evaluation.oracle.tracks import Presence
 from matrix_video.evaluation.oracle.verbs import follows, gain, sets_out
 from matrix_video.evaluation.verdict import Answer
 
 AWAY: Final = 1000.0
 """Stands for an infinite distance in an answer's evidence."""
-_REACHES = 3.5  # pixels that an approach must bring
+_REACHES: Final = 3.5  # pixels that an approach must bring
+_EARLY: Final = 1  # frames by which an effect may seem to precede its cause
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One geometric statement and whether it holds; ``frame`` decides it.
+
+    Within ``window`` the participants that it rests on (by role, "s" and "o") must be whole and
+    must not leap for it to be believed.
+    """
+
+    holds: bool
+    frame: int
+    evidence: Evidence
+    window: Window = (0, 0)
+    rests_on: str = "so"
 
 
 def answer(rule: Rule, cast: Cast) -> tuple[Answer, ...]:
     """The ten answers of one interaction, in the order of the questions."""
+    course = rule.course(cast.pair(cast.subject, cast.object))
     return tuple(
-        _answer(number, fact, cast) for number, fact in enumerate(ask(rule, cast), start=1)
+        _answer(number, ask(cast, course, rule), cast)
+        for number, ask in enumerate(_QUESTIONS, start=1)
     )
 
 
 def _answer(number: int, fact: Fact, cast: Cast) -> Answer:
-    evidence = {name: min(value, AWAY) for name, value in fact.evidence.items()}
+    evidence = {name: min(float(value), AWAY) for name, value in fact.evidence.items()}
     if not fact.holds:
         return Answer(number, "no", fact.frame, evidence)
-    for role, (start, stop) in fact.needs.items():
-        broken_T = (cast.subject if role == "s" else cast.object).broken_T
-        if broken_T[start : stop + 1].any():
-            return Answer(number, "no (visually implausible)", fact.frame, evidence)
+    start, stop = fact.window
+    roles = {"s": cast.subject, "o": cast.object}
+    if any(roles[role].broken_T[start : stop + 1].any() for role in fact.rests_on):
+        return Answer(number, "no (visually implausible)", fact.frame, evidence)
     return Answer(number, "yes", fact.frame, evidence)
 
 
-def ask(rule: Rule, cast: Cast) -> tuple[Fact, ...]:
-    """The ten facts that the questions ask for."""
-    course = rule.course(cast.named)
-    return (
-        _before(course, rule),
-        _comes(course, rule),
-        _contact(course),
-        _cause(course, rule),
-        _runs(course, rule),
-        _ends(course, rule),
-        _acts(cast, course, rule),
-        _agent(cast, course, rule),
-        _recipient(cast, course, rule),
-        _acted_upon(cast, course, rule),
-    )
-
-
-def _before(course: Course, rule: Rule) -> Fact:
+def _before(cast: Cast, course: Course, rule: Rule) -> Fact:
     pair = course.pair
-    there = all(is_there(one, t) for one in (pair.a, pair.b) for t in (0, 1))
+    there = all(one.presence_T[t] is Presence.SEEN for one in (pair.a, pair.b) for t in (0, 1))
     joined_T = rule.joined(pair) if rule.beneath else pair.touch_T
-    apart = not bool(joined_T[:2].any())
-    evidence = {"gap": float(pair.gap_T[0]), "there": float(there)}
-    return Fact(there and apart, 0, {"s": (0, 1), "o": (0, 1)}, evidence)
+    evidence = {"gap": pair.gap_T[0], "there": there}
+    return Fact(there and not bool(joined_T[:2].any()), 0, evidence, (0, 1))
 
 
-def _comes(course: Course, rule: Rule) -> Fact:
+def _comes(cast: Cast, course: Course, rule: Rule) -> Fact:
     pair = course.pair
-    met = pair.last if course.contact is None else course.contact
+    met = _met(course)
     until = course.turn if rule.in_contact else met
     s = rule.approach(pair, until)
     o = approach(pair.b, pair.a.centre_T2, until)
@@ -128,43 +133,38 @@ def _comes(course: Course, rule: Rule) -> Fact:
     else:
         holds = s >= _REACHES and s > o
     met = min(met, until)
-    evidence = {"subject_approach": s, "object_approach": o}
-    return Fact(holds, met, {"s": (0, met), "o": (0, met)}, evidence)
+    return Fact(holds, met, {"subject_approach": s, "object_approach": o}, (0, met))
 
 
-def _contact(course: Course) -> Fact:
-    pair = course.pair
-    gap = float(pair.gap_T.min())
-    if course.contact is None:
-        return Fact(False, int(pair.distance_T.argmin()), {}, {"least_gap": gap})
-    window = (max(course.contact - 2, 0), course.contact)
-    return Fact(True, course.contact, {"s": window, "o": window}, {"least_gap": gap})
+def _contact(cast: Cast, course: Course, rule: Rule) -> Fact:
+    met, evidence = course.contact, {"least_gap": course.pair.gap_T.min()}
+    if met is None:
+        return Fact(False, int(course.pair.distance_T.argmin()), evidence)
+    return Fact(True, met, evidence, (max(met - 2, 0), met))
 
 
-def _cause(course: Course, rule: Rule) -> Fact:
+def _cause(cast: Cast, course: Course, rule: Rule) -> Fact:
     cause = course.contact if rule.in_contact else sets_out(course.pair.a)
     effect = course.onset
     evidence = {
-        "cause": -1.0 if cause is None else float(cause),
-        "effect": -1.0 if effect is None else float(effect),
+        "cause": -1 if cause is None else cause,
+        "effect": -1 if effect is None else effect,
     }
     if cause is None or effect is None:
-        return Fact(False, course.turn, {}, evidence)
+        return Fact(False, course.turn, evidence)
     window = (max(min(cause, effect) - 1, 0), min(effect + 1, course.pair.last))
-    early = EARLY if rule.in_contact else 2 * EARLY
-    return Fact(effect >= cause - early, effect, {"s": window, "o": window}, evidence)
+    early = _EARLY if rule.in_contact else 2 * _EARLY
+    return Fact(effect >= cause - early, effect, evidence, window)
 
 
-def _runs(course: Course, rule: Rule) -> Fact:
+def _runs(cast: Cast, course: Course, rule: Rule) -> Fact:
     holds, evidence = rule.runs(course)
-    window = (course.turn, course.pair.last)
-    return Fact(holds, course.pair.last, {"s": window, "o": window}, evidence)
+    return Fact(holds, course.pair.last, evidence, (course.turn, course.pair.last))
 
 
-def _ends(course: Course, rule: Rule) -> Fact:
+def _ends(cast: Cast, course: Course, rule: Rule) -> Fact:
     holds, evidence = rule.ends(course)
-    window = (course.pair.last - 1, course.pair.last)
-    return Fact(holds, course.pair.last, {"s": window, "o": window}, evidence)
+    return Fact(holds, course.pair.last, evidence, (course.pair.last - 1, course.pair.last))
 
 
 def _acts(cast: Cast, course: Course, rule: Rule) -> Fact:
@@ -174,13 +174,13 @@ def _acts(cast: Cast, course: Course, rule: Rule) -> Fact:
     way_T = shift_T(s, 0)[: until + 1]
     moves, onset = first(way_T >= ACTS), sets_out(s)
     if moves is None or onset is None:
-        return Fact(False, until, {}, {"moved": float(way_T.max())})
+        return Fact(False, until, {"moved": way_T.max()})
     pushed = 0
     for other in (*cast.others, cast.object):
         reached = _reaches(cast.pair(other, s))
         pushed += reached is not None and reached <= onset
-    evidence = {"moved": float(way_T.max()), "set_in_motion_by": float(pushed)}
-    return Fact(not pushed, onset, {"s": (0, moves)}, evidence)
+    evidence = {"moved": way_T.max(), "set_in_motion_by": pushed}
+    return Fact(not pushed, onset, evidence, (0, moves), "s")
 
 
 def _reaches(pair: Pair) -> int | None:
@@ -197,23 +197,24 @@ def _agent(cast: Cast, course: Course, rule: Rule) -> Fact:
     pair = course.pair
     if not rule.in_contact:
         rivals = [one for one in cast.others if _pursues(cast.pair(one, pair.b), pair)]
-        holds = follows(pair) and not rivals
-        return Fact(holds, pair.last, _until(_met(course)), {"rivals": float(len(rivals))})
+        return _chases(course, len(rivals))
     came = rule.approach(pair, course.turn)
     if course.contact is None:
-        return Fact(False, course.turn, {}, {"approach": came})
+        return Fact(False, course.turn, {"approach": came})
     earlier = 0
     for one in cast.others:
         reached = _reaches(cast.pair(one, pair.b))
         earlier += reached is not None and reached < course.contact
-    stirred = course.onset is not None and course.onset < course.contact - EARLY
+    stirred = course.onset is not None and course.onset < course.contact - _EARLY
     holds = came >= ACTS and not earlier and not stirred
-    evidence = {"approach": came, "earlier": float(earlier), "stirred_before": float(stirred)}
-    return Fact(holds, course.contact, _until(course.contact), evidence)
+    evidence = {"approach": came, "earlier": earlier, "stirred_before": stirred}
+    return Fact(holds, course.contact, evidence, (0, course.contact))
 
 
-def _until(frame: int) -> dict[str, tuple[int, int]]:
-    return {"s": (0, frame), "o": (0, frame)}
+def _chases(course: Course, rivals: int) -> Fact:
+    """Whether s goes after o, and nobody else is in its or in o's place."""
+    holds = follows(course.pair) and not rivals
+    return Fact(holds, course.pair.last, {"rivals": rivals}, (0, _met(course)))
 
 
 def _met(course: Course) -> int:
@@ -240,14 +241,13 @@ def _recipient(cast: Cast, course: Course, rule: Rule) -> Fact:
     pair = course.pair
     if not rule.in_contact:
         rivals = [one for one in cast.others if _is_chased(cast.pair(pair.a, one), pair)]
-        holds = follows(pair) and not rivals
-        return Fact(holds, pair.last, _until(_met(course)), {"rivals": float(len(rivals))})
+        return _chases(course, len(rivals))
     came = rule.approach(pair, course.turn)
     if course.contact is None or came < ACTS:
-        return Fact(False, course.turn, {}, {"approach": came})
+        return Fact(False, course.turn, {"approach": came})
     instead = [one for one in cast.others if _is_changed(cast.pair(pair.a, one))]
-    evidence = {"approach": came, "changed_instead": float(len(instead))}
-    return Fact(not instead, course.contact, _until(course.contact), evidence)
+    evidence = {"approach": came, "changed_instead": len(instead)}
+    return Fact(not instead, course.contact, evidence, (0, course.contact))
 
 
 def _is_chased(rival: Pair, named: Pair) -> bool:
@@ -277,9 +277,9 @@ def _acted_upon(cast: Cast, course: Course, rule: Rule) -> Fact:
         if met is None or changed is None:
             continue
         if best is None or changed < best.frame:
-            evidence = {"met": float(met), "moved": moved(o, met, last)}
-            best = Fact(True, changed, {"o": (max(met - 1, 0), changed)}, evidence)
-    return best or Fact(False, last, {}, {"moved": moved(o, 0, last)})
+            evidence = {"met": met, "moved": moved(o, met, last)}
+            best = Fact(True, changed, evidence, (max(met - 1, 0), changed), "o")
+    return best or Fact(False, last, {"moved": moved(o, 0, last)})
 
 
 def _meets_by_itself(pair: Pair, rule: Rule) -> int | None:
@@ -293,3 +293,17 @@ def _meets_by_itself(pair: Pair, rule: Rule) -> int | None:
             if moved(pair.a, 0, there) >= ACTS:
                 return met
     return None
+
+
+_QUESTIONS: Final[tuple[Callable[[Cast, Course, Rule], Fact], ...]] = (
+    _before,
+    _comes,
+    _contact,
+    _cause,
+    _runs,
+    _ends,
+    _acts,
+    _agent,
+    _recipient,
+    _acted_upon,
+)

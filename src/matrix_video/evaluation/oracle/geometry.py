@@ -1,10 +1,12 @@
-"""Distances, touches and motions between tracked instances: what the verbs' rules are made of.
+"""Distances, touches, motions and courses of tracked instances: what the verbs' rules are made of.
 
-Shapes: T frames. Positions are (x, y) in pixels, y downwards; frames are indices into the clip.
+Shapes: T frames. Positions are (x, y) in pixels, y downwards; frames are indices into the clip. a
+is the subject of a pair, b the object, d the direction in which a came, R the sum of both radii.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
@@ -13,10 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from matrix_video.evaluation.oracle.tracks import Presence, Track
+from matrix_video.evaluation.oracle.tracks import Track
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+Evidence = Mapping[str, float]
+Judged = tuple[bool, Evidence]
+Window = tuple[int, int]
+"""First and last frame."""
 
 ACTS: Final = 3.0
 """Pixels of its own displacement from which an instance is said to move (noise is below 1)."""
@@ -24,6 +30,8 @@ SETS_IN: Final = 2.0
 """Pixels of displacement at which a change begins."""
 CHANGES: Final = 4.0
 """Pixels of displacement that a change must reach."""
+NEXT: Final = 4
+"""Frames after first touch within which two come as close as they do."""
 _SEAM: Final = 1.0  # pixels between two outlines that touch
 _NOTCH: Final = 4.5  # pixels that may gape where two shapes of uneven outline meet ...
 _SETTLED: Final = 0.75  # pixels above the least distance that are still the least
@@ -91,19 +99,6 @@ class Pair:
         return brush_T
 
 
-class Pairs:
-    """Every pair of a video's tracks, made once for all its interactions."""
-
-    def __init__(self) -> None:
-        self._made: dict[tuple[int, int], Pair] = {}
-
-    def of(self, a: Track, b: Track) -> Pair:
-        key = (id(a), id(b))
-        if key not in self._made:
-            self._made[key] = Pair(a, b, self._made.get((id(b), id(a))))
-        return self._made[key]
-
-
 @dataclass(frozen=True, eq=False)
 class Cast:
     """Subject, object and all others of one interaction."""
@@ -111,14 +106,13 @@ class Cast:
     subject: Track
     object: Track
     others: tuple[Track, ...]
-    pairs: Pairs
+    pairs: dict[tuple[Track, Track], Pair] = field(default_factory=dict[tuple[Track, Track], Pair])
+    """Those made so far: a video's interactions share them."""
 
     def pair(self, a: Track, b: Track) -> Pair:
-        return self.pairs.of(a, b)
-
-    @property
-    def named(self) -> Pair:
-        return self.pair(self.subject, self.object)
+        if (a, b) not in self.pairs:
+            self.pairs[a, b] = Pair(a, b, self.pairs.get((b, a)))
+        return self.pairs[a, b]
 
 
 def _gaps(one: Track, two: Track) -> Floats:
@@ -187,25 +181,78 @@ def meets(joined_T: Flags) -> int | None:
     return None if apart is None else first(joined_T, apart)
 
 
-def is_there(track: Track, t: int) -> bool:
-    return track.presence_T[t] is Presence.SEEN
-
-
 def settles(pair: Pair, contact: int, until: int) -> int:
     """The frame, from a contact on, in which the two have come as close as they do."""
     distance_T = pair.distance_T[contact : until + 1]
     return contact + int(np.flatnonzero(distance_T <= distance_T.min() + _SETTLED)[0])
 
 
-@dataclass(frozen=True)
-class Fact:
-    """One geometric statement and whether it holds.
+@dataclass(frozen=True, eq=False)
+class Course:
+    """A pair with its turning point: where the approach ends and the effect begins.
 
-    ``frame`` decides it; ``needs`` lists, by role ("s" or "o"), the frames within which that
-    participant must be whole and must not leap for the fact to be believed.
+    ``contact`` is the first frame in which they are joined after having been apart, ``onset``
+    that in which the object's change sets in. ``turn`` is the frame after contact in which they
+    have come as close as they do, else the one before the change, else that of the shortest
+    distance.
     """
 
-    holds: bool
-    frame: int
-    needs: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
-    evidence: dict[str, float] = field(default_factory=dict[str, float])
+    pair: Pair
+    contact: int | None
+    onset: int | None
+    turn: int
+
+    @property
+    def came(self) -> Floats:
+        """d; zero when the subject hardly moved."""
+        way = displacement(self.pair.a, 0, self.turn)
+        return unit(way) if float(np.hypot(*way)) >= ACTS else np.zeros(2)
+
+    def goes(self, direction: Floats, track: Track) -> float:
+        """Pixels that a participant travels along a direction from the turn to the end."""
+        return float(displacement(track, self.turn, self.pair.last) @ direction)
+
+    @property
+    def growth(self) -> float:
+        """Pixels by which the two are farther apart at the end than at the turn."""
+        return float(self.pair.distance_T[-1] - self.pair.distance_T[self.turn])
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The geometry of one verb.
+
+    ``joined`` says in which frames two are together, ``onset`` when the object's change sets in,
+    ``affected`` when one that meets the object in a frame changes it (whoever it is), ``runs``
+    whether the change runs as the verb demands, ``ends`` whether the end state is the verb's.
+    ``mutual`` when both participants act.
+    """
+
+    joined: Callable[[Pair], Flags]
+    onset: Callable[[Pair], int | None]
+    affected: Callable[[Pair, int], int | None]
+    runs: Callable[[Course], Judged]
+    ends: Callable[[Course], Judged]
+    mutual: bool = False
+    beneath: float = 0.0
+    """The subject heads for a point this many R below the object's centre."""
+    in_contact: bool = True
+    """False for a verb without contact: its cause is the subject's setting out."""
+
+    def course(self, pair: Pair) -> Course:
+        contact, onset = meets(self.joined(pair)), self.onset(pair)
+        if contact is not None:
+            until = pair.last if onset is None or onset <= contact else onset
+            if self.mutual:
+                until = min(contact + NEXT, pair.last)
+            turn = settles(pair, contact, until)
+        elif onset is not None:
+            turn = max(onset - 1, 0)
+        else:
+            turn = int(pair.distance_T.argmin())
+        return Course(pair, contact, onset, turn)
+
+    def approach(self, pair: Pair, until: int) -> float:
+        """Pixels by which a's own motion brings it closer to b, or to where it will carry it."""
+        target_T2 = pair.b.centre_T2 + np.array([0.0, self.beneath * pair.radii])
+        return approach(pair.a, target_T2, until)

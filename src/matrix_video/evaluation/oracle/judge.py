@@ -6,7 +6,7 @@ never sees how a clip was made, and it looks at every frame. Shapes: T frames, H
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -16,9 +16,9 @@ from matrix_video.data.sample import Interaction, Sample
 from matrix_video.data.tracks import MaskTrack
 from matrix_video.data.video import Video
 from matrix_video.evaluation.oracle.answers import AWAY, answer
-from matrix_video.evaluation.oracle.geometry import Cast, Pairs
+from matrix_video.evaluation.oracle.geometry import Cast, Pair
 from matrix_video.evaluation.oracle.tracker import track
-from matrix_video.evaluation.oracle.tracks import Track, Tracking
+from matrix_video.evaluation.oracle.tracks import Strangers, Track
 from matrix_video.evaluation.oracle.verbs import RULES
 from matrix_video.evaluation.verdict import Answer, Propagation, Verdict, unscored
 from matrix_video.services.errors import MatrixError
@@ -26,6 +26,7 @@ from matrix_video.world.palette import CLASSES, COLOURS, FRAME_SIZE
 
 SOURCE: Final = "tiny-world"
 """`Sample.source` of tiny world's clips."""
+_Pairs = dict[tuple[Track, Track], Pair]
 
 
 class OracleJudge:
@@ -49,10 +50,13 @@ class OracleJudge:
             nobody = unscored("no instance has a first-frame mask")
             return Verdict(tuple(nobody for _ in sample.interactions))
         tracking = track(video.frames_THWC, list(first_masks.values()))
-        found, pairs = dict(zip(first_masks, tracking.tracks, strict=True)), Pairs()
+        found, pairs = dict(zip(first_masks, tracking.tracks, strict=True)), _Pairs()
         return Verdict(
             answers=tuple(_answers(one, found, pairs) for one in sample.interactions),
-            propagation=_propagation(tracking, found),
+            propagation=tuple(
+                _propagation(t, strangers, found)
+                for t, strangers in enumerate(tracking.strangers, start=1)
+            ),
             tracks={name: _mask_track(one) for name, one in found.items()},
         )
 
@@ -95,7 +99,7 @@ def _strange(sample: Sample) -> str | None:
     return None if sample.instances else "has neither a source nor instances"
 
 
-def _answers(asked: Interaction, found: Mapping[str, Track], pairs: Pairs) -> tuple[Answer, ...]:
+def _answers(asked: Interaction, found: Mapping[str, Track], pairs: _Pairs) -> tuple[Answer, ...]:
     if asked.verb not in RULES:
         return unscored(f"no geometry is known for the verb {asked.verb!r}")
     named = (asked.subject, asked.object)
@@ -107,32 +111,21 @@ def _answers(asked: Interaction, found: Mapping[str, Track], pairs: Pairs) -> tu
     return answer(RULES[asked.verb], Cast(s, o, others, pairs))
 
 
-def _propagation(tracking: Tracking, names: Iterable[str]) -> tuple[Propagation, ...]:
+def _propagation(t: int, strangers: Strangers, tracks: Mapping[str, Track]) -> Propagation:
     """With the grounds: what is strange in a frame, and what share is left of those that are lost.
 
     The oracle looks at every frame after the first.
     """
-    tracks = dict(zip(names, tracking.tracks, strict=True))
-    found: list[Propagation] = []
-    for t, strangers in enumerate(tracking.strangers, start=1):
-        left = {
-            f"{name} left": float(one.left_T[t]) for name, one in tracks.items() if one.lost_T[t]
-        }
-        strange = {
-            "strange blobs": float(strangers.blobs),
-            "stray pixels": float(strangers.stray),
-            "background shift": min(strangers.shift, AWAY),
-            "background noise": min(strangers.rough, AWAY),
-        }
-        found.append(
-            Propagation(
-                t,
-                "yes" if strangers.emerged else "no",
-                "yes" if left else "no",
-                {**(strange if strangers.emerged else {}), **left},
-            )
-        )
-    return tuple(found)
+    left = {f"{name} left": float(one.left_T[t]) for name, one in tracks.items() if one.lost_T[t]}
+    strange = {
+        "strange blobs": float(strangers.blobs),
+        "stray pixels": float(strangers.stray),
+        "background shift": min(strangers.shift, AWAY),
+        "background noise": min(strangers.rough, AWAY),
+    }
+    emerged = strangers.emerged
+    evidence = {**(strange if emerged else {}), **left}
+    return Propagation(t, "yes" if emerged else "no", "yes" if left else "no", evidence)
 
 
 def _mask_track(one: Track) -> MaskTrack:

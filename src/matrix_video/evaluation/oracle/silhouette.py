@@ -29,9 +29,7 @@ EMERGED: Final = 0.35
 """Share of the smallest instance's area from which an unexplained blob has emerged."""
 _THICK: Final = 0.3  # of a blob that is left after one erosion: thinner ones are seams
 _CONTESTED: Final = 0.3  # of its area: an instance whose place a blob fills less has no claim on it
-_ENOUGH: Final = (
-    1.3  # of the area of those that are there: more, and one that was lost may be in it
-)
+_ENOUGH: Final = 1.3  # of the area of those that are there: one that was lost may be in more
 _LACKING: Final = 0.2  # of its area: with less near its place an instance is sought elsewhere
 _ADJACENT = np.ones((3, 3), dtype=bool)
 NEAR = 2
@@ -40,31 +38,10 @@ _SEARCH = 7  # pixels around the expected place that are tried
 _PLATEAU = 0.01  # fits within this share of the best one count as equally good
 
 
-@dataclass(frozen=True)
-class Box:
-    """Extent of a mask in pixels; ``right`` and ``bottom`` are exclusive."""
-
-    left: int
-    top: int
-    right: int
-    bottom: int
-
-    @classmethod
-    def of(cls, mask_HW: Masks) -> Self:
-        columns, rows = np.flatnonzero(mask_HW.any(axis=0)), np.flatnonzero(mask_HW.any(axis=1))
-        return cls(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-
-    @property
-    def width(self) -> int:
-        return self.right - self.left
-
-    @property
-    def height(self) -> int:
-        return self.bottom - self.top
-
-    @property
-    def centre(self) -> Point:
-        return np.array([(self.left + self.right) / 2, (self.top + self.bottom) / 2])
+def extent(mask_HW: Masks) -> tuple[slice, slice]:
+    """The rows and columns between which the pixels of a mask lie."""
+    (found,) = ndimage.find_objects(mask_HW.astype(np.uint8))
+    return found
 
 
 @dataclass(frozen=True)
@@ -72,8 +49,9 @@ class Template:
     """Silhouette [h,w] and what the tracker needs of it.
 
     ``start`` is the centre of its box in the first frame; ``lean`` the offset from that centre to
-    the centroid; ``radius`` a quarter of width plus height; ``area`` its pixels. ``near_hw`` and
-    ``reach_hw`` are the silhouette grown by ``NEAR`` and ``REACH`` pixels.
+    the centroid; ``radius`` a quarter of width plus height; ``area`` its pixels. ``near_hw`` is the
+    silhouette grown by as much as it may move in a frame, ``reach_hw`` by as much as it may bulge:
+    what lies beyond is another instance that grew out of it.
     """
 
     mask_hw: Masks
@@ -86,29 +64,18 @@ class Template:
 
     @classmethod
     def cut(cls, mask_HW: Masks) -> Self:
-        box = Box.of(mask_HW)
-        mask_hw = mask_HW[box.top : box.bottom, box.left : box.right]
+        rows, columns = extent(mask_HW)
+        mask_hw = mask_HW[rows, columns]
+        start = np.array([(columns.start + columns.stop) / 2, (rows.start + rows.stop) / 2])
         return cls(
             mask_hw=mask_hw,
             near_hw=grown(np.pad(mask_hw, NEAR), NEAR),
             reach_hw=grown(np.pad(mask_hw, REACH), REACH),
-            start=box.centre,
-            lean=centroid(mask_HW) - box.centre,
-            radius=(box.width + box.height) / 4,
+            start=start,
+            lean=centroid(mask_HW) - start,
+            radius=sum(mask_hw.shape) / 4,
             area=int(mask_HW.sum()),
         )
-
-    def place(self, centre: Point, size: tuple[int, int]) -> Masks:
-        """The silhouette [H,W] at a centre; what lies outside the frame is cut off."""
-        return _paste(self.mask_hw, centre, size)
-
-    def near(self, centre: Point, size: tuple[int, int]) -> Masks:
-        """Where the instance may be after a frame of ordinary motion."""
-        return _paste(self.near_hw, centre, size)
-
-    def reach(self, centre: Point, size: tuple[int, int]) -> Masks:
-        """How far it may bulge: a mask beyond this is another instance that grew out of it."""
-        return _paste(self.reach_hw, centre, size)
 
     def fit(self, own_HW: Masks, open_HW: Masks, expected: Point) -> Point:
         """Centre near ``expected`` at which the silhouette best explains the picture.
@@ -147,7 +114,8 @@ def _corner(mask_hw: Masks, centre: Point) -> tuple[int, int]:
     return round(float(centre[1]) - height / 2), round(float(centre[0]) - width / 2)
 
 
-def _paste(mask_hw: Masks, centre: Point, size: tuple[int, int]) -> Masks:
+def paste(mask_hw: Masks, centre: Point, size: tuple[int, int]) -> Masks:
+    """A mask [H,W] with a smaller one centred there; what lies outside the frame is cut off."""
     placed_HW = np.zeros(size, dtype=bool)
     row, column = _corner(mask_hw, centre)
     height, width = mask_hw.shape
@@ -199,7 +167,7 @@ def claim(expected: Sequence[Expectation], own_HW: Masks) -> list[Masks]:
     an instance that is nowhere else to be found: it leapt.
     """
     claims = [np.zeros_like(own_HW) for _ in expected]
-    near = [one.template.near(one.place, own_HW.shape) for one in expected]
+    near = [paste(one.template.near_hw, one.place, own_HW.shape) for one in expected]
     free: list[Masks] = []
     for part_HW in parts_of(own_HW, SPECK):
         wanting = _wanting(expected, [int((part_HW & near_HW).sum()) for near_HW in near])
@@ -218,7 +186,8 @@ def claim(expected: Sequence[Expectation], own_HW: Masks) -> list[Masks]:
     for i, one in enumerate(expected):
         large = [k for k, blob in enumerate(free) if blob.sum() >= EMERGED * one.template.area]
         if large and claims[i].sum() < _LACKING * one.template.area:
-            claims[i] = free.pop(min(large, key=lambda k: _distance(free[k], one.place)))
+            away = [float(np.hypot(*(centroid(free[k]) - one.place))) for k in large]
+            claims[i] = free.pop(large[int(np.argmin(away))])
     return claims
 
 
@@ -229,10 +198,6 @@ def _wanting(expected: Sequence[Expectation], overlaps: Sequence[int]) -> list[i
     if filled or len(touched) < 2:
         return filled or touched
     return [max(touched, key=lambda i: overlaps[i])]
-
-
-def _distance(mask_HW: Masks, place: Point) -> float:
-    return float(np.hypot(*(centroid(mask_HW) - place)))
 
 
 def _split(expected: Sequence[Expectation], part_HW: Masks) -> list[Masks]:

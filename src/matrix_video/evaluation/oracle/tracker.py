@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,15 +34,16 @@ from matrix_video.evaluation.oracle.appearance import (
 from matrix_video.evaluation.oracle.silhouette import (
     EMERGED,
     SPECK,
-    Box,
     Expectation,
     Masks,
     Point,
     Template,
     centroid,
     claim,
+    extent,
     grown,
     has_blob,
+    paste,
 )
 from matrix_video.evaluation.oracle.tracks import SHOWN, Presence, Strangers, Track, Tracking
 
@@ -61,23 +62,50 @@ _FAINT: Final = 32.0  # distance from the background at which something solid ca
 
 @dataclass
 class _State:
-    """A track under construction, and what the next frame is expected to show."""
+    """A track under construction, up to the frame ``last``, and what the next one should show."""
 
-    template: Template
-    group: int
-    centres: list[Point]
-    heights: list[float]
-    seen: list[Masks]
-    body: list[Masks]
+    track: Track
     presence: list[Presence]
-    leaps: list[bool]
-    left: list[float]
+    """Of the track, which grows."""
+    group: int
     velocity: Point
     unseen: int = 0
 
+    @classmethod
+    def begin(cls, mask_HW: Masks, labels_THW: NDArray[np.int8], group: int) -> Self:
+        """With the first frame."""
+        template, shape = Template.cut(mask_HW), labels_THW.shape
+        shown = int((mask_HW & (labels_THW[0] == group)).sum())
+        presence = [Presence.SEEN if shown >= _SOLID * template.area else Presence.MELTED]
+        track = Track(
+            template=template,
+            centre_T2=np.zeros((shape[0], 2)),
+            height_T=np.zeros(shape[0]),
+            seen_THW=np.zeros(shape, dtype=np.bool_),
+            body_THW=np.zeros(shape, dtype=np.bool_),
+            presence_T=presence,
+            leaps_T=np.zeros(shape[0], dtype=np.bool_),
+            left_T=np.full(shape[0], shown / template.area),
+        )
+        track.centre_T2[0], track.height_T[0] = template.start, _height(mask_HW)
+        track.seen_THW[0] = track.body_THW[0] = mask_HW
+        return cls(track, presence, group, np.zeros(2))
+
+    @property
+    def template(self) -> Template:
+        return self.track.template
+
+    @property
+    def centre(self) -> Point:
+        return self.track.centre_T2[len(self.presence) - 1]
+
+    @property
+    def seen_HW(self) -> Masks:
+        return self.track.seen_THW[len(self.presence) - 1]
+
     @property
     def expected(self) -> Point:
-        return self.centres[-1] + self.velocity
+        return self.centre + self.velocity
 
     def expectation(self) -> Expectation:
         return Expectation(self.template, self.expected, self.presence[-1] in SHOWN)
@@ -91,31 +119,13 @@ def track(frames_THW3: NDArray[np.uint8], masks_R: Sequence[Masks]) -> Tracking:
     appearance = learn(frames_THW3[0], masks_R)
     labels = label_frames(frames_THW3, appearance)
     states = [
-        _begin(mask_HW, labels.labels_THW[0], group)
+        _State.begin(mask_HW, labels.labels_THW, group)
         for mask_HW, group in zip(masks_R, appearance.group_R, strict=True)
     ]
     strangers = [
         _advance(states, labels, t, appearance.num_own) for t in range(1, len(frames_THW3))
     ]
-    return Tracking(tuple(_finish(state) for state in states), tuple(strangers))
-
-
-def _begin(mask_HW: Masks, labels_HW: NDArray[np.int8], group: int) -> _State:
-    template = Template.cut(mask_HW)
-    shown = int((mask_HW & (labels_HW == group)).sum())
-    presence = Presence.SEEN if shown >= _SOLID * template.area else Presence.MELTED
-    return _State(
-        template=template,
-        group=group,
-        centres=[template.start],
-        heights=[_height(mask_HW)],
-        seen=[mask_HW],
-        body=[mask_HW],
-        presence=[presence],
-        leaps=[False],
-        left=[shown / template.area],
-        velocity=np.zeros(2),
-    )
+    return Tracking(tuple(state.track for state in states), tuple(strangers))
 
 
 def _height(mask_HW: Masks) -> float:
@@ -144,12 +154,12 @@ def _advance(states: list[_State], labels: Labels, t: int, num_own: int) -> Stra
     fronts: list[Masks] = []
     for i, (state, centre) in enumerate(zip(states, centres, strict=True)):
         # What bulges far out of an instance is another one that grew out of it.
-        bulge_HW = masks[i] & ~state.template.reach(centre, labels_HW.shape)
+        bulge_HW = masks[i] & ~paste(state.template.reach_hw, centre, labels_HW.shape)
         if has_blob(bulge_HW, least):
             masks[i] = masks[i] & ~bulge_HW
             blobs += 1
         # An instance that swells hides nothing outside its own shape: that was swallowed.
-        fronts.append(masks[i] & state.template.near(centre, labels_HW.shape))
+        fronts.append(masks[i] & paste(state.template.near_hw, centre, labels_HW.shape))
     around_HW = np.zeros(labels_HW.shape, dtype=np.int8)
     for i, (state, centre) in enumerate(zip(states, centres, strict=True)):
         front_HW = np.zeros_like(masks[i])
@@ -157,7 +167,7 @@ def _advance(states: list[_State], labels: Labels, t: int, num_own: int) -> Stra
             if j != i:
                 front_HW |= other_HW
         _append(state, masks[i], centre, front_HW)
-        around_HW += grown(masks[i] | state.template.place(centre, labels_HW.shape), _SOFT)
+        around_HW += grown(masks[i] | paste(state.template.mask_hw, centre, labels_HW.shape), _SOFT)
     far_HW = around_HW == 0
     unmixed_HW = (labels_HW == MIXED) & (around_HW < 2)
     blobs += has_blob(unmixed_HW | (labels_HW == STRANGE) | (labels_HW >= num_own), least)
@@ -175,7 +185,7 @@ def _locate(state: _State, mask_HW: Masks, labels_HW: NDArray[np.int8]) -> Point
     if area < SPECK:
         return state.expected
     centre = centroid(mask_HW) - template.lean
-    placed_HW = template.place(centre, mask_HW.shape)
+    placed_HW = paste(template.mask_hw, centre, mask_HW.shape)
     foreign_HW = ~mask_HW & (labels_HW >= 0)
     whole = placed_HW.sum() >= 0.97 * template.area
     clear = (placed_HW & foreign_HW).sum() <= 0.03 * template.area
@@ -184,8 +194,8 @@ def _locate(state: _State, mask_HW: Masks, labels_HW: NDArray[np.int8]) -> Point
     # What melts does not slide to where it would be hidden, which takes more than a frame.
     if area < _SOLID * template.area:
         if state.presence[-1] is Presence.MELTED:
-            return state.centres[-1] + centroid(mask_HW) - centroid(state.seen[-1])
-        if state.seen[-1].sum() - area > _COLLAPSE * template.area:
+            return state.centre + centroid(mask_HW) - centroid(state.seen_HW)
+        if state.seen_HW.sum() - area > _COLLAPSE * template.area:
             return state.expected
     bare_HW = ~mask_HW & ((labels_HW == BACKGROUND) | (labels_HW == FADED))
     near_before = np.hypot(*(centre - state.expected)) < _LEAP
@@ -195,14 +205,14 @@ def _locate(state: _State, mask_HW: Masks, labels_HW: NDArray[np.int8]) -> Point
 def _append(state: _State, mask_HW: Masks, centre: Point, front_HW: Masks) -> None:
     """Judge how the instance is there in this frame and extend its track."""
     template = state.template
-    placed_HW = template.place(centre, mask_HW.shape)
+    placed_HW = paste(template.mask_hw, centre, mask_HW.shape)
     covered_HW = placed_HW & front_HW & ~mask_HW
     inside = float(placed_HW.sum()) / template.area
     shown = int(mask_HW.sum())
     due = inside * template.area - int(covered_HW.sum())
     presence = _presence(state, shown, due, inside, mask_HW.shape)
     seen = presence in SHOWN
-    step = centre - state.centres[-1]
+    step = centre - state.centre
     length = float(np.hypot(*step))
     leap = seen and length > _LEAP + _DRIFT * state.unseen
     if leap:
@@ -214,13 +224,12 @@ def _append(state: _State, mask_HW: Masks, centre: Point, front_HW: Masks) -> No
     elif presence is not Presence.LEFT or inside == 0.0:
         state.velocity = np.zeros(2)
     state.unseen = 0 if seen else state.unseen + 1
-    state.centres.append(centre)
-    state.heights.append(_height(mask_HW) if seen else state.heights[-1])
-    state.seen.append(mask_HW)
-    state.body.append(mask_HW | covered_HW)
+    t = len(state.presence)
+    found = state.track
+    found.centre_T2[t], found.leaps_T[t], found.left_T[t] = centre, leap, shown / max(due, 1.0)
+    found.height_T[t] = _height(mask_HW) if seen else found.height_T[t - 1]
+    found.seen_THW[t], found.body_THW[t] = mask_HW, mask_HW | covered_HW
     state.presence.append(presence)
-    state.leaps.append(leap)
-    state.left.append(shown / max(due, 1.0))
 
 
 def _presence(
@@ -243,26 +252,13 @@ def _leaving(state: _State, size: tuple[int, int]) -> bool:
     """Whether it was last seen at a border and on its way out, or has left before."""
     if state.presence[-1] is Presence.LEFT:
         return True
-    if not state.seen[-1].any():
+    if not state.seen_HW.any():
         return False
-    box = Box.of(state.seen[-1])
+    rows, columns = extent(state.seen_HW)
     x, y = state.velocity
     return bool(
-        (box.left <= 1 and x < -0.5)
-        or (box.top <= 1 and y < -0.5)
-        or (box.right >= size[1] - 1 and x > 0.5)
-        or (box.bottom >= size[0] - 1 and y > 0.5)
-    )
-
-
-def _finish(state: _State) -> Track:
-    return Track(
-        template=state.template,
-        centre_T2=np.stack(state.centres),
-        height_T=np.array(state.heights),
-        seen_THW=np.stack(state.seen),
-        body_THW=np.stack(state.body),
-        presence_T=tuple(state.presence),
-        leaps_T=np.array(state.leaps),
-        left_T=np.array(state.left),
+        (columns.start <= 1 and x < -0.5)
+        or (rows.start <= 1 and y < -0.5)
+        or (columns.stop >= size[1] - 1 and x > 0.5)
+        or (rows.stop >= size[0] - 1 and y > 0.5)
     )

@@ -5,6 +5,7 @@ Shapes: T frames, H rows, W columns, P pixels. Positions are (x, y) in pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -50,7 +51,7 @@ class Track:
     height_T: NDArray[np.float64]
     seen_THW: Masks
     body_THW: Masks
-    presence_T: tuple[Presence, ...]
+    presence_T: Sequence[Presence]
     leaps_T: NDArray[np.bool_]
     left_T: NDArray[np.float64]
 
