@@ -2,11 +2,13 @@
 
 import errno
 import json
+import os
 import shutil
-import subprocess
-import sys
+import signal
+import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -23,38 +25,40 @@ class Config(BaseModel):
     out: Path = Path("run")
 
 
+def _worked(path: Path, config: BaseModel, **options: Any) -> None:
+    """Open a run and leave something in it: one that did nothing holds nothing."""
+    with RunFolder.open(path, config, command="train", **options) as run:
+        run.log(step=0)
+
+
 def test_a_new_run_writes_settings_and_environment(tmp_path: Path) -> None:
-    with RunFolder.open(tmp_path / "run", Config(), command="train") as run:
-        stored = yaml.safe_load((run.path / "config.yaml").read_text())
-        assert stored == {"command": "train", "steps": 3, "name": "ä", "out": "run"}
-        environment = json.loads((run.path / "environment.json").read_text())
-        assert environment["packages"]["torch"].startswith("2.")
+    _worked(tmp_path / "run", Config())
+    stored = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
+    assert stored == {"command": "train", "steps": 3, "name": "ä", "out": "run"}
+    environment = json.loads((tmp_path / "run/environment.json").read_text())
+    assert environment["packages"]["torch"].startswith("2.")
 
 
 def test_equal_settings_resume_and_others_are_refused(tmp_path: Path) -> None:
-    RunFolder.open(tmp_path, Config(), command="train").close()
-    RunFolder.open(tmp_path, Config(out=tmp_path), command="train").close()
+    _worked(tmp_path, Config())
+    _worked(tmp_path, Config(out=tmp_path))
     with pytest.raises(MatrixError, match=r"config\.yaml: steps: .*steps = 3, this one has 4"):
         RunFolder.open(tmp_path, Config(steps=4), command="train")
     with pytest.raises(MatrixError, match=r"command = 'train', this one has 'analyze'\. use the"):
         RunFolder.open(tmp_path, Config(), command="analyze")
-    RunFolder.open(tmp_path, Config(), command="train").close()  # a refusal keeps no lock
+    _worked(tmp_path, Config())  # a refusal keeps no lock
 
 
 def test_what_may_change_is_stored_anew(tmp_path: Path) -> None:
-    RunFolder.open(tmp_path, Config(), command="train", may_change={"name"}).close()
+    _worked(tmp_path, Config())
     before = (tmp_path / "config.yaml").read_bytes()
-    RunFolder.open(tmp_path, Config(), command="train", may_change={"name"}).close()
-    assert (tmp_path / "config.yaml").read_bytes() == before
     with pytest.raises(MatrixError, match=r"steps = 3, this one has 4"):
-        changed = Config(name="b", steps=4)
-        RunFolder.open(tmp_path, changed, command="train", may_change={"name"})
+        _worked(tmp_path, Config(name="b", steps=4), may_change={"name"})
     assert (tmp_path / "config.yaml").read_bytes() == before
-    RunFolder.open(tmp_path, Config(name="b"), command="train", may_change={"name"}).close()
-    stored = yaml.safe_load((tmp_path / "config.yaml").read_text())
-    assert stored == {"command": "train", "steps": 3, "name": "b", "out": "run"}
+    _worked(tmp_path, Config(name="b"), may_change={"name"})
+    assert read_config(tmp_path) == {"command": "train", "steps": 3, "name": "b", "out": "run"}
     with pytest.raises(MatrixError, match=r"name = 'b', this one has 'ä'"):
-        RunFolder.open(tmp_path, Config(), command="train")
+        _worked(tmp_path, Config())
 
 
 @pytest.mark.parametrize(
@@ -77,12 +81,6 @@ def test_broken_settings_name_the_file(tmp_path: Path, text: str) -> None:
         RunFolder.open(tmp_path, Config(), command="train")
 
 
-def test_a_file_in_the_folders_place_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "taken").write_text("")
-    with pytest.raises(MatrixError, match=r"taken: a file stands where a folder belongs"):
-        RunFolder.open(tmp_path / "taken", Config(), command="train")
-
-
 def test_equal_lists_are_stored_without_aliases(tmp_path: Path) -> None:
     class Twice(BaseModel):
         one: list[int]
@@ -90,7 +88,7 @@ def test_equal_lists_are_stored_without_aliases(tmp_path: Path) -> None:
 
     same = [1, 2]
     for _ in range(2):
-        RunFolder.open(tmp_path, Twice.model_construct(one=same, two=same), command="c").close()
+        _worked(tmp_path, Twice.model_construct(one=same, two=same))
 
 
 class Fed(BaseModel):
@@ -101,43 +99,40 @@ def test_a_run_goes_on_only_with_the_same_contents(tmp_path: Path) -> None:
     data, out = tmp_path / "data", tmp_path / "out"
     data.mkdir()
     (data / "a.mp4").write_text("old")
-    with RunFolder.open(out, Fed(data=data), command="evaluate") as run:
-        run.mark_done("evaluate")
-    RunFolder.open(out, Fed(data=data), command="evaluate").close()
+    _worked(out, Fed(data=data))
     data.rename(tmp_path / "away")
-    RunFolder.open(out, Fed(data=data), command="evaluate").close()  # nothing to compare
+    _worked(out, Fed(data=data))  # nothing to compare
     moved = (tmp_path / "away").rename(tmp_path / "moved")
-    RunFolder.open(out, Fed(data=moved), command="evaluate").close()
+    _worked(out, Fed(data=moved))
     assert read_config(out)["data"] == str(moved)
     (moved / "a.mp4").write_text("new")
     with pytest.raises(
         MatrixError, match=r"moved: data: a\.mp4 has changed since .*or give another"
     ):
-        RunFolder.open(out, Fed(data=moved), command="evaluate")
-    RunFolder.open(out, Fed(data=moved), command="evaluate", may_change={"data"}).close()
+        _worked(out, Fed(data=moved))
+    _worked(out, Fed(data=moved), may_change={"data"})
+    (out / "inputs.json").write_text('{"format": 2}')
+    with pytest.raises(MatrixError, match=r"inputs\.json: format: not a list of a run's inputs"):
+        _worked(out, Fed(data=moved))
 
 
 @pytest.mark.parametrize("killed", [False, True])
 @pytest.mark.parametrize("worked", [False, True])
 def test_a_run_that_did_nothing_claims_nothing(tmp_path: Path, killed: bool, worked: bool) -> None:
-    out = tmp_path / "out"
+    out, kept = tmp_path / "out", tmp_path / "kept"
     with suppress(KeyError), RunFolder.open(out, Config(steps=1), command="train") as run:
         if worked:
             run.log(step=0)
-        if killed:
-            shutil.copytree(out, tmp_path / "kept")
+        shutil.copytree(out, kept)
         raise KeyError("a check")
-    if killed:
-        shutil.rmtree(out, ignore_errors=True)
-        (tmp_path / "kept").rename(out)
-    else:
-        assert out.exists() == worked
+    assert out.exists() == worked
+    folder = kept if killed else out
     if worked:
         with pytest.raises(MatrixError, match="steps = 1, this one has 2"):
-            RunFolder.open(out, Config(steps=2), command="train")
+            RunFolder.open(folder, Config(steps=2), command="train")
     else:
-        RunFolder.open(out, Config(steps=2), command="analyze").close()
-        assert read_config(out)["command"] == "analyze"
+        RunFolder.open(folder, Config(steps=2), command="analyze").close()
+        assert read_config(folder)["command"] == "analyze"
 
 
 @pytest.mark.parametrize(
@@ -156,33 +151,20 @@ def test_a_folder_of_another_kind_is_refused(tmp_path: Path, name: str, what: st
     assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
-def test_metrics_are_cut_back(tmp_path: Path) -> None:
+def test_metrics_are_cut_back_and_half_lines_and_half_files_dropped(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path, Config(), command="train") as run:
         for step in range(5):
             run.log(step=step, loss=step / 2)
-        with run.metrics_path.open("a") as file:
-            file.write('{"step": 5, "lo')  # a kill in the middle of a line
-        assert [line["step"] for line in run.metrics()] == [0, 1, 2, 3, 4]
+    with run.metrics_path.open("a") as file:
+        file.write('{"step": 5, "lo')  # a kill in the middle of a line
+    (tmp_path / "deep").mkdir()
+    (tmp_path / f"deep/.partial-{os.getpid()}-x.safetensors").write_text("of an earlier process")
+    assert [line["step"] for line in run.metrics()] == [0, 1, 2, 3, 4]
+    with RunFolder.open(tmp_path, Config(), command="train") as run:
         run.truncate_metrics(lambda line: line["step"] < 3)
         run.log(step=3, loss=9.0)
         assert [line["loss"] for line in run.metrics()] == [0, 0.5, 1, 9.0]
-
-
-def test_resuming_drops_half_lines_and_half_files(tmp_path: Path) -> None:
-    with RunFolder.open(tmp_path, Config(), command="train") as run:
-        run.log(step=0)
-    with run.metrics_path.open("a") as file:
-        file.write('{"step": 1')
-    command = [sys.executable, "-c", "import os; print(os.getpid())"]
-    dead = subprocess.run(command, capture_output=True, text=True, check=True)
-    (tmp_path / "deep").mkdir()
-    (tmp_path / f"deep/.partial-{dead.stdout.strip()}-x.safetensors").write_text("half")
-    living = tmp_path / ".partial-1-x.json"
-    living.write_text("half")  # process 1 is always alive
-    with RunFolder.open(tmp_path, Config(), command="train") as run:
-        run.log(step=7)
-        assert [line["step"] for line in run.metrics()] == [0, 7]
-    assert [path.name for path in tmp_path.rglob(".partial-*")] == [living.name]
+    assert [*tmp_path.rglob(".partial-*")] == []
 
 
 @pytest.mark.parametrize(
@@ -230,37 +212,19 @@ def test_stages_keep_their_facts(tmp_path: Path) -> None:
         assert run.facts("render") == {"seconds": 1.5}
 
 
-_HOLDER = """
-import sys
-from pathlib import Path
-from pydantic import BaseModel
-from matrix_video.services.config import read_config
-from matrix_video.services.run import RunFolder
-
-class Config(BaseModel):
-    steps: int = 3
-    name: str = "ä"
-    out: Path = Path("run")
-
-with RunFolder.open(Path(sys.argv[1]), Config(), command="train"):
-    print("open", flush=True)
-    sys.stdin.read()
-"""
-
-
 def test_one_process_at_a_time_and_a_kill_frees_the_folder(tmp_path: Path) -> None:
-    holder = subprocess.Popen(
-        [sys.executable, "-c", _HOLDER, str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "open\n"
-        with pytest.raises(MatrixError, match=rf"process {holder.pid} is using this folder"):
-            RunFolder.open(tmp_path, Config(), command="train")
-        holder.kill()
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        RunFolder.open(tmp_path, Config(), command="train")
+        os.write(writing, b"open")
+        time.sleep(60)
+        os._exit(0)
+    assert os.read(reading, 4) == b"open"
+    with pytest.raises(MatrixError, match=rf"process {child} is using this folder"):
+        RunFolder.open(tmp_path, Config(), command="train")
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
     assert (tmp_path / ".lock").exists()  # left behind, and no hindrance
     RunFolder.open(tmp_path, Config(), command="train").close()
     assert not (tmp_path / ".lock").exists()
@@ -276,9 +240,9 @@ def test_a_run_of_before_an_option_had_its_default(tmp_path: Path) -> None:
         levels: tuple[int, ...] = (1, 2)
         names: dict[str, float] = Field(default_factory=dict[str, float])
 
-    RunFolder.open(tmp_path, Old(steps=3), command="c").close()
-    RunFolder.open(tmp_path, New(steps=3), command="c").close()
+    _worked(tmp_path, Old(steps=3))
+    _worked(tmp_path, New(steps=3))
     with pytest.raises(
         MatrixError, match=r"holds a run with levels = \[1, 2\], this one has \[3\]"
     ):
-        RunFolder.open(tmp_path, New(steps=3, levels=(3,)), command="c")
+        _worked(tmp_path, New(steps=3, levels=(3,)))

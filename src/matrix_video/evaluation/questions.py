@@ -20,8 +20,8 @@ from pydantic import Field, ValidationError
 from matrix_video.data.sample import Interaction, Record, Sample
 from matrix_video.evaluation.verdict import NUM_QUESTIONS
 from matrix_video.services.errors import MatrixError
-from matrix_video.services.files import json_lines, write_atomic
-from matrix_video.services.records import invalid_record
+from matrix_video.services.files import write_atomic
+from matrix_video.services.records import invalid_record, json_lines
 
 QUESTIONS: Final = "questions.jsonl"
 BOX_COLOURS: Final = ("red", "green", "blue", "yellow", "magenta", "cyan")

@@ -15,11 +15,11 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from matrix_video.services.errors import MatrixError
 
@@ -40,12 +40,9 @@ _SWAP: Final = 2
 """RENAME_EXCHANGE of Linux."""
 _MOST_DIGITS: Final = 300
 """A float holds up to 308."""
-_KINDS: Final = {list: "a list", str: "text", bool: "true or false", type(None): "null"}
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 _LARGEST: Final = 256 * 2**20
 """Bytes of JSON; scores.json of 11,000 videos is a fifth of that."""
-_LONGEST_LINE: Final = 4 * 2**20
-"""Bytes; a sample with 64 instances, each mentioned ten times, takes a hundredth of that."""
 
 
 def _unwritable(error: OSError, path: Path) -> MatrixError:
@@ -280,37 +277,6 @@ def parse_json(text: str | bytes, *, strict: bool = False) -> Any:
     except UnicodeEncodeError:
         raise ValueError("half of a character (\\ud800 to \\udfff alone)") from None
     return value
-
-
-def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | MatrixError]]:
-    """Number and object of each line that is not empty, read strictly; where a line holds none, the
-    error that says so.
-
-    Lines end at line feeds alone: JSON strings may hold other Unicode line separators. One of more
-    than 4 MiB is never held whole. ``OSError`` where the file cannot be read.
-    """
-    with path.open("rb") as file:
-        number = 0
-        while raw := file.readline(_LONGEST_LINE + 1):
-            number += 1
-            if raw.strip():
-                yield number, _json_line(path, number, raw)
-            while raw and not raw.endswith(b"\n"):
-                raw = file.readline(_LONGEST_LINE)
-
-
-def _json_line(path: Path, number: int, raw: bytes) -> dict[str, Any] | MatrixError:
-    try:
-        if len(raw) > _LONGEST_LINE:
-            raise ValueError(f"it has more than {_LONGEST_LINE:,} bytes")
-        value = parse_json(raw.decode("utf-8-sig"), strict=True)
-        if isinstance(value, dict):
-            return cast("dict[str, Any]", value)
-        problem = f"expected a JSON object, found {_KINDS.get(type(value), 'a number')}"
-    except ValueError as error:
-        problem = f"this is not a line of JSON ({error})"
-    remedy = "Correct this line, or remove it"
-    return MatrixError(problem, remedy=remedy, file=path, field=f"line {number}")
 
 
 def _no_number(name: str) -> float:

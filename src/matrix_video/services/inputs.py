@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 from pydantic import BaseModel
 
@@ -31,7 +30,6 @@ _DIARY: Final = frozenset({METRICS, ENVIRONMENT, DONE})
 """Of a run folder: what says how it went, and is no result."""
 _LISTS: Final = ("metadata.jsonl", "dataset/metadata.jsonl")
 """A folder that has one of these says itself which files belong to it."""
-_FORMAT: Final = 1
 _LARGE: Final = 2**20
 _LONG: Final = 2**31
 """Bytes whose reading takes seconds, and is shown."""
@@ -39,43 +37,17 @@ _FRESH_SECONDS: Final = 2.0
 """A file that changed so shortly before it was read may change again at the same time stamp."""
 
 
-@dataclass(frozen=True)
-class Seen:
-    """A file when it was read. Times in nanoseconds; all 0 where they could not be relied on."""
-
-    sha256: str
-    size: int = 0
-    modified: int = 0
-    changed: int = 0
-    inode: int = 0
+Contents = Mapping[str, Mapping[str, str]]
+"""What files were when they were read, by setting and by path below what the setting names (of a
+file: an empty one): the sha256, then size, time of change and of status in nanoseconds, and inode;
+these are 0 where they could not be relied on."""
 
 
-Contents = Mapping[str, Mapping[str, Seen]]
-"""Files by setting and by path below what the setting names (of a file: an empty one)."""
+class Inputs(BaseModel):
+    """What a run stores of its inputs."""
 
-
-def dump_contents(contents: Contents) -> dict[str, Any]:
-    """As JSON."""
-    files = {
-        setting: {name: " ".join(map(str, astuple(seen))) for name, seen in found.items()}
-        for setting, found in contents.items()
-    }
-    return {"format": _FORMAT, "files": files}
-
-
-def load_contents(stored: Any) -> Contents:
-    """What `dump_contents` gave; an error of Python's for anything else."""
-    if stored["format"] != _FORMAT:
-        raise ValueError(f"format {stored['format']}, this version reads {_FORMAT}")
-
-    def seen(text: str) -> Seen:
-        sha256, *rest = text.split()
-        return Seen(sha256, *map(int, rest))
-
-    return {
-        setting: {name: seen(text) for name, text in found.items()}
-        for setting, found in stored["files"].items()
-    }
+    format: Literal[1] = 1
+    files: Contents
 
 
 def input_paths(config: BaseModel) -> dict[str, Path]:
@@ -98,7 +70,7 @@ def read_inputs(paths: Mapping[str, Path], out: Path, known: Contents) -> Conten
 
     `MatrixError` for a file that cannot be read.
     """
-    contents: dict[str, dict[str, Seen]] = {setting: {} for setting in paths}
+    contents: dict[str, dict[str, str]] = {setting: {} for setting in paths}
     setting = ""
     try:
         found = [(s, name, file) for s, path in paths.items() for name, file in _files(path, out)]
@@ -134,7 +106,7 @@ def check_same(paths: Mapping[str, Path], known: Contents, now: Contents) -> Non
         told += [
             f"{name or path.name} has changed"
             for name, seen in after.items()
-            if name in before and before[name].sha256 != seen.sha256
+            if name in before and before[name].split()[0] != seen.split()[0]
         ]
         if not any((path / name).exists() for name in _LISTS):
             told += [f"{name or path.name} is new" for name in after if name not in before]
@@ -148,22 +120,21 @@ def check_same(paths: Mapping[str, Path], known: Contents, now: Contents) -> Non
             )
 
 
-def _known(file: Path, before: Seen | None) -> Seen | None:
+def _known(file: Path, before: str | None) -> str | None:
     """The earlier look, where it still tells the content."""
-    if before is None or before.size < _LARGE:
-        return None
     stat = file.stat()
-    return before if astuple(before)[1:] == _facts(stat) else None
+    same = before is not None and before.split()[1:] == _facts(stat).split()
+    return before if same and stat.st_size >= _LARGE else None
 
 
-def _look(file: Path) -> Seen:
+def _look(file: Path) -> str:
     stat = file.stat()
     settled = time.time() - max(stat.st_mtime, stat.st_ctime) > _FRESH_SECONDS
-    return Seen(sha256_file(file), *(_facts(stat) if settled else ()))
+    return f"{sha256_file(file)} {_facts(stat) if settled else '0 0 0 0'}"
 
 
-def _facts(stat: os.stat_result) -> tuple[int, int, int, int]:
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+def _facts(stat: os.stat_result) -> str:
+    return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
 
 
 def _raise(error: OSError) -> None:

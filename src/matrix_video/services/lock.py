@@ -28,8 +28,6 @@ class FolderLock:
         with writing(folder):
             while self._descriptor is None:
                 self._descriptor = self._take(folder)
-            self.stale = bool(os.read(self._descriptor, 1))
-            """Whether the last holder was killed."""
             os.ftruncate(self._descriptor, 0)
             os.write(self._descriptor, str(os.getpid()).encode())
 

@@ -1,16 +1,20 @@
-"""JSON files that hold one pydantic record."""
+"""JSON files of one pydantic record, and files with a record a line."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
 from matrix_video.services.errors import MatrixError
-from matrix_video.services.files import read_json
+from matrix_video.services.files import parse_json, read_json
 
 _Record = TypeVar("_Record", bound=BaseModel)
+_KINDS: Final = {list: "a list", str: "text", bool: "true or false", type(None): "null"}
+_LONGEST_LINE: Final = 4 * 2**20
+"""Bytes; a sample with 64 instances, each mentioned ten times, takes a hundredth of that."""
 
 
 def read_record(path: Path, model: type[_Record], *, what: str, remedy: str) -> _Record:
@@ -34,3 +38,34 @@ def invalid_record(path: Path, error: ValidationError, *, what: str, remedy: str
         file=path,
         field=".".join(str(part) for part in first["loc"]) or None,
     )
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | MatrixError]]:
+    """Number and object of each line that is not empty, read strictly; where a line holds none, the
+    error that says so.
+
+    Lines end at line feeds alone: JSON strings may hold other Unicode line separators. One of more
+    than 4 MiB is never held whole. ``OSError`` where the file cannot be read.
+    """
+    with path.open("rb") as file:
+        number = 0
+        while raw := file.readline(_LONGEST_LINE + 1):
+            number += 1
+            if raw.strip():
+                yield number, _json_line(path, number, raw)
+            while raw and not raw.endswith(b"\n"):
+                raw = file.readline(_LONGEST_LINE)
+
+
+def _json_line(path: Path, number: int, raw: bytes) -> dict[str, Any] | MatrixError:
+    try:
+        if len(raw) > _LONGEST_LINE:
+            raise ValueError(f"it has more than {_LONGEST_LINE:,} bytes")
+        value = parse_json(raw.decode("utf-8-sig"), strict=True)
+        if isinstance(value, dict):
+            return cast("dict[str, Any]", value)
+        problem = f"expected a JSON object, found {_KINDS.get(type(value), 'a number')}"
+    except ValueError as error:
+        problem = f"this is not a line of JSON ({error})"
+    remedy = "Correct this line, or remove it"
+    return MatrixError(problem, remedy=remedy, file=path, field=f"line {number}")

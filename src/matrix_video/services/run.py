@@ -16,9 +16,9 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Self
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from matrix_video.services.config import CONFIG, check_free, dump_config, read_config
 from matrix_video.services.errors import MatrixError
@@ -37,17 +37,18 @@ from matrix_video.services.inputs import (
     ENVIRONMENT,
     METRICS,
     Contents,
+    Inputs,
     check_same,
-    dump_contents,
     input_paths,
-    load_contents,
     read_inputs,
 )
 from matrix_video.services.lock import FolderLock
+from matrix_video.services.records import read_record
 
 INPUTS: Final = "inputs.json"
 _BOOKS: Final = frozenset({CONFIG, ENVIRONMENT, INPUTS})
 """What `RunFolder.open` writes: a folder with these alone holds no work."""
+_LINE: Final = TypeAdapter(dict[str, bool | float | int | str])
 _PACKAGES: Final = (
     "matrix-video",
     "torch",
@@ -111,7 +112,7 @@ class RunFolder:
         folder._lock, folder._opened = FolderLock(path), time.monotonic()
         try:
             clear_temporary(path)
-            if folder._lock.stale and folder._files() <= _BOOKS and "command" in read_config(path):
+            if folder._files() <= _BOOKS and "command" in read_config(path):
                 folder._forget()
             if not (path / CONFIG).exists():
                 check_free(path)
@@ -127,7 +128,10 @@ class RunFolder:
         wanted = {"command": command, **config.model_dump(mode="json")}
         defaults = type(config).model_construct().model_dump(mode="json")
         stored = read_config(self.path)
-        known = self._inputs()
+        file, remedy = self.path / INPUTS, "remove it to go on with the inputs as they are"
+        known: Contents = {}
+        if file.exists():  # else the run is an older version's
+            known = read_record(file, Inputs, what="a list of a run's inputs", remedy=remedy).files
         paths = input_paths(config)
         there = (self.path / CONFIG).exists()
         if there:
@@ -137,7 +141,7 @@ class RunFolder:
         now = read_inputs(paths, self.path, known)
         check_same({n: p for n, p in paths.items() if n not in may_change}, known, now)
         self._drop_torn_line()
-        write_json(self.path / INPUTS, dump_contents({**known, **now}))
+        write_json(file, Inputs(files={**known, **now}).model_dump())
         if not there:
             write_json(self.path / ENVIRONMENT, environment())
         kept = {"out": stored["out"]} if "out" in stored else {}
@@ -158,19 +162,6 @@ class RunFolder:
                     file=self.path / CONFIG,
                     field=key,
                 )
-
-    def _inputs(self) -> Contents:
-        file = self.path / INPUTS
-        if not file.exists():  # an older version's run
-            return {}
-        try:
-            return load_contents(read_json(file))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise MatrixError(
-                f"this is no list of a run's inputs ({error})",
-                remedy="restore the file; without it the run goes on with the inputs as they are",
-                file=file,
-            ) from error
 
     def _files(self) -> frozenset[str]:
         below = (p.relative_to(self.path) for p in self.path.rglob("*") if not p.is_dir())
@@ -222,13 +213,7 @@ class RunFolder:
             raise self._unread(str(error)) from error
         for number, text in enumerate(whole.split(b"\n") if whole else [], start=1):
             try:
-                line = parse_json(text)
-                if not isinstance(line, dict):
-                    raise ValueError("not an object")
-                lines.append(cast("dict[str, Any]", line))
-                for key, value in lines[-1].items():
-                    if not isinstance(value, float | int | str):
-                        raise ValueError(f"{key} is neither number nor text")
+                lines.append(_LINE.validate_python(parse_json(text), strict=True))
             except ValueError as error:
                 told = f"line {number} is not valid JSON of numbers and texts ({error})"
                 raise self._unread(told) from error
@@ -253,10 +238,9 @@ class RunFolder:
 
     def mark_done(self, stage: str, **facts: float | int | str | bool) -> None:
         """Store that a stage is done and its facts; ``seconds`` since opening unless given."""
-        spent = (
-            {} if self._opened is None else {"seconds": round(time.monotonic() - self._opened, 1)}
-        )
-        write_json(self.path / DONE / f"{stage}.json", {**spent, **facts})
+        if self._opened is not None:
+            facts = {"seconds": round(time.monotonic() - self._opened, 1), **facts}
+        write_json(self.path / DONE / f"{stage}.json", facts)
 
     def facts(self, stage: str) -> dict[str, Any]:
         """What ``mark_done`` stored."""

@@ -39,7 +39,6 @@ CREATE TABLE IF NOT EXISTS results (
     seconds REAL NOT NULL, cost REAL NOT NULL,
     PRIMARY KEY (stage, version, key)
 )"""
-_INSERT: Final = "INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 @dataclass(frozen=True)
@@ -79,10 +78,8 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
-        self._process = os.getpid()
-        self._inherited: sqlite3.Connection | None = None
-        """Of the parent process: neither to be used nor, by dropping it, to be closed here."""
+        self._connections: dict[int, sqlite3.Connection] = {}
+        """By process: a parent's is neither to be used in its child nor, dropped, closed there."""
 
     def get(self, stage: Stage, key: str) -> Result | None:
         """The stored result; None where there is none."""
@@ -96,21 +93,15 @@ class Store:
             ).fetchone()
             return None if row is None else _result(row)
 
-    def put(self, stage: Stage, key: str, result: Result) -> None:
-        """Store a result in the place of an earlier one; it outlives a kill when this returns.
-
-        Raises ``ValueError`` for a value that is not JSON (NaN is not).
-        """
-        self._write("INSERT OR REPLACE", stage, key, result)
-
     def once(
         self, stage: Stage, key: str, work: Callable[[], Result], *, retry: bool = False
     ) -> Result:
         """The stored result, or that of ``work``, stored; ``retry``: do failed items again.
 
-        A `MatrixError` in ``work`` is a failed item with that text as its reason; other errors
-        pass through and store nothing. Seconds are measured unless ``work`` gives them. Where two
-        do the same item at once, both return the first one's result.
+        What is returned outlives a kill. A `MatrixError` in ``work`` is a failed item with that
+        text as its reason; other errors pass through and store nothing, and so does a value that
+        is not JSON (``ValueError``; NaN is not). Seconds are measured unless ``work`` gives them.
+        Where two do the same item at once, both return the first one's result.
         """
         known = self.get(stage, key)
         if known is not None and not (retry and known.state == "failed"):
@@ -122,39 +113,23 @@ class Store:
             result = Result("failed", reason=str(error))
         if not result.seconds:
             result = replace(result, seconds=round(time.monotonic() - began, 3))
-        if known is not None:
-            self.put(stage, key, result)
-            return result
-        self._write("INSERT OR IGNORE", stage, key, result)
-        return self.get(stage, key) or result
-
-    def items(self, stage: Stage) -> list[tuple[str, Result]]:
-        """Keys and results of a stage, in the order of keys."""
-        with self._open(make=False) as database:
-            if database is None:
-                return []
-            rows = database.execute(
-                "SELECT key, state, value, reason, seconds, cost FROM results "
-                "WHERE stage = ? AND version = ? ORDER BY key",
-                (stage.name, stage.version),
-            )
-            return [(key, _result(row)) for key, *row in rows]
-
-    def _write(self, verb: str, stage: Stage, key: str, result: Result) -> None:
         value = json.dumps(result.value, ensure_ascii=False, allow_nan=False)
         row = (stage.name, stage.version, key, result.state, value)
+        verb = "IGNORE" if known is None else "REPLACE"
         with self._open(make=True) as database:
             assert database is not None
             database.execute(
-                f"{verb} {_INSERT}", (*row, result.reason, result.seconds, result.cost)
+                f"INSERT OR {verb} INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (*row, result.reason, result.seconds, result.cost),
             )
+        return self.get(stage, key) or result
 
     def close(self) -> None:
         """Safe to call twice."""
         with self._lock:
-            if self._connection is not None and self._process == os.getpid():
-                self._connection.close()
-                self._connection = None
+            own = self._connections.pop(os.getpid(), None)
+            if own is not None:
+                own.close()
 
     def __enter__(self) -> Self:
         return self
@@ -167,13 +142,11 @@ class Store:
         """This process's connection, for one thread at a time; None where there is no file and
         ``make`` is off."""
         with self._lock:
-            if self._process != os.getpid():
-                self._inherited, self._connection = self._connection, None
-                self._process = os.getpid()
             try:
-                if self._connection is None and (make or self.path.is_file()):
-                    self._connection = _connect(self.path)
-                yield self._connection
+                own = self._connections.get(os.getpid())
+                if own is None and (make or self.path.is_file()):
+                    own = self._connections[os.getpid()] = _connect(self.path)
+                yield own
             except sqlite3.Error as error:
                 raise MatrixError(
                     f"the results kept here cannot be used ({error})",
