@@ -1,6 +1,5 @@
 """The work store: what is kept, what is done again, threads, processes and kills."""
 
-import json
 import os
 import signal
 import sqlite3
@@ -17,12 +16,6 @@ from matrix_video.services.errors import MatrixError
 from matrix_video.services.store import Result, Stage, State, Store, work_key
 
 STAGE = Stage("judge", 1)
-
-
-def _put(store: Store, key: str, value: object = None) -> Result:
-    return store.once(STAGE, key, lambda: Result("ok", value))
-
-
 STATES: tuple[State, ...] = ("ok", "failed", "unscored", "filtered")
 
 
@@ -30,8 +23,9 @@ def test_the_file_appears_with_the_first_result(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "store.sqlite"
     with Store(path) as store:
         assert store.get(STAGE, "a") is None
+        assert store.items(STAGE) == []
         assert list(tmp_path.iterdir()) == []
-        _put(store, "a", 1)
+        store.put(STAGE, "a", Result("ok", 1))
     assert [file.name for file in path.parent.iterdir()] == ["store.sqlite"]
 
 
@@ -39,9 +33,9 @@ def test_the_file_appears_with_the_first_result(tmp_path: Path) -> None:
 def test_results_come_back_as_they_were(tmp_path: Path, state: State) -> None:
     given = Result(state, {"ä": [1, 2.5, None, "[/x]"]}, "because", 1.25, 300)
     with Store(tmp_path / "s") as store:
-        assert store.once(STAGE, "key", lambda: given) == given
+        store.put(STAGE, "key", given)
     with Store(tmp_path / "s") as store:
-        assert store.get(STAGE, "key") == given
+        assert store.items(STAGE) == [("key", given)]
         assert store.get(Stage("judge", 2), "key") is None
         assert store.get(Stage("other", 1), "key") is None
 
@@ -69,8 +63,8 @@ def test_our_errors_are_failed_items_and_others_pass_through(tmp_path: Path) -> 
         with pytest.raises(ZeroDivisionError):
             store.once(STAGE, "b", wrong)
         with pytest.raises(ValueError, match="Out of range float"):
-            _put(store, "c", float("nan"))
-        assert [store.get(STAGE, key) for key in "bc"] == [None, None]
+            store.put(STAGE, "c", Result("ok", float("nan")))
+        assert [key for key, _ in store.items(STAGE)] == ["a"]
 
 
 def test_a_key_changes_with_contents_and_settings() -> None:
@@ -97,13 +91,13 @@ def test_a_key_changes_with_contents_and_settings() -> None:
 def test_a_broken_file_is_one_error_that_names_it(tmp_path: Path, spoil) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "store.sqlite"
     with Store(path) as store:
-        _put(store, "a", 1)
+        store.put(STAGE, "a", Result("ok", 1))
     spoil(path)
     with (
         Store(path) as store,
         pytest.raises(MatrixError, match=r"store\.sqlite: the results kept here cannot be used"),
     ):
-        store.get(STAGE, "a")
+        store.items(STAGE)
 
 
 def _execute(path: Path, statement: str) -> None:
@@ -115,20 +109,20 @@ def _execute(path: Path, statement: str) -> None:
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with Store(tmp_path / "file" / "s") as store, pytest.raises(MatrixError, match="file/s: "):
-        _put(store, "a")
+        store.put(STAGE, "a", Result("ok"))
 
 
 def test_threads_and_a_forked_process_share_a_store(tmp_path: Path) -> None:
     with Store(tmp_path / "s") as store, ThreadPoolExecutor(12) as pool:
-        results = list(pool.map(lambda i: _put(store, str(i % 600), i % 600), range(1200)))
-        assert [result.value for result in results] == [*range(600)] * 2
+        list(pool.map(lambda i: store.put(STAGE, f"{i % 600:04d}", Result("ok", i)), range(1200)))
         child = os.fork()
         if child == 0:
-            _put(store, "child")
+            store.put(STAGE, "child", Result("ok"))
             store.close()
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
-        assert store.get(STAGE, "child") == _put(store, "child")
+        store.put(STAGE, "parent", Result("ok"))
+        assert len(store.items(STAGE)) == 602
 
 
 def test_of_two_at_once_both_get_the_first_result(tmp_path: Path) -> None:
@@ -172,19 +166,14 @@ def _worker(path: Path, log: Path, items: range) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-def _stored(path: Path) -> list[int]:
-    with sqlite3.connect(path) as database:
-        values = [json.loads(row[0]) for row in database.execute("SELECT value FROM results")]
-    database.close()
-    return sorted(value["item"] for value in values)
-
-
 def test_processes_write_at_once(tmp_path: Path) -> None:
     running = [_worker(tmp_path / "s", tmp_path / "log", range(k, 200, 4)) for k in range(4)]
     for process in running:
         process.communicate(timeout=60)
         assert process.returncode == 0
-    assert _stored(tmp_path / "s") == list(range(200))
+    with Store(tmp_path / "s") as store:
+        found = [result.value["item"] for _, result in store.items(STAGE)]
+    assert found == list(range(200))
 
 
 def test_a_kill_loses_at_most_the_item_in_flight(tmp_path: Path) -> None:
@@ -203,4 +192,5 @@ def test_a_kill_loses_at_most_the_item_in_flight(tmp_path: Path) -> None:
     done = list(map(int, log.read_text().split()))
     assert sorted(set(done)) == list(range(300))
     assert len(done) <= 300 + kills
-    assert _stored(path) == list(range(300))
+    with Store(path) as store:
+        assert [result.value["item"] for _, result in store.items(STAGE)] == list(range(300))

@@ -93,15 +93,21 @@ class Store:
             ).fetchone()
             return None if row is None else _result(row)
 
+    def put(self, stage: Stage, key: str, result: Result) -> None:
+        """Store a result in the place of an earlier one; it outlives a kill when this returns.
+
+        Raises ``ValueError`` for a value that is not JSON (NaN is not).
+        """
+        self._write("REPLACE", stage, key, result)
+
     def once(
         self, stage: Stage, key: str, work: Callable[[], Result], *, retry: bool = False
     ) -> Result:
         """The stored result, or that of ``work``, stored; ``retry``: do failed items again.
 
-        What is returned outlives a kill. A `MatrixError` in ``work`` is a failed item with that
-        text as its reason; other errors pass through and store nothing, and so does a value that
-        is not JSON (``ValueError``; NaN is not). Seconds are measured unless ``work`` gives them.
-        Where two do the same item at once, both return the first one's result.
+        A `MatrixError` in ``work`` is a failed item with that text as its reason; other errors
+        pass through and store nothing. Seconds are measured unless ``work`` gives them. Where two
+        do the same item at once, both return the first one's result.
         """
         known = self.get(stage, key)
         if known is not None and not (retry and known.state == "failed"):
@@ -113,16 +119,30 @@ class Store:
             result = Result("failed", reason=str(error))
         if not result.seconds:
             result = replace(result, seconds=round(time.monotonic() - began, 3))
+        self._write("IGNORE" if known is None else "REPLACE", stage, key, result)
+        return self.get(stage, key) or result
+
+    def items(self, stage: Stage) -> list[tuple[str, Result]]:
+        """Keys and results of a stage, in the order of keys."""
+        with self._open(make=False) as database:
+            if database is None:
+                return []
+            rows = database.execute(
+                "SELECT key, state, value, reason, seconds, cost FROM results "
+                "WHERE stage = ? AND version = ? ORDER BY key",
+                (stage.name, stage.version),
+            )
+            return [(key, _result(row)) for key, *row in rows]
+
+    def _write(self, conflict: str, stage: Stage, key: str, result: Result) -> None:
         value = json.dumps(result.value, ensure_ascii=False, allow_nan=False)
-        row = (stage.name, stage.version, key, result.state, value)
-        verb = "IGNORE" if known is None else "REPLACE"
+        row = (stage.name, stage.version, key, result.state, value, result.reason)
         with self._open(make=True) as database:
             assert database is not None
             database.execute(
-                f"INSERT OR {verb} INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (*row, result.reason, result.seconds, result.cost),
+                f"INSERT OR {conflict} INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (*row, result.seconds, result.cost),
             )
-        return self.get(stage, key) or result
 
     def close(self) -> None:
         """Safe to call twice."""
