@@ -204,8 +204,8 @@ def test_mistakes_are_named(plain: Path, tmp_path: Path, adapter: Path) -> None:
     with DatasetWriter(nobody) as writer:
         sample = Sample(id="q", file_name="videos/q.mp4", caption="a storm")
         writer.add(sample, np.zeros((1, 8, 8, 3), dtype=np.uint8), 8.0, {}, lossless=True)
-    with pytest.raises(MatrixError, match=r"nobody: instances: prompt q names no instance"):
-        find_masks(config(nobody, tmp_path / "b", adapter), Dataset(nobody), tmp_path / "maps")
+    with pytest.raises(MatrixError, match=r"1 of 1 clips .* q: it names no instance"):
+        generate(config(nobody, tmp_path / "b", adapter, num_frames=9))
     many = sample.model_copy(
         update={
             "instances": tuple(Instance(id=f"id{i}", noun="x", phrase="x") for i in range(1, 66))
@@ -214,7 +214,5 @@ def test_mistakes_are_named(plain: Path, tmp_path: Path, adapter: Path) -> None:
     crowd = tmp_path / "crowd"
     with DatasetWriter(crowd) as writer:
         writer.add(many, np.zeros((1, 8, 8, 3), dtype=np.uint8), 8.0, {}, lossless=True)
-    with pytest.raises(
-        MatrixError, match=r"crowd: instances: sample q has 65 instances.*room for 64"
-    ):
-        find_masks(config(crowd, tmp_path / "c", adapter), Dataset(crowd), tmp_path / "maps")
+    with pytest.raises(MatrixError, match=r"1 of 1 clips .* q: it has 65 instances.*room for 64"):
+        generate(config(crowd, tmp_path / "c", adapter, num_frames=9))

@@ -12,6 +12,7 @@ import pytest
 from matrix_video.backbones.loading import backbone_for
 from matrix_video.backbones.tiny import tiny_pipeline
 from matrix_video.data.dataset import Dataset, DatasetWriter
+from matrix_video.data.sample import Instance
 from matrix_video.services.errors import MatrixError
 from matrix_video.training.config import TrainConfig
 from matrix_video.training.inputs import encoded_set, trainable
@@ -24,6 +25,8 @@ FAULTS: dict[str, tuple[int, int, str, str]] = {
     "size": (9, 30, "", "frames of 30 x 30 pixels"),
     "one frame": (1, 32, "", "one frame, in which SPA has nothing to follow"),
     "phrase": (9, 32, "the " * 40, "red ball"),
+    "track": (9, 32, "", "id2"),
+    "crowd": (9, 32, "", r"it has 6\d instances, an id map has room for 64"),
 }
 
 
@@ -39,7 +42,18 @@ def spoilt(folder: Path, fault: str) -> Path:
                     n: type(t).from_masks(t.masks()[:frames, :side, :side])
                     for n, t in tracks.items()
                 }
-            writer.add(make_sample(index), pixels, 8.0, tracks, lossless=True)
+            sample = make_sample(index)
+            if fault == "crowd" and index in (1, 3):
+                more = [Instance(id=f"id{i}", noun="box", phrase="blue box") for i in range(3, 67)]
+                sample = sample.model_copy(update={"instances": (*sample.instances, *more)})
+                tracks |= {one.id: tracks["id2"] for one in more}
+            writer.add(sample, pixels, 8.0, tracks, lossless=True)
+    if fault == "track":
+        for name in ("0001", "0003"):
+            lost = folder / "tracks" / f"{name}.json"
+            held = json.loads(lost.read_text())
+            held["instances"].pop("id2")
+            lost.write_text(json.dumps(held))
     file = folder / "metadata.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     for line in lines:

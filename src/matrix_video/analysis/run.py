@@ -55,7 +55,6 @@ from matrix_video.backbones.precision import dtype_of
 from matrix_video.backbones.processes import Processes, processes
 from matrix_video.data.dataset import Dataset, fitting, open_clips
 from matrix_video.data.sample import Sample
-from matrix_video.data.transform import ClipShape
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import sha256_file, sha256_text
 from matrix_video.services.progress import progress
@@ -141,7 +140,9 @@ def analyze(
 def _measurable(backbone: Backbone, data: Dataset, config: AnalyzeConfig) -> Dataset:
     """The clips that the model takes and that have phrases; the others are refused or left out."""
 
-    def check(sample: Sample, shape: ClipShape) -> None:
+    def check(index: int) -> None:
+        sample, shape = data.samples[index], data.shape(index)
+        data.stored_tracks(index)
         backbone.grid(shape.num_frames, shape.height, shape.width)
         sample_phrases(backbone, sample, config.mentions)
 

@@ -16,7 +16,6 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import product
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -70,20 +69,19 @@ def paint_ids(
     Raises `MatrixError` for more instances than `MOST_IDS`.
     """
     instances = len(masks_IHW)
-    check_ids(instances, name)
+    check_ids(instances, f"sample {name}")
     colours = id_colours(max(instances, len(ID_COLOURS)))
     order = torch.randperm(len(colours), generator=generator).tolist()
     return paint(masks_IHW, [colours[k] for k in order[:instances]])
 
 
-def check_ids(instances: int, name: str, file: Path | None = None) -> None:
-    """`MatrixError` naming the sample for more instances than an id map has room for."""
+def check_ids(instances: int, sample: str) -> None:
+    """`MatrixError` naming ``sample`` for more instances than an id map has room for."""
     if instances > MOST_IDS:
         raise MatrixError(
-            f"sample {name} has {instances} instances, an id map has room for {MOST_IDS}",
+            f"{sample} has {instances} instances, an id map has room for {MOST_IDS}",
             remedy="keep the instances that take part in an interaction, or leave the id map out "
             "(--no-id-map)",
-            file=file,
             field="instances",
         )
 

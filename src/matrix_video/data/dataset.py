@@ -132,22 +132,30 @@ class Dataset(Sequence[Clip]):
         other.samples = samples
         return other
 
+    def stored_tracks(self, index: int) -> dict[str, MaskTrack]:
+        """The tracks as they are on disk, checked like `tracks`; no mask is decoded."""
+        return self._stored(index, probe_video(self.video_path(index)))
+
     def _video(self, index: int, info: VideoInfo) -> Video:
         path = self.video_path(index)
         with _about(path):
             return self.transform.load(path, info)
 
     def _tracks(self, index: int, info: VideoInfo) -> dict[str, MaskTrack]:
-        sample, path, video = self.samples[index], self.track_path(index), self.video_path(index)
+        stored = self._stored(index, info)
+        with _about(self.video_path(index)):
+            return {name: self.transform.track(t, info.times) for name, t in stored.items()}
+
+    def _stored(self, index: int, info: VideoInfo) -> dict[str, MaskTrack]:
+        sample, path = self.samples[index], self.track_path(index)
         if not sample.instances:
             return {}
         file = read_tracks(path)
-        check_fits(file, path, video, info.size, len(info.times))
+        check_fits(file, path, self.video_path(index), info.size, len(info.times))
         found: dict[str, MaskTrack] = {}
         for instance in sample.instances:
             if instance.id in file.tracks:
-                with _about(video):
-                    found[instance.id] = self.transform.track(file.tracks[instance.id], info.times)
+                found[instance.id] = file.tracks[instance.id]
             else:
                 error, needed = no_track(path, sample, instance)
                 if needed:
@@ -184,9 +192,9 @@ def open_clips(
     data = data if limit is None else data[:limit]
     squeezed: list[str] = []
 
-    def look(sample: Sample, shape: ClipShape) -> None:
-        if shape.squeezed is not None:
-            squeezed.append(f"{sample.id}: {shape.squeezed}")
+    def look(index: int) -> None:
+        if (text := data.shape(index).squeezed) is not None:
+            squeezed.append(f"{data.samples[index].id}: {text}")
 
     found = fitting(data, look, "taken", leave_out=leave_out)
     if squeezed:
@@ -195,20 +203,18 @@ def open_clips(
     return found
 
 
-def fitting(
-    data: Dataset, check: Callable[[Sample, ClipShape], None], what: str, *, leave_out: bool
-) -> Dataset:
-    """The clips for which ``check`` raises no `MatrixError`, and that the transform can take.
+def fitting(data: Dataset, check: Callable[[int], None], what: str, *, leave_out: bool) -> Dataset:
+    """The clips for whose index ``check`` raises no `MatrixError`.
 
-    Of each the header alone is read, and the frame that tells its size. The others are left out
-    with a warning, or else refused in one `MatrixError`, before anything is made of the first:
-    "clips cannot be ``what``".
+    It may look at `Dataset.shape` and `Dataset.stored_tracks`, which decode no frame but the one
+    that tells the size. The others are left out with a warning, or else refused in one
+    `MatrixError`, before anything is made of the first: "clips cannot be ``what``".
     """
     refused: dict[str, MatrixError] = {}
     with progress("look at clips", len(data)) as advance:
         for index, sample in enumerate(data.samples):
             try:
-                check(sample, data.shape(index))
+                check(index)
             except MatrixError as error:
                 refused[sample.id] = error
             advance(1)

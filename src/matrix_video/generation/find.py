@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from matrix_video.backbones.condition import check_ids, id_colours, paint
 from matrix_video.data.dataset import Dataset
+from matrix_video.data.sample import Sample
 from matrix_video.generation.config import GenerateConfig
 from matrix_video.perception.appearance import AppearanceFinder
 from matrix_video.perception.grounded import GroundedFinder
@@ -76,12 +77,10 @@ def find_masks(
 ) -> tuple[int, int]:
     """Write the pictures that are missing in ``folder``; how many instances of all were found.
 
-    Raises `MatrixError` for a prompt that names no instance, or more than an id map has colours.
+    The prompts are such as `check_findable` takes.
     """
     if config.masks == "tracks":
         raise ValueError("masks come from the prompts' own tracks")
-    for index in range(len(prompts)):
-        _check(config, prompts, index)
     finder: Finder | None = None
     found = total = 0
     with progress("find", len(prompts)) as advance:
@@ -114,17 +113,16 @@ def read_found(file: Path) -> FoundMasks:
     return read_record(file, FoundMasks, what="a record of found masks", remedy=remedy)
 
 
-def _check(config: GenerateConfig, prompts: Dataset, index: int) -> None:
-    sample = prompts.samples[index]
+def check_findable(sample: Sample) -> None:
+    """`MatrixError` for a prompt that names no instance, or more than an id map has room for."""
     if not sample.instances:
         raise MatrixError(
-            f"prompt {sample.id} names no instance, so there is no phrase to look for",
+            "it names no instance, so there is no phrase to look for",
             remedy="list its instances with their phrases in metadata.jsonl, give --id-maps, or "
             "--no-id-map",
-            file=config.prompts,
             field="instances",
         )
-    check_ids(len(sample.instances), sample.id, config.prompts)
+    check_ids(len(sample.instances), "it")
 
 
 def _instances(

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from matrix_video.backbones.adapter import CONDITION_NAME, LORA_FILE, Adapter, load_adapter
 from matrix_video.backbones.base import Backbone
+from matrix_video.backbones.condition import check_ids
 from matrix_video.backbones.fingerprint import fingerprint
 from matrix_video.backbones.loading import backbone_for, held_as, load_pipeline
 from matrix_video.backbones.precision import dtype_of, resolved
 from matrix_video.data.dataset import Dataset, DatasetWriter, fitting, open_clips
-from matrix_video.data.sample import Sample
-from matrix_video.data.tracks import first_masks
-from matrix_video.data.transform import ClipShape, ClipTransform
+from matrix_video.data.tracks import State, first_masks
+from matrix_video.data.transform import ClipTransform
 from matrix_video.generation.config import GenerateConfig
 from matrix_video.generation.facts import (
     FACTS,
@@ -34,7 +34,7 @@ from matrix_video.generation.facts import (
     read_facts,
     write_facts,
 )
-from matrix_video.generation.find import ID_MAPS, find_masks
+from matrix_video.generation.find import ID_MAPS, check_findable, find_masks
 from matrix_video.generation.idmaps import read_id_map
 from matrix_video.generation.sampler import Prompt, Sampling, sample
 from matrix_video.services.errors import MatrixError
@@ -69,7 +69,7 @@ def generate(config: GenerateConfig, backbone: Backbone | None = None) -> Path:
         )
         if run.done(STAGE):
             return folder
-        prompts = _without_pictures(config, prompts)
+        prompts = _complete(config, prompts)
         id_maps = _id_maps(config, prompts, run)
         if backbone is None:
             dtype = dtype_of(config.weights)
@@ -92,16 +92,24 @@ def generate(config: GenerateConfig, backbone: Backbone | None = None) -> Path:
         return folder
 
 
-def _without_pictures(config: GenerateConfig, prompts: Dataset) -> Dataset:
-    """The prompts that say how long their videos are to be, before any model is loaded."""
+def _complete(config: GenerateConfig, prompts: Dataset) -> Dataset:
+    """The prompts that say how long their videos are to be, and have the masks or the phrases that
+    the id map needs; before any model is loaded."""
 
-    def check(_sample: Sample, shape: ClipShape) -> None:
-        if config.num_frames is None and shape.num_frames == 1:
+    def check(index: int) -> None:
+        if config.num_frames is None and prompts.shape(index).num_frames == 1:
             raise MatrixError(
                 "a picture does not say how long its video is to be",
                 remedy="Give --num-frames, and --fps",
                 field="num_frames",
             )
+        if not _has_id_map(config):
+            return
+        if config.finds:
+            check_findable(prompts.samples[index])
+        elif config.id_maps is None:
+            tracks = prompts.stored_tracks(index).values()
+            check_ids(sum(track.states[0] is State.VISIBLE for track in tracks), "it")
 
     return fitting(prompts, check, _WHAT, leave_out=config.leave_out)
 
@@ -114,7 +122,8 @@ def _sampleable(
     `MatrixError` too where lengths or sizes of a batch differ."""
     shapes: dict[str, tuple[int, int, int]] = {}
 
-    def check(known: Sample, shape: ClipShape) -> None:
+    def check(index: int) -> None:
+        known, shape = prompts.samples[index], prompts.shape(index)
         clip = (config.num_frames or shape.num_frames, shape.height, shape.width)
         backbone.grid(*clip)
         if id_maps is not None:
@@ -148,12 +157,19 @@ def _tell_cut(backbone: Backbone, prompts: Dataset) -> None:
         )
 
 
+def _has_id_map(config: GenerateConfig) -> bool:
+    """Whether the adapter was trained with an id map, and it is wanted."""
+    if config.adapter is None or not config.id_map:
+        return False
+    return (config.adapter / f"{CONDITION_NAME}.json").exists()
+
+
 def _id_maps(config: GenerateConfig, prompts: Dataset, run: RunFolder) -> Path | None:
     """The folder of pictures, filled where masks are to be found; None: masks from tracks."""
     if config.adapter is None or not (config.finds or config.id_maps):
         return None
-    bare = not (config.adapter / f"{CONDITION_NAME}.json").exists()
-    if bare and (config.adapter / LORA_FILE).exists():  # else `load_adapter` says what is wrong
+    # Without a LoRA `load_adapter` says what is wrong.
+    if not _has_id_map(config) and (config.adapter / LORA_FILE).exists():
         raise MatrixError(
             "id maps are given, but this adapter was trained without",
             remedy="Leave out --id-maps and --masks, or give an adapter that was trained with them",

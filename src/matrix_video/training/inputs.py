@@ -13,7 +13,7 @@ from matrix_video.backbones.fingerprint import fingerprint
 from matrix_video.data.dataset import Dataset, fitting, open_clips
 from matrix_video.data.sample import Sample
 from matrix_video.data.spans import phrases
-from matrix_video.data.transform import ClipShape
+from matrix_video.data.tracks import State
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import sha256_text
 from matrix_video.services.progress import progress
@@ -115,7 +115,7 @@ def encoded_set(
             backbone, data[index], mentions=config.mentions, up=config.up, aligned=not cut[index]
         )
         if config.id_map:  # now, and not when it is first drawn
-            check_ids(len(found.ids_IHW), found.id, config.data)
+            check_ids(len(found.ids_IHW), f"sample {found.id}")
         return found
 
     found = EncodedSet(keys, encode, config.cache)
@@ -141,7 +141,8 @@ def check_regions(encoded: EncodedSet, config: TrainConfig) -> None:
 def trainable(backbone: Backbone, data: Dataset, config: TrainConfig) -> Dataset:
     """The clips that the model takes; errors and warnings as `data.dataset.fitting`."""
 
-    def check(sample: Sample, shape: ClipShape) -> None:
+    def check(index: int) -> None:
+        sample, shape = data.samples[index], data.shape(index)
         backbone.grid(shape.num_frames, shape.height, shape.width)
         if config.spa and shape.num_frames == 1:
             raise MatrixError(
@@ -151,6 +152,10 @@ def trainable(backbone: Backbone, data: Dataset, config: TrainConfig) -> Dataset
             )
         if config.aligned:
             phrase_tokens(backbone, sample, phrases(sample, config.mentions))
+        if config.aligned or config.id_map:
+            tracks = data.stored_tracks(index)
+            if config.id_map:
+                check_ids(sum(t.states[0] is State.VISIBLE for t in tracks.values()), "it")
 
     return fitting(data, check, "trained on", leave_out=config.leave_out)
 
