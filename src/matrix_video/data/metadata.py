@@ -132,9 +132,7 @@ def _read(number: int, raw: bytes) -> tuple[Line | None, list[MatrixError]]:
     except ValueError as error:
         return None, [MatrixError(f"this is not a line of JSON ({error})", remedy=remedy)]
     if not isinstance(value, dict):
-        kinds = {list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
-        found = kinds.get(type(value), "a number")
-        return None, [MatrixError(f"expected a JSON object, found {found}", remedy=remedy)]
+        return None, [MatrixError(f"expected a JSON object, found {value!r}", remedy=remedy)]
     fields = cast("dict[str, Any]", value)
     if wrong := wrong_format(fields, FORMAT):
         remedy = "Install a newer matrix-video, or correct it"

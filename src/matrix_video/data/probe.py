@@ -91,11 +91,7 @@ def probe_video(path: Path) -> VideoInfo:
                 stamps.append(packet.pts)
                 if packet.is_keyframe:
                     keys.add(packet.pts)
-        found = len(stamps) + discarded
-        if first is not None and found < film.stream.frames:
-            declared = film.stream.frames
-            raise damaged(path, f"its container declares {declared} frames but holds {found}")
-        return _info(film, sorted(stamps), frozenset(keys), first)
+        return _info(film, sorted(stamps), frozenset(keys), first, discarded)
 
 
 def _probe_decoded(path: Path) -> VideoInfo:
@@ -104,11 +100,15 @@ def _probe_decoded(path: Path) -> VideoInfo:
         first = next(shown, None)
         stamps = [cast(int, frame.pts) for frame in shown]
         stamps = stamps if first is None else [cast(int, first.pts), *stamps]
-        return _info(film, sorted(stamps), frozenset(), first)
+        return _info(film, sorted(stamps), frozenset(), first, discarded=0)
 
 
 def _info(
-    film: Film, stamps: list[int], keys: frozenset[int], first: av.VideoFrame | None
+    film: Film,
+    stamps: list[int],
+    keys: frozenset[int],
+    first: av.VideoFrame | None,
+    discarded: int,
 ) -> VideoInfo:
     if not stamps or first is None:
         raise MatrixError(
@@ -116,7 +116,10 @@ def _info(
             remedy="Encode the file again, or remove its sample from the data set",
             file=film.path,
         )
-    stream = film.stream
+    stream, found = film.stream, len(stamps) + discarded
+    if found < stream.frames:
+        problem = f"its container declares {stream.frames} frames but holds {found}"
+        raise damaged(film.path, problem)
     times = np.array([float(stamp * film.base) for stamp in stamps], dtype=np.float64)
     steps = np.diff(times)
     slack = 2 * float(film.base) + 0.1 * float(np.median(steps)) if len(steps) else 0.0

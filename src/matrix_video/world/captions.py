@@ -13,12 +13,10 @@ import numpy as np
 
 from matrix_video.data.sample import Instance, Interaction, Span
 from matrix_video.world.palette import CLASSES, COLOURS, RADII
-from matrix_video.world.scene import VERBS, Event, Look, Scene
+from matrix_video.world.scene import VERBS, Event, Scene
 
 _ASIDES = {"stays": "stays still", "drifts": "drifts by", "leaves": "leaves"}
 """What a caption says of a bystander, by its motion."""
-
-
 _NAMED_SHARE = 0.6
 """Share of vague captions that name their instances in full, without a verb between two."""
 
@@ -57,21 +55,13 @@ class _Text:
             self.mentions.setdefault(actor, []).append(span)
 
 
-def _appearance(look: Look, *, with_size: bool) -> str:
-    return f"{look.size} {look.colour} {look.noun}" if with_size else f"{look.colour} {look.noun}"
-
-
 def _phrases(scene: Scene, rng: np.random.Generator) -> list[str]:
     """The shortest appearance phrase that singles each actor out, sometimes one word longer."""
+    kinds = [(actor.look.noun, actor.look.colour) for actor in scene.actors]
     phrases: list[str] = []
-    for index, actor in enumerate(scene.actors):
-        twins = [
-            other.look
-            for i, other in enumerate(scene.actors)
-            if i != index
-            and (other.look.noun, other.look.colour) == (actor.look.noun, actor.look.colour)
-        ]
-        phrases.append(_appearance(actor.look, with_size=bool(twins) or rng.random() < 0.25))
+    for actor, (noun, colour) in zip(scene.actors, kinds, strict=True):
+        with_size = kinds.count((noun, colour)) > 1 or rng.random() < 0.25
+        phrases.append(f"{actor.look.size} {colour} {noun}" if with_size else f"{colour} {noun}")
     return phrases
 
 
@@ -134,7 +124,7 @@ def _aside(text: _Text, scene: Scene, names: list[str], rng: np.random.Generator
     text.say(_ASIDES[scene.motions[actor]])
 
 
-def _finish(text: _Text, scene: Scene, names: list[str], *, with_events: bool = True) -> Caption:
+def _finish(text: _Text, scene: Scene, names: list[str]) -> Caption:
     instances = tuple(
         Instance(
             id=f"id{index + 1}",
@@ -156,7 +146,7 @@ def _finish(text: _Text, scene: Scene, names: list[str], *, with_events: bool = 
             contact=VERBS[event.verb].contact,
             dynamism=VERBS[event.verb].dynamism,
         )
-        for event in (scene.events if with_events else ())
+        for event in scene.events
     )
     return Caption(text.text, instances, interactions)
 

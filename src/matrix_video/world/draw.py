@@ -139,13 +139,12 @@ def draw_interaction(rng: np.random.Generator, wanted: Bin) -> Scene:
     ]
     count = int(rng.choice([0, 1, 2], p=[0.15, 0.6, 0.25]))
     actors, motions = _add_bystanders(rng, actors, count)
-    event = Event(verb, 0, 1, draft.timeline)
     # The order of the list must not tell who acts.
     order = [int(i) for i in rng.permutation(len(actors))]
     where = {old: new for new, old in enumerate(order)}
     return Scene(
         actors=tuple(actors[i] for i in order),
-        events=(Event(event.verb, where[0], where[1], event.timeline),),
+        events=(Event(verb, where[0], where[1], draft.timeline),),
         background=background,
         shade=shade,
         motions=tuple(motions[i] for i in order),

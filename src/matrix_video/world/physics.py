@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -28,8 +28,8 @@ class Draft:
 
     subject_T2: Path2
     object_T2: Path2
-    stretch_T2: Path2
     timeline: Timeline
+    stretch_T2: Path2 = field(default_factory=lambda: np.ones((NUM_FRAMES, 2)))
     object_on_top: bool = False
 
 
@@ -55,40 +55,32 @@ def _path(origin: np.ndarray, *moves: tuple[np.ndarray, np.ndarray]) -> Path2:
     return path_T2
 
 
-def _rigid() -> Path2:
-    return np.ones((NUM_FRAMES, 2))
-
-
 def _gap(subject: Look, object_: Look) -> float:
     return TOUCH * (subject.radius + object_.radius)
 
 
-def push(rng: np.random.Generator, subject: Look, object_: Look) -> Draft:
+def _shift(
+    rng: np.random.Generator, subject: Look, object_: Look, *, way: float, wait: int, power: float
+) -> Draft:
+    """From contact on both move together: ``way`` 1 onwards, -1 back; ``wait`` frames after it."""
     u, b0 = _direction(rng), _place(rng)
     approach, effect = rng.uniform(7, 14), rng.uniform(10, 17)
     contact, end = int(rng.integers(5, 8)), int(rng.integers(14, 16))
-    go, carry_on = ramp(0, contact), ramp(contact, end, power=0.8)
+    go, together = ramp(0, contact), ramp(contact + wait, end, power=power)
     a0 = b0 - u * (_gap(subject, object_) + approach)
     return Draft(
-        _path(a0, (go, u * approach), (carry_on, u * effect)),
-        _path(b0, (carry_on, u * effect)),
-        _rigid(),
-        Timeline(0, contact, contact, end),
+        _path(a0, (go, u * approach), (together, way * u * effect)),
+        _path(b0, (together, way * u * effect)),
+        Timeline(0, contact, end),
     )
+
+
+def push(rng: np.random.Generator, subject: Look, object_: Look) -> Draft:
+    return _shift(rng, subject, object_, way=1.0, wait=0, power=0.8)
 
 
 def pull(rng: np.random.Generator, subject: Look, object_: Look) -> Draft:
-    u, b0 = _direction(rng), _place(rng)
-    approach, effect = rng.uniform(7, 14), rng.uniform(10, 17)
-    contact, end = int(rng.integers(5, 8)), int(rng.integers(14, 16))
-    go, back = ramp(0, contact), ramp(contact + 1, end, power=1.0)
-    a0 = b0 - u * (_gap(subject, object_) + approach)
-    return Draft(
-        _path(a0, (go, u * approach), (back, -u * effect)),
-        _path(b0, (back, -u * effect)),
-        _rigid(),
-        Timeline(0, contact, contact + 1, end),
-    )
+    return _shift(rng, subject, object_, way=-1.0, wait=1, power=1.0)
 
 
 def hit(rng: np.random.Generator, subject: Look, object_: Look) -> Draft:
@@ -101,8 +93,7 @@ def hit(rng: np.random.Generator, subject: Look, object_: Look) -> Draft:
     return Draft(
         _path(a0, (go, u * approach), (recoil, -u * 1.5)),
         _path(b0, (fly, u * effect)),
-        _rigid(),
-        Timeline(0, contact, contact, end),
+        Timeline(0, contact, end),
     )
 
 
@@ -115,8 +106,7 @@ def bump(rng: np.random.Generator, subject: Look, object_: Look) -> Draft:
     return Draft(
         _path(middle - u * (half + approach), (go, u * approach), (back, -u * recoil)),
         _path(middle + u * (half + approach), (go, -u * approach), (back, u * recoil)),
-        _rigid(),
-        Timeline(0, contact, contact, end),
+        Timeline(0, contact, end),
     )
 
 
@@ -130,8 +120,7 @@ def hug(rng: np.random.Generator, subject: Look, object_: Look) -> Draft:
     return Draft(
         _path(middle - u * (half + approach), (go, u * approach), (sway, side)),
         _path(middle + u * (half + approach), (go, -u * approach), (sway, side)),
-        _rigid(),
-        Timeline(0, contact, contact, NUM_FRAMES - 1),
+        Timeline(0, contact, NUM_FRAMES - 1),
     )
 
 
@@ -149,8 +138,7 @@ def carry(rng: np.random.Generator, subject: Look, object_: Look) -> Draft:
     return Draft(
         _path(a0, (go, seat - a0), (travel, ride)),
         _path(b0, (travel, ride)),
-        _rigid(),
-        Timeline(0, contact, contact + 1, end),
+        Timeline(0, contact, end),
         object_on_top=True,
     )
 
@@ -169,8 +157,8 @@ def squash(rng: np.random.Generator, subject: Look, object_: Look) -> Draft:
     return Draft(
         _path(a0, (go, touch - a0), (press, 2 * depth * down)),
         _path(b0, (press, depth * down)),
+        Timeline(0, contact, end),
         stretch_T2,
-        Timeline(0, contact, contact, end),
     )
 
 
@@ -186,8 +174,7 @@ def chase(rng: np.random.Generator, subject: Look, object_: Look) -> Draft:
     return Draft(
         _path(a0, (follow, u * (flight + start_gap - end_gap))),
         _path(b0, (flee, u * flight)),
-        _rigid(),
-        Timeline(start, close, start + 1, end),
+        Timeline(start, close, end),
     )
 
 

@@ -49,11 +49,10 @@ class Actor:
 
 @dataclass(frozen=True)
 class Timeline:
-    """Frames at which the phases of an interaction begin; ``end`` is its last frame."""
+    """Frames at which an interaction's approach and contact begin; ``end`` is its last frame."""
 
     approach: int
     contact: int
-    effect: int
     end: int
 
 
