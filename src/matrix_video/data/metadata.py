@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from pydantic import ValidationError
 
 from matrix_video.data.sample import Draft, Sample, contradictions
 from matrix_video.services.errors import MatrixError
-from matrix_video.services.files import parse_json
+from matrix_video.services.records import json_lines
 
 FILE_NAME = "metadata.jsonl"
 JOURNAL = "metadata.partial.jsonl"
 """Beside it while a writer is at work, or after one was interrupted."""
 FORMAT: Final = 2
 """Of the lines that we write; those of format 1 have the same fields and no number."""
-_LONGEST: Final = 4 * 2**20
-"""Bytes of a line; one with 64 instances, each mentioned ten times, is a hundredth of that."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +73,11 @@ def scan_metadata(path: Path) -> tuple[list[Line], list[MatrixError]]:
     found: list[MatrixError] = []
     owners: dict[str, int] = {}  # the line of each id and each video
     try:
-        for number, raw in _raw_lines(path):
-            line, problems = _read(number, raw)
+        for number, fields in json_lines(path):
+            if isinstance(fields, MatrixError):
+                found.append(fields)
+                continue
+            line, problems = _read(number, fields)
             if line is not None:
                 draft = line.draft
                 again = owners.setdefault(f"id {draft.id}", number)
@@ -101,39 +102,14 @@ def scan_metadata(path: Path) -> tuple[list[Line], list[MatrixError]]:
     return lines, found
 
 
-def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Lines with their numbers, each cut just beyond the longest that is read.
-
-    They end at line feeds alone: JSON strings may hold other Unicode line separators.
-    """
-    with path.open("rb") as file:
-        number = 0
-        while raw := file.readline(_LONGEST + 1):
-            number += 1
-            if raw.strip():
-                yield number, raw
-            while raw and not raw.endswith(b"\n"):
-                raw = file.readline(_LONGEST)
-
-
 def in_line(path: Path, number: int, error: MatrixError) -> MatrixError:
     """The error, with the line of the file at ``path`` that it is about."""
     field = f"line {number}" + (f": {error.field}" if error.field else "")
     return MatrixError(error.problem, remedy=error.remedy, file=path, field=field)
 
 
-def _read(number: int, raw: bytes) -> tuple[Line | None, list[MatrixError]]:
+def _read(number: int, fields: dict[str, Any]) -> tuple[Line | None, list[MatrixError]]:
     """A line as far as it can be read, and all for which a reader refuses it."""
-    remedy = "Correct this line, or remove it"
-    if len(raw) > _LONGEST:
-        return None, [MatrixError(f"the line has more than {_LONGEST:,} bytes", remedy=remedy)]
-    try:
-        value = parse_json(raw.decode("utf-8-sig"), strict=True)
-    except ValueError as error:
-        return None, [MatrixError(f"this is not a line of JSON ({error})", remedy=remedy)]
-    if not isinstance(value, dict):
-        return None, [MatrixError(f"expected a JSON object, found {value!r}", remedy=remedy)]
-    fields = cast("dict[str, Any]", value)
     if wrong := wrong_format(fields, FORMAT):
         remedy = "Install a newer matrix-video, or correct it"
         return None, [MatrixError(f"the line is {wrong}", remedy=remedy, field="format")]
@@ -143,6 +119,7 @@ def _read(number: int, raw: bytes) -> tuple[Line | None, list[MatrixError]]:
         errors = error.errors(include_url=False, include_input=False)
     else:
         return Line(number, draft, whole=True), contradictions(draft)
+    remedy = "Correct this line, or remove it"
     problems: list[MatrixError] = []
     for item in errors:
         unknown = item["type"] == "extra_forbidden"

@@ -12,7 +12,6 @@ from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import parse_json, read_json
 
 _Record = TypeVar("_Record", bound=BaseModel)
-_KINDS: Final = {list: "a list", str: "text", bool: "true or false", type(None): "null"}
 _LONGEST_LINE: Final = 4 * 2**20
 """Bytes; a sample with 64 instances, each mentioned ten times, takes a hundredth of that."""
 
@@ -58,14 +57,14 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | MatrixError]]
 
 
 def _json_line(path: Path, number: int, raw: bytes) -> dict[str, Any] | MatrixError:
-    try:
-        if len(raw) > _LONGEST_LINE:
-            raise ValueError(f"it has more than {_LONGEST_LINE:,} bytes")
-        value = parse_json(raw.decode("utf-8-sig"), strict=True)
-        if isinstance(value, dict):
-            return cast("dict[str, Any]", value)
-        problem = f"expected a JSON object, found {_KINDS.get(type(value), 'a number')}"
-    except ValueError as error:
-        problem = f"this is not a line of JSON ({error})"
+    problem = f"the line has more than {_LONGEST_LINE:,} bytes"
+    if len(raw) <= _LONGEST_LINE:
+        try:
+            value = parse_json(raw.decode("utf-8-sig"), strict=True)
+            if isinstance(value, dict):
+                return cast("dict[str, Any]", value)
+            problem = f"expected a JSON object, found {value!r}"
+        except ValueError as error:
+            problem = f"this is not a line of JSON ({error})"
     remedy = "Correct this line, or remove it"
     return MatrixError(problem, remedy=remedy, file=path, field=f"line {number}")
