@@ -157,7 +157,9 @@ def test_bad_clips_of_ours(dataset_path: Path, tmp_path: Path, kit: Any) -> None
     tracks[1].write_text(good.replace("[8,10]", "[10,8]"))
     reasons = dict(convert(dataset_path, tmp_path / "target").left_out)
     assert kit.matches(r"0001\.json: instances\.id9: the track names no instance", reasons["0001"])
-    assert kit.matches(r"the masks are 5 frames of 10x8, but the video has", reasons["0002"])
+    assert kit.matches(
+        r"masks are 5 frames of 10x8, but the video .* has 5 of 8x10", reasons["0002"]
+    )
     (dataset_path / "videos" / "0003.mp4").unlink()
     with pytest.raises(MatrixError, match=r"none of 3 clips could be converted"):
         convert(dataset_path, tmp_path / "other")
@@ -167,7 +169,7 @@ def test_bad_clips_of_ours(dataset_path: Path, tmp_path: Path, kit: Any) -> None
     assert not (tmp_path / "other").exists()
 
 
-HOSTILE = ("path", "rows", "name", "compressed", "torn", "json", "linked")
+HOSTILE = ("path", "rows", "name", "compressed", "torn", "json", "twice", "linked")
 
 
 @pytest.mark.parametrize("what", HOSTILE)
@@ -185,6 +187,8 @@ def test_hostile_records_write_nothing_outside(
         record.write_text(json.dumps(value | {"row": 7}))
     elif what == "json":
         record.write_text("[" * 100_000)
+    elif what == "twice":
+        record.write_text(json.dumps(value)[:-1] + ', "row": 1}')
     elif what == "torn":
         archive.write_bytes(archive.read_bytes()[:-30])
     elif what == "linked":
@@ -198,6 +202,32 @@ def test_hostile_records_write_nothing_outside(
     assert [name for name, _ in summary.left_out] == ["000001"]
     assert not list(tmp_path.rglob("*pwned*"))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["target"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        (
+            '"id":"id2"',
+            '"id":"id1"',
+            r"line 1: sample: .*instances\[1\]\.id: 'id1' is the id of 2 in",
+        ),
+        ('"sample":{', '"sample":{"id":"a",', r"line 1: .*the name 'id' stands twice"),
+        ('"sample":{', '"sample":{"x":1,', r"line 1: sample\.x: the record is broken \(Extra inputs"),
+        ('"prompt":', '"text":', r"line 1: prompt: the record is broken \(Field required\)"),
+    ],
+)
+def test_broken_records_of_ours_are_one_clear_error(
+    dataset_path: Path, tmp_path: Path, old: str, new: str, problem: str
+) -> None:
+    convert(dataset_path, tmp_path / "middle")
+    lines = tmp_path / "middle" / "matrix.jsonl"
+    good = lines.read_text()
+    lines.write_text("\ufeff" + good)  # a byte order mark is none
+    assert convert(tmp_path / "middle", tmp_path / "back").clips == 3
+    lines.write_text(good.replace(old, new, 1))
+    with pytest.raises(MatrixError, match=problem):
+        convert(tmp_path / "middle", tmp_path / "other")
 
 
 def test_stray_links_and_names_are_left_behind(tmp_path: Path, authors: Path) -> None:

@@ -43,7 +43,9 @@ from matrix_video.data.sample import Instance, Span
         ("<id1>", "", {"id1": []}),
         (" <id1> ,", " ,", {"id1": []}),
         ("an <id12> äußerst-große Frau", "an äußerst-große Frau", {"id12": ["äußerst-große Frau"]}),
-        ("no <id0> tag <id01> here <idx>", "no <id0> tag <id01> here <idx>", {}),
+        ("no <id0> tag <ID> here <idx>", "no <id0> tag <ID> here <idx>", {}),
+        ("a <ID1> man, a <id02> dog", "a man, a dog", {"id1": ["man"], "id2": ["dog"]}),
+        (f"<id{'9' * 12}> is too many", f"<id{'9' * 12}> is too many", {}),
     ],
 )
 def test_tags_come_out(prompt: str, caption: str, mentions: dict[str, list[str]]) -> None:
@@ -118,7 +120,7 @@ def test_captions_come_back_exactly(data: st.DataObject) -> None:
 @given(st.lists(st.sampled_from([*" a.ß,<", "<id1>", "<id2> "]), max_size=12).map("".join))
 def test_any_prompt_can_be_read(prompt: str) -> None:
     tagged = read_prompt(prompt)
-    assert [name for name, _ in tagged.tags] == TAG.findall(prompt)
+    assert [name for name, _ in tagged.tags] == [f"id{n}" for n in TAG.findall(prompt)]
     letters = [letter for letter in tagged.caption if not letter.isspace()]
     assert letters == [letter for letter in TAG.sub("", prompt) if not letter.isspace()]
     for one in derive_instances(tagged, ()):

@@ -19,13 +19,14 @@ directions.
 
 from __future__ import annotations
 
+from functools import partial
 from os.path import realpath
 from pathlib import Path
 
 from matrix_video.data.convert.from_authors import FromAuthors
 from matrix_video.data.convert.from_masks import FromMasks, MaskOptions
-from matrix_video.data.convert.recognise import TABLES, Layout, recognise
-from matrix_video.data.convert.run import LEFT_OUT, STORE, ConvertSummary, reading, run
+from matrix_video.data.convert.layout import TABLES, Layout, recognise
+from matrix_video.data.convert.run import LEFT_OUT, STORE, ConvertSummary, run
 from matrix_video.data.convert.to_authors import ToAuthors
 from matrix_video.data.metadata import JOURNAL
 from matrix_video.services.errors import MatrixError
@@ -60,9 +61,7 @@ def convert(
             file=source,
         )
     if masks is not None:
-        with reading(source):
-            videos = FromMasks(source, target, masks)
-        return run(videos, target)
+        return run(partial(FromMasks, options=masks), source, target)
     whole = any((source / name).is_file() for name in TABLES)
     left = [n for n in (JOURNAL, STORE) if (source / n).is_file() and (n == JOURNAL or not whole)]
     if left:
@@ -78,6 +77,4 @@ def convert(
             remedy="Copy the folder, or ask for the other layout",
             file=source,
         )
-    with reading(source):
-        made = (FromAuthors if origin == "authors" else ToAuthors)(source, target)
-    return run(made, target)
+    return run(FromAuthors if origin == "authors" else ToAuthors, source, target)

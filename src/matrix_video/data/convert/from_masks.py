@@ -22,9 +22,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from matrix_video.data.convert.clips import ClipNames, write_ours
+from matrix_video.data.convert.files import Names, tracks_of, write_ours
 from matrix_video.data.convert.nouns import find_mention
-from matrix_video.data.convert.run import Made
+from matrix_video.data.convert.run import Direction, Made
 from matrix_video.data.masks import read_masks
 from matrix_video.data.metadata import FILE_NAME, dump_line
 from matrix_video.data.paths import inside
@@ -56,8 +56,8 @@ class MaskOptions:
     """Stretch masks of another size than the video's, by area."""
 
 
-class FromMasks:
-    """A ``Direction``. ``MatrixError`` where the folder holds no videos."""
+class FromMasks(Direction):
+    """``MatrixError`` where the folder holds no videos."""
 
     def __init__(self, source: Path, target: Path, options: MaskOptions) -> None:
         self.source, self.target, self.options = source, target, options
@@ -68,12 +68,12 @@ class FromMasks:
         self.names = [video.name for video in self.videos]
         self.contents = sha256_text(str(source.resolve()), *self.names, repr(options))
         self._often = Counter(video.stem for video in self.videos)
-        named = ClipNames()
+        named = Names()
         self.given: list[tuple[str, str]] = []
         for video in self.videos:
             name, _ = named.derive(video.name)
             self.given.append((name, f"videos/{name}{video.suffix}"))
-            named.take(*self.given[-1])
+            named.take(tracks_of(name))
 
     def _beside(self, index: int, *suffixes: str) -> list[Path]:
         video = self.videos[index]

@@ -96,7 +96,7 @@ def _length(
     words: Sequence[str], determiner: str, following: str, *, at_start: bool
 ) -> tuple[int, bool]:
     """How many of the words are the mention, and whether that is a guess."""
-    kinds = [_classes(word, first=at_start and not k) for k, word in enumerate(words)]
+    kinds = [classes(word, first=at_start and not k) for k, word in enumerate(words)]
     last = 0  # of the noun phrase, from 1
     doubtful = False
     for k, (word, can) in enumerate(zip(words, kinds, strict=True)):
@@ -177,11 +177,12 @@ def _lookup(word: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def _classes(word: str, *, first: bool) -> frozenset[str]:
-    """Classes that a word can have; unknown ones are nouns, unless they look like a participle."""
+def classes(word: str, *, first: bool = False) -> frozenset[str]:
+    """Classes that a word can have: noun, verb, adjective, adverb. Unknown ones are nouns, unless
+    they look like a participle. ``first``: the word begins a sentence."""
     lower = word.casefold().replace("’", "'")
     if "-" in lower:
-        return _classes(lower.rpartition("-")[2], first=False)
+        return classes(lower.rpartition("-")[2])
     if _is_possessive(lower):
         return frozenset({"adjective"})  # "the child's ball"
     if word[:1].isupper() and not first:

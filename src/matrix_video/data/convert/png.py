@@ -7,28 +7,25 @@ as the authors' loader sees it: shades count, alpha does not. (Masks of other ma
 
 from __future__ import annotations
 
-import io
 import struct
-import warnings
 import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from matrix_video.services.errors import MatrixError
+from matrix_video.data.masks.pictures import Mask, opened, unsupported, wrong_size
 
 _COLOURS: Final = {"1": 1, "L": 1, "RGB": 3, "I;16": 1, "I": 1, "LA": 1, "RGBA": 3}
 """Channels of a mode that are no alpha."""
 
-Mask = NDArray[np.bool_]
 
-
-def read_mask(raw: bytes, size: tuple[int, int] | None, place: Path) -> Mask:
+def read_mask(raw: bytes, size: tuple[int, int], place: Path) -> Mask:
     """Bool [H,W]; ``MatrixError`` where it is broken, of another size, or of an unknown kind."""
     with _opened(raw, size, place) as image:
         image.load()
@@ -39,10 +36,18 @@ def read_mask(raw: bytes, size: tuple[int, int] | None, place: Path) -> Mask:
             return table[np.asarray(image)]
         if image.mode == "1":  # as bool, Pillow's array holds other bytes than 0 and 1
             image = image.convert("L")
-        pixels = np.asarray(image)
+        pixels = _grey(image) if image.mode == "L" else np.asarray(image)
         if pixels.ndim == 2:
             return pixels != 0
         return np.any(pixels[..., : _COLOURS[image.mode]] != 0, axis=-1)
+
+
+def _grey(image: Image.Image) -> NDArray[np.uint8]:
+    """Pixels [H,W] without a copy, which takes Pillow as long as half of decoding."""
+    try:
+        return pa.array(image).to_numpy().reshape(image.height, image.width)
+    except ValueError:  # in several blocks of memory
+        return np.asarray(image)
 
 
 def check_picture(raw: bytes, size: tuple[int, int], place: Path) -> None:
@@ -52,53 +57,38 @@ def check_picture(raw: bytes, size: tuple[int, int], place: Path) -> None:
 
 
 @contextmanager
-def _opened(raw: bytes, size: tuple[int, int] | None, place: Path) -> Generator[Image.Image]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(raw), formats=["PNG"])
-            if size is not None and (image.height, image.width) != size:
-                raise MatrixError(
-                    f"the mask is {image.height}x{image.width}, but its video is "
-                    f"{size[0]}x{size[1]} (height x width)",
-                    remedy="Make the masks from this very video",
-                    file=place,
-                )
-            bits, colour = raw[24], raw[25]  # they stand at a fixed place in every PNG
-            if image.mode not in (*_COLOURS, "P") or (bits == 16 and colour != 0):
-                raise MatrixError(
-                    f"masks of the kind {image.mode}, {bits} bits a channel, are not supported",
-                    remedy="Save it as 1, L, P or RGB with 8 bits a channel",
-                    file=place,
-                )
-            yield image
-    except (OSError, SyntaxError, ValueError, Warning, Image.DecompressionBombError) as error:
-        raise MatrixError(
-            f"the mask cannot be read as a PNG ({error})",
-            remedy="Restore the file, or remove it: the frame is unknown then",
-            file=place,
-        ) from error
+def _opened(raw: bytes, size: tuple[int, int], place: Path) -> Generator[Image.Image]:
+    with opened(raw, place, ("PNG",)) as image:
+        if (image.height, image.width) != size:
+            raise wrong_size((image.height, image.width), size, place)
+        if image.mode not in (*_COLOURS, "P"):
+            raise unsupported(image.mode, place)
+        yield image
 
 
-def mask_png(mask_HW: Mask) -> bytes:
-    """Grey of 8 bits, 255 in the mask."""
-    return _png((mask_HW * np.uint8(255))[..., None])
+def draw_png(indices_HW: NDArray[Any], palette_NC: NDArray[np.uint8]) -> bytes:
+    """A picture of 8 bits, grey (C = 1) or RGB (C = 3), of the colours that indices name; index 0
+    is black.
 
-
-def colour_png(palette_NC: NDArray[np.uint8], indices_HW: NDArray[np.uint16]) -> bytes:
-    """RGB; ``take`` is 20 times as fast as an index here."""
-    return _png(palette_NC.take(np.ascontiguousarray(indices_HW), axis=0, mode="clip"))
-
-
-def _png(pixels_HWC: NDArray[np.uint8]) -> bytes:
-    """No filters and the fastest compression: Pillow's writer takes four times as long, and flat
-    pictures are small all the same."""
-    height, width, channels = pixels_HWC.shape
-    rows = np.zeros((height, 1 + width * channels), dtype=np.uint8)  # a filter byte before a row
-    rows[:, 1:] = pixels_HWC.reshape(height, -1)
+    A row is stored as its difference from the row above, which is zero but where colours change:
+    only those pixels are looked at, and zeros compress fastest. Pillow's writer, which tries all
+    filters, takes four times as long.
+    """
+    height, width = indices_HW.shape
+    channels = palette_NC.shape[1]
+    columns_WH = indices_HW.T  # masks are decoded column by column
+    before_WH = np.zeros_like(columns_WH)
+    before_WH[:, 1:] = columns_WH[:, :-1]
+    x, y = np.divmod(np.flatnonzero(columns_WH != before_WH), height)
+    changes = palette_NC[columns_WH[x, y]] - palette_NC[before_WH[x, y]]
+    rows = np.zeros((height, 1 + width * channels), dtype=np.uint8)
+    rows[:, 0] = 2  # the filter
+    for channel in range(channels):
+        rows[y, 1 + x * channels + channel] = changes[:, channel]
     head = struct.pack(">IIBBBBB", width, height, 8, 0 if channels == 1 else 2, 0, 0, 0)
-    parts = ((b"IHDR", head), (b"IDAT", zlib.compress(rows.data, 1)), (b"IEND", b""))
+    packer = zlib.compressobj(1, strategy=zlib.Z_RLE)
+    data = packer.compress(rows.data) + packer.flush()
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in parts
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in ((b"IHDR", head), (b"IDAT", data), (b"IEND", b""))
     )

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from matrix_video.data.sample import Record
 from matrix_video.services.errors import MatrixError
@@ -40,33 +41,25 @@ class Made(Record):
     """The line says nothing that the target's own files do not say."""
 
 
-class Direction(Protocol):
+class Direction(ABC):
     """One way of converting: a plan of clips, each made on its own, and an end."""
 
-    @property
-    def source(self) -> Path: ...
+    names: Sequence[str]
+    """How messages call the clips, in the order of the target's metadata."""
+    contents: str
+    """Hash of what the plan was made from."""
 
-    @property
-    def names(self) -> Sequence[str]:
-        """How messages call the clips, in the order of the target's metadata."""
-        ...
-
-    @property
-    def contents(self) -> str:
-        """Hash of what the plan was made from."""
-        ...
-
+    @abstractmethod
     def inputs(self, index: int) -> Iterable[Path]:
         """Files of a clip; where one changes, the clip is made again."""
-        ...
 
+    @abstractmethod
     def make(self, index: int) -> Made:
         """Write a clip's files. ``MatrixError`` where it cannot be read; nothing else is lost."""
-        ...
 
+    @abstractmethod
     def finish(self, made: Iterator[tuple[int, Made]]) -> tuple[list[str], list[str]]:
         """Write the metadata, last of all, and copy what no clip has: its names, and notes."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -82,8 +75,10 @@ class ConvertSummary:
     left_out: tuple[tuple[str, str], ...]
 
 
-def run(direction: Direction, target: Path) -> ConvertSummary:
+def run(plan: Callable[[Path, Path], Direction], source: Path, target: Path) -> ConvertSummary:
     """Convert all clips; ``MatrixError`` where none can be, or where the target is another's."""
+    with _reading(source):
+        direction = plan(source, target)
     names = direction.names
     fresh = not target.exists()
     ours = fresh or (target / STORE).is_file()
@@ -98,8 +93,8 @@ def run(direction: Direction, target: Path) -> ConvertSummary:
             "there are 0 clips to convert", remedy="Give a data set with clips", file=target
         )
     with writing(target), FolderLock(target), Store(target / STORE) as store:
-        plan = store.once(_PLAN, "plan", lambda: Result("ok", direction.contents))
-        if plan.value != direction.contents:
+        planned = store.once(_PLAN, "plan", lambda: Result("ok", direction.contents))
+        if planned.value != direction.contents:
             raise MatrixError(
                 "the target holds an unfinished conversion of other data, or with other options",
                 remedy="Remove the target, or give a new one",
@@ -110,9 +105,12 @@ def run(direction: Direction, target: Path) -> ConvertSummary:
         with progress("convert", len(names)) as advance:
             for index, name in enumerate(names):
                 key = _key(direction, index)
-                done = store.once(
-                    _CLIP, key, lambda index=index: _made(direction, index), retry=True
-                )
+
+                def make(index: int = index) -> Result:
+                    with _reading(source):
+                        return Result("ok", direction.make(index).model_dump(mode="json"))
+
+                done = store.once(_CLIP, key, make, retry=True)
                 keys.append(key)
                 if done.state != "ok":
                     left_out.append((name, done.reason))
@@ -159,13 +157,8 @@ def run(direction: Direction, target: Path) -> ConvertSummary:
     )
 
 
-def _made(direction: Direction, index: int) -> Result:
-    with reading(direction.source):
-        return Result("ok", direction.make(index).model_dump(mode="json"))
-
-
 @contextmanager
-def reading(source: Path) -> Generator[None]:
+def _reading(source: Path) -> Generator[None]:
     """Turn failed reads below ``source`` into a ``MatrixError``; failed writes pass through."""
     try:
         yield

@@ -5,23 +5,24 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, cast
 
-from matrix_video.data.convert.recognise import TABLES
+from matrix_video.data.convert.layout import TABLES
 from matrix_video.services.errors import MatrixError
+from matrix_video.services.files import parse_json
 
-Kind = Literal["csv", "json", "jsonl"]
 COLUMNS: Final = ("video", "prompt")
 
 
 @dataclass(frozen=True)
 class Table:
-    """``columns`` is the CSV's header; rows of the other kinds carry their own keys in order."""
+    """``kind`` is csv, json or jsonl, ``columns`` the CSV's header; rows of the other kinds carry
+    their own keys in order."""
 
-    kind: Kind
+    kind: str
     columns: tuple[str, ...]
     rows: tuple[dict[str, Any], ...]
 
@@ -40,6 +41,7 @@ def find_table(root: Path) -> Path:
 
 def read_table(path: Path) -> Table:
     """Parse by suffix. ``MatrixError`` names the line or row, and the column, that is wrong."""
+    kind, columns = path.suffix[1:], COLUMNS
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -48,23 +50,26 @@ def read_table(path: Path) -> Table:
             remedy="Save it as UTF-8",
             file=path,
         ) from error
-    if path.suffix == ".csv":
-        return _read_csv(path, text)
+    if kind == "csv":
+        columns, entries = _read_csv(path, text)
+    elif kind == "json":
+        value = _json(path, text, None)
+        if not isinstance(value, list):
+            raise _wrong(path, None, "expected a list of objects with 'video' and 'prompt'")
+        entries = [(f"row {n}", entry) for n, entry in enumerate(cast("list[object]", value))]
+    else:
+        numbered = [(f"line {n}", line) for n, line in enumerate(text.split("\n"), start=1)]
+        entries = [(place, _json(path, line, place)) for place, line in numbered if line.strip()]
     rows: list[dict[str, Any]] = []
-    for place, entry in _entries(path, text):
+    for place, entry in entries:
         if not isinstance(entry, dict):
             raise _wrong(path, place, "expected an object with 'video' and 'prompt'")
         row = cast("dict[str, Any]", entry)
         for column in COLUMNS:
             if not isinstance(row.get(column), str):
                 raise _wrong(path, f"{place}: {column}", f"expected text, found {row.get(column)}")
-        try:
-            json.dumps(row, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            raise _wrong(path, place, f"it holds half a character ({error.reason})") from error
         rows.append(row)
-    kind: Kind = "jsonl" if path.suffix == ".jsonl" else "json"
-    return Table(kind, COLUMNS, tuple(rows))
+    return Table(kind, columns, tuple(rows))
 
 
 def render_table(table: Table) -> bytes:
@@ -85,7 +90,8 @@ def _cell(text: str) -> str:
     return text
 
 
-def _read_csv(path: Path, text: str) -> Table:
+def _read_csv(path: Path, text: str) -> tuple[tuple[str, ...], Iterable[tuple[str, object]]]:
+    """The columns, and the place and cells of each row."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         lines = [(f"line {reader.line_num}", cells) for cells in reader if cells]
@@ -107,35 +113,16 @@ def _read_csv(path: Path, text: str) -> Table:
                 f"{len(cells)} cells under {len(columns)} columns; a comma in a prompt needs "
                 "quotes around it",
             )
-    rows = tuple(dict(zip(columns, cells, strict=True)) for _, cells in lines[1:])
-    return Table("csv", tuple(columns), rows)
-
-
-def _entries(path: Path, text: str) -> Iterator[tuple[str, object]]:
-    """Place and value of each entry of a JSON or JSON lines file."""
-    if path.suffix == ".jsonl":
-        for number, line in enumerate(text.split("\n"), start=1):
-            if line.strip():
-                yield f"line {number}", _json(path, line, f"line {number}")
-        return
-    value = _json(path, text, None)
-    if not isinstance(value, list):
-        raise MatrixError(
-            "expected a list of objects with 'video' and 'prompt'",
-            remedy="Correct the file",
-            file=path,
-        )
-    yield from ((f"row {n}", entry) for n, entry in enumerate(cast("list[object]", value)))
+    rows = [(place, dict(zip(columns, cells, strict=True))) for place, cells in lines[1:]]
+    return tuple(columns), rows
 
 
 def _json(path: Path, text: str, place: str | None) -> object:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise MatrixError(
-            f"this is not valid JSON ({error})", remedy="Correct it", file=path, field=place
-        ) from error
+        return parse_json(text)
+    except ValueError as error:
+        raise _wrong(path, place, f"this is not valid JSON ({error})") from error
 
 
-def _wrong(path: Path, field: str, problem: str) -> MatrixError:
-    return MatrixError(problem, remedy="Correct this row", file=path, field=field)
+def _wrong(path: Path, field: str | None, problem: str) -> MatrixError:
+    return MatrixError(problem, remedy="Correct it", file=path, field=field)

@@ -11,35 +11,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from matrix_video.data.convert.clips import (
-    ClipNames,
-    Names,
-    copy,
-    copy_others,
-    stem,
-    video_field,
-)
-from matrix_video.data.convert.from_authors import frames_in, id_folders
+from matrix_video.data.convert.files import Names, copy, copy_others, tracks_of, walk
 from matrix_video.data.convert.kept import (
     Facts,
-    Files,
     MatrixLine,
     digest,
     facts_paths,
     read_facts,
     read_files,
-    walk,
 )
-from matrix_video.data.convert.png import colour_png, mask_png, read_mask
-from matrix_video.data.convert.prompts import (
-    derive_instances,
-    id_number,
-    read_prompt,
-    write_prompt,
-)
-from matrix_video.data.convert.recognise import (
+from matrix_video.data.convert.layout import (
     AUTHORS,
     MASKS,
     MATRIX,
@@ -47,28 +29,34 @@ from matrix_video.data.convert.recognise import (
     MERGED,
     TABLES,
     VIDEOS,
+    Files,
+    Pictures,
+    id_number,
+    mask_name,
+    pictures,
+    video_field,
 )
-from matrix_video.data.convert.run import OWN, Made
+from matrix_video.data.convert.png import draw_png, read_mask
+from matrix_video.data.convert.prompts import derive_instances, read_prompt, write_prompt
+from matrix_video.data.convert.run import OWN, Direction, Made
 from matrix_video.data.convert.table import COLUMNS, Table, read_table, render_table
 from matrix_video.data.dataset import Dataset
 from matrix_video.data.metadata import FILE_NAME
 from matrix_video.data.paths import inside
-from matrix_video.data.probe import probe_video
+from matrix_video.data.probe import VideoInfo, probe_video
 from matrix_video.data.sample import Sample
-from matrix_video.data.trackfile import read_tracks
+from matrix_video.data.trackfile import check_fits, read_tracks
 from matrix_video.data.tracks import MaskTrack, State
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import sha256_file, sha256_text, write_atomic
 
-Tracks = Mapping[str, MaskTrack]
-Colour = tuple[int, int, int]
-
+_WHITE = np.array([[0], [255]], dtype=np.uint8)
 _BOXES = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255), (0, 255, 255))
 """Red, green, blue, yellow, magenta, cyan: the box colours of InterGenEval."""
 
 
-class ToAuthors:
-    """A ``Direction``; errors as ``Dataset`` raises them."""
+class ToAuthors(Direction):
+    """Errors as ``Dataset`` raises them."""
 
     def __init__(self, source: Path, target: Path) -> None:
         self.source, self.target = source, target
@@ -76,97 +64,106 @@ class ToAuthors:
         self.names = [sample.id for sample in self.samples]
         tables = [name for name in TABLES if (source / AUTHORS / name).is_file()]
         self.table_path = inside(source, f"{AUTHORS}/{tables[0]}") if tables else None
-        self.before = None if self.table_path is None else read_table(self.table_path)
+        self.table = None if self.table_path is None else read_table(self.table_path)
         self.notes: list[str] = []
         if (source / "authors.json").is_file():
             self.notes.append(
                 "authors.json is of an earlier version: masks are drawn anew from the tracks"
             )
-        facts = [self._facts(sample) for sample in self.samples]
-        self.places = self._place(facts)
-        self.folders = {f"{MASKS}/{stem(path)}" for _, path in self.places}
+        self.facts = [self._facts(sample) for sample in self.samples]
+        self.places = self._place()
+        self.folders = {f"{MASKS}/{mask_name(path)}" for _, path in self.places}
         table = "" if self.table_path is None else sha256_file(self.table_path)
         self.contents = sha256_text(
             sha256_file(source / FILE_NAME), table, str(source.resolve()), repr(self.places)
         )
 
-    def _facts(self, sample: Sample) -> Facts | None:
+    def _facts(self, sample: Sample) -> Facts | MatrixError | None:
+        """Where the clip came from; the error is raised when it is made."""
         try:
-            return read_facts(self.source, sample.id)
-        except MatrixError:
-            return None  # told when the clip is made
+            facts = read_facts(self.source, sample.id)
+        except MatrixError as error:
+            return error
+        if facts is None or self.table is None or facts.row < len(self.table.rows):
+            return facts
+        return MatrixError(
+            f"row {facts.row} is not among the {len(self.table.rows)} rows of {self.table_path}",
+            remedy="Restore both files, or remove this one",
+            file=facts_paths(self.source, sample.id)[0],
+            field="row",
+        )
 
-    def _place(self, facts: list[Facts | None]) -> list[tuple[str, str]]:
+    def _place(self) -> list[tuple[str, str]]:
         """Of each clip what its row says and its video's path: where it came from, else by its
         name. Clips share a path only where the video is the same for both, and a mask folder only
         where the tracks are."""
         wanted: list[tuple[str, str]] = []
-        for sample, known in zip(self.samples, facts, strict=True):
+        for sample, known in zip(self.samples, self.facts, strict=True):
             usual = video_field(sample)
             place = usual, f"{VIDEOS}/{usual}"
-            if known is not None and known.file_name == sample.file_name:
+            if isinstance(known, Facts) and known.file_name == sample.file_name:
                 below = PurePosixPath(known.path).parts[0].casefold()
                 place = place if below in (MASKS, MATRIX) else (known.video, known.path)
             wanted.append(place)
-        often = Counter(stem(path) for _, path in wanted)
+        often = Counter(mask_name(path) for _, path in wanted)
         names, videos, masks = Names(), dict[str, str](), dict[str, str]()
         places: list[tuple[str, str]] = []
         for sample, first in zip(self.samples, wanted, strict=True):
             tail = PurePosixPath(first[1]).suffix
             numbered = (sample.id + (f"-{n}" if n > 1 else "") + tail for n in count(1))
             for value, path in chain((first,), ((name, f"{VIDEOS}/{name}") for name in numbered)):
-                key = stem(path)
-                video, tracks = self._contents(sample) if often[key] > 1 else (None, None)
-                fits = names.fits(path) or (video is not None and videos.get(path) == video)
-                if fits and (key not in masks or masks[key] == tracks):
+                key = mask_name(path)
+                same = self._hashes(sample) if often[key] > 1 else None
+                fits = names.fit(path) or (same and videos.get(path) == same[0])
+                if fits and (key not in masks or (same and masks[key] == same[1])):
                     names.take(path)
-                    videos[path], masks[key] = video or "", tracks or ""
+                    videos[path], masks[key] = same or ("", "")
                     places.append((value, path))
                     break
         return places
 
-    def _contents(self, sample: Sample) -> tuple[str, str] | tuple[None, None]:
-        """Of video and tracks."""
+    def _hashes(self, sample: Sample) -> tuple[str, str]:
+        """Of the contents of video and tracks, empty where they are missing."""
         try:
-            files = inside(self.source, sample.file_name), self._track_path(sample)
-            return _sha256(files[0]), _sha256(files[1])
+            video, tracks = self._files(sample)
+            return _sha256(video), _sha256(tracks)
         except MatrixError:
-            return None, None  # told when the clip is made
+            return "", ""  # told when the clip is made
 
-    def _track_path(self, sample: Sample) -> Path:
-        return inside(self.source, f"tracks/{sample.id}.json")
+    def _files(self, sample: Sample) -> tuple[Path, Path]:
+        """Video and tracks."""
+        return inside(self.source, sample.file_name), inside(self.source, tracks_of(sample.id))
 
     def inputs(self, index: int) -> Iterable[Path]:
         sample = self.samples[index]
         try:
-            files = facts_paths(self.source, sample.id)
-            return inside(self.source, sample.file_name), self._track_path(sample), *files
+            return *self._files(sample), *facts_paths(self.source, sample.id)
         except MatrixError:
             return ()  # told when the clip is made
 
     def make(self, index: int) -> Made:
-        sample, (value, path) = self.samples[index], self.places[index]
-        video = inside(self.source, sample.file_name)
+        sample, facts, (value, path) = self.samples[index], self.facts[index], self.places[index]
+        if isinstance(facts, MatrixError):
+            raise facts
+        video, track_path = self._files(sample)
         info = probe_video(video)
-        facts = read_facts(self.source, sample.id)
-        row = self._row(facts, sample)
-        kept = {} if facts is None else read_files(self.source, sample.id)
-        track_path = self._track_path(sample)
+        files = {} if facts is None else read_files(self.source, sample.id)
+        archive = facts_paths(self.source, sample.id)[1]
+        by_id, merged = pictures(files, archive, len(info.times))
+        ids: Iterable[str] = by_id
         notes: list[str] = []
-        if facts is not None and _sha256(track_path) == facts.tracks:
-            files = kept
-            ids = set(id_folders(files, track_path))
-        else:
-            tracks = self._tracks(sample, (info.height, info.width), len(info.times))
-            files, redrawn = draw(tracks, kept, facts is not None, track_path)
-            ids = set(tracks)
-            if facts is not None and redrawn:
-                notes.append(f"{redrawn} of {len(files)} mask pictures were drawn anew")
-        prompt = row.get("prompt")
+        if facts is None or _sha256(track_path) != facts.tracks:
+            ids = tracks = self._tracks(sample, info)
+            files, drawn = draw(
+                tracks, info, files, by_id, None if facts is None else merged, archive
+            )
+            if facts is not None and drawn:
+                notes.append(f"{drawn} of {len(files)} mask pictures were drawn anew")
+        prompt = self._row(index).get("prompt")
         if prompt is None or read_prompt(prompt).caption != sample.caption:
             prompt = write_prompt(sample.caption, sample.instances)
         copy(video, self.target, path)
-        self._write(stem(path), files)
+        self._write(mask_name(path), files)
         tagged = read_prompt(prompt)
         derived = Sample(
             id=sample.id,
@@ -183,33 +180,20 @@ class ToAuthors:
             plain=derived == sample and masks is None,
         )
 
-    def _row(self, facts: Facts | None, sample: Sample) -> dict[str, Any]:
+    def _row(self, index: int) -> dict[str, Any]:
         """The row of the authors that the clip came from."""
-        if facts is None or self.before is None:
+        facts = self.facts[index]
+        if self.table is None or not isinstance(facts, Facts):
             return {}
-        if facts.row >= len(self.before.rows):
-            raise MatrixError(
-                f"row {facts.row} is not among the {len(self.before.rows)} rows of "
-                f"{self.table_path}",
-                remedy="Restore both files, or remove this one",
-                file=facts_paths(self.source, sample.id)[0],
-                field="row",
-            )
-        return dict(self.before.rows[facts.row])
+        return dict(self.table.rows[facts.row])
 
-    def _tracks(self, sample: Sample, size: tuple[int, int], num_frames: int) -> Tracks:
+    def _tracks(self, sample: Sample, info: VideoInfo) -> dict[str, MaskTrack]:
         """In the order of ids; instances may lack one."""
-        path = self._track_path(sample)
+        video, path = self._files(sample)
         if not path.is_file() and not sample.instances:
             return {}
         stored = read_tracks(path)
-        if (stored.size, stored.num_frames) != (size, num_frames):
-            raise MatrixError(
-                f"the masks are {stored.num_frames} frames of {stored.size[0]}x{stored.size[1]}, "
-                f"but the video has {num_frames} of {size[0]}x{size[1]} (height x width)",
-                remedy="Make the masks from this very video",
-                file=path,
-            )
+        check_fits(stored, path, video, info.size, len(info.times))
         known = [instance.id for instance in sample.instances]
         for name in stored.tracks:
             if name not in known:
@@ -229,98 +213,95 @@ class ToAuthors:
             for old in list(walk(self.target, folder, self.folders.__contains__)):
                 place = self.target / old
                 shutil.rmtree(place) if place.is_dir() else place.unlink()
-        made: set[Path] = set()
+        made: dict[str, Path] = {}  # folders: a check of each file would take as long as writing
         for below, raw in files.items():
-            place = inside(root, below.removesuffix("/"))
-            parent = place if below.endswith("/") else place.parent
+            parent, _, file = below.rpartition("/")
             if parent not in made:
-                parent.mkdir(parents=True, exist_ok=True)
-                made.add(parent)
-            if not below.endswith("/"):
-                place.write_bytes(raw)
+                made[parent] = inside(root, parent) if parent else root
+                made[parent].mkdir(parents=True, exist_ok=True)
+            if file:
+                (made[parent] / file).write_bytes(raw)
 
     def finish(self, made: Iterator[tuple[int, Made]]) -> tuple[list[str], list[str]]:
         rows: list[dict[str, Any]] = []
         lines: list[str] = []
-        given = ClipNames()
+        given = Names()
         for index, one in made:
             sample, (value, path) = self.samples[index], self.places[index]
             line = MatrixLine.model_validate_json(one.text)
-            row = self._row(self._facts(sample), sample)
-            rows.append(row | {"video": value, "prompt": line.prompt})
+            rows.append(self._row(index) | {"video": value, "prompt": line.prompt})
             names = sample.id, sample.file_name
             if not one.plain or given.derive(path) != names:
                 lines.append(one.text + "\n")
-            given.take(*names)
+            given.take(tracks_of(names[0]), names[1])
         if lines:
             write_atomic(self.target / MATRIX_LINES, "".join(lines))
         claimed = {FILE_NAME, *OWN, f"{AUTHORS}/clips", *(f"{AUTHORS}/{name}" for name in TABLES)}
         for sample in self.samples:
-            claimed |= {sample.file_name, f"tracks/{sample.id}.json"}
+            claimed |= {sample.file_name, tracks_of(sample.id)}
         places = {*TABLES, MATRIX_LINES, *(path for _, path in self.places), *self.folders}
         extra, notes = copy_others(
             self.source, self.target, claimed, places, f"{AUTHORS}/extra", MATRIX
         )
-        table = self.before
-        if table is None or self.table_path is None:
-            usual = Table("csv", COLUMNS, tuple(rows))
-            write_atomic(self.target / TABLES[0], render_table(usual))
-        elif list(table.rows) == rows:  # byte for byte as it was
-            copy(self.table_path, self.target, self.table_path.name)
+        table = self.table or Table("csv", COLUMNS, ())
+        name = f"metadata.{table.kind}"
+        if self.table_path is not None and list(table.rows) == rows:  # byte for byte as it was
+            copy(self.table_path, self.target, name)
         else:
             edited = Table(table.kind, table.columns, tuple(rows))
-            write_atomic(self.target / self.table_path.name, render_table(edited))
+            write_atomic(self.target / name, render_table(edited))
         return extra, self.notes + notes
 
 
-def draw(tracks: Tracks, kept: Files, had: bool, place: Path) -> tuple[Files, int]:
+def draw(
+    tracks: Mapping[str, MaskTrack],
+    info: VideoInfo,
+    kept: Files,
+    by_id: Mapping[str, Pictures],
+    merged: Pictures | None,
+    place: Path,
+) -> tuple[Files, int]:
     """A clip's mask folder: kept pictures where they show the same masks, others drawn.
 
-    ``had``: the clip came from the authors, whose choice of ``merged`` pictures stays; those of
-    frames that changed are painted in our colours, later ids on top. Returns how many pictures
-    were drawn, too.
+    ``by_id`` and ``merged`` are the kept pictures, ``merged`` None where the clip is our own. The
+    authors' choice of ``merged`` pictures stays; those of frames that changed are painted in our
+    colours, later ids on top. Returns how many pictures were drawn, too.
     """
-    num_frames = max((len(track) for track in tracks.values()), default=0)
-    folders = id_folders(kept, place)
-    frames = {name: frames_in(kept, folder, place, num_frames) for name, folder in folders.items()}
-    merged = frames_in(kept, MERGED, place, num_frames)
-    pictures = {*merged.values(), *(file for by_t in frames.values() for file in by_t.values())}
-    files = {name: raw for name, raw in kept.items() if name not in pictures}
-    changed = set(range(num_frames if frames.keys() - tracks.keys() else 0))
-    painted: dict[int, NDArray[np.uint16]] = {}
-    drawn = 0
-    for number, (name, track) in enumerate(tracks.items(), start=1):
-        folder, before = folders.get(name, f"<{name}>"), frames.get(name, {})
-        files[f"{folder}/"] = b""
-        for t, state in enumerate(track.states):
-            file = before.get(t) or f"{folder}/{t:0{_digits(before)}d}.png"
-            mask_HW = track.mask(t)
-            if t not in painted:
-                painted[t] = np.zeros(track.size, np.uint16, "F")  # as masks are decoded
-            painted[t][mask_HW] = number
-            same = t in before and state is not State.UNKNOWN
-            if same and np.array_equal(read_mask(kept[file], None, place / file), mask_HW):
-                files[file] = kept[file]
-                continue
-            if t in before or state is State.VISIBLE:
-                changed.add(t)
-            if state is not State.UNKNOWN:
-                files[file] = mask_png(mask_HW)
-                drawn += 1
-    if not had:
-        known = zip(*(track.states for track in tracks.values()), strict=True)
-        shown = [t for t, s in enumerate(known) if any(one is not State.UNKNOWN for one in s)]
-        merged = {t: f"{MERGED}/{t:03d}.png" for t in shown}
-        changed = set(shown)
+    old = {*(merged.frames.values() if merged else ())}
+    old |= {file for one in by_id.values() for file in one.frames.values()}
+    files = {name: raw for name, raw in kept.items() if name not in old}
+    homes = {name: by_id.get(name, Pictures(f"<{name}>", {})) for name in tracks}
+    files |= {f"{home.folder}/": b"" for home in homes.values()}
     palette = np.array([(0, 0, 0), *map(_colour, tracks)], dtype=np.uint8)
-    for t, file in merged.items():
-        files[file] = colour_png(palette, painted[t]) if t in changed else kept[file]
-        drawn += t in changed
+    drawn = 0
+    for t in range(len(info.times)):
+        # By columns, as masks are decoded.
+        painted_HW = np.zeros(info.size, np.min_scalar_type(len(tracks)), "F")
+        shown, changed = False, merged is None or not by_id.keys() <= tracks.keys()
+        for number, (name, track) in enumerate(tracks.items(), start=1):
+            before = homes[name].frames.get(t)
+            mask_HW = track.mask(t)
+            np.copyto(painted_HW, number, where=mask_HW)
+            if track.states[t] is State.UNKNOWN:
+                changed |= before is not None
+                continue
+            shown = True
+            if before and np.array_equal(read_mask(kept[before], info.size, place), mask_HW):
+                files[before] = kept[before]
+                continue
+            changed |= before is not None or track.states[t] is State.VISIBLE
+            files[before or homes[name].new(t)] = draw_png(mask_HW.view(np.uint8), _WHITE)
+            drawn += 1
+        usual = f"{MERGED}/{t:03d}.png" if shown else None
+        file = usual if merged is None else merged.frames.get(t)
+        if file is not None:
+            files[file] = draw_png(painted_HW, palette) if changed else kept[file]
+            drawn += changed
     filled = {f"{parent}/" for file in files for parent in PurePosixPath(file).parents}
     return {file: raw for file, raw in files.items() if file not in filled}, drawn
 
 
-def _colour(name: str) -> Colour:
+def _colour(name: str) -> tuple[int, int, int]:
     """Of id1, id2, ...: the box colours, then hues a golden angle apart (our choice)."""
     number = id_number(name) - 1
     if number < len(_BOXES):
@@ -328,11 +309,6 @@ def _colour(name: str) -> Colour:
     hue = (0.04 + number * 0.381966) % 1.0
     made = colorsys.hsv_to_rgb(hue, (1.0, 0.6, 0.8)[number % 3], (0.9, 0.7)[number % 2])
     return round(255 * made[0]), round(255 * made[1]), round(255 * made[2])
-
-
-def _digits(frames: Mapping[int, str]) -> int:
-    """Of the frame numbers in the names of pictures."""
-    return min((len(PurePosixPath(file).stem) for file in frames.values()), default=3)
 
 
 def _sha256(path: Path) -> str:

@@ -1,8 +1,8 @@
 """Masks as others store them → one boolean mask an object and frame: `read_masks`.
 
 pictures.py  one picture: ids as numbers, palettes or colours, or white on black
+arrays.py, runlengths.py  npz and npy; JSON
 numbering.py file and array names → frame and object; mask numbers → frames of the video
-sources.py   folders of pictures, and what lies in arrays.py (npz, npy) and runlengths.py (JSON)
 reading.py   a clip's masks, fitted to its video, as mask tracks
 """
 

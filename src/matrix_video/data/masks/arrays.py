@@ -6,17 +6,17 @@ Shapes: T frames, N objects, H rows, W columns.
 from __future__ import annotations
 
 import zipfile
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, Final, cast
+from typing import IO, Any, Final
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from matrix_video.data.masks.numbering import Place, object_name, places
-from matrix_video.data.masks.pictures import Frame, Mask, Picture
+from matrix_video.data.masks.numbering import object_name, places
+from matrix_video.data.masks.pictures import Mask, Part, Picture
 from matrix_video.services.errors import MatrixError
 
 ARRAYS: Final = frozenset({".npz", ".npy"})
@@ -26,90 +26,66 @@ _IDS: Final = ("obj_ids", "object_ids", "out_obj_ids", "ids")
 _Array = NDArray[Any]
 
 
-def array_frames(path: Path, size: tuple[int, int] | None, num_frames: int) -> dict[int, Frame]:
+def array_parts(path: Path, size: tuple[int, int] | None, num_frames: int) -> list[Part]:
     """One file for the clip: ids [T,H,W], masks [T,N,H,W], [N,T,H,W] or [T,H,W,N], an array an
     object, or an array a frame."""
-    arrays = _load(path)
-    if not arrays:
-        return {}
-    names = _names(arrays)
-    least = 2 if len(arrays) > 1 and num_frames > 1 else 3
-    arrays = {key: _squeezed(array, least) for key, array in arrays.items()}
+    arrays, names = _load(path)
     many = len(arrays) > 1
-    frames: dict[int, Frame] = {}
-    if many and all(array.ndim == 2 for array in arrays.values()):  # a frame, or frame and object
-        grouped: dict[int, dict[str, _Array]] = defaultdict(dict)
-        for name, place in places(arrays, path).items():
-            grouped[place.frame][place.object or ""] = arrays[name]
-        return {n: _later(group, path) for n, group in sorted(grouped.items())}
-    if many and all(a.ndim == 3 and len(a) < len(arrays) for a in arrays.values()):
+    arrays = {k: _squeezed(a, 2 if many and num_frames > 1 else 3) for k, a in arrays.items()}
+
+    def part(frame: int, name: str | None, array_HW: _Array) -> Part:
+        return Part(frame, name, path, partial(_picture, [(name, array_HW)], path))
+
+    kinds = {array.ndim for array in arrays.values()}
+    if many and kinds == {2}:  # a frame, or frame and object
+        return [part(p.frame, p.object, arrays[key]) for key, p in places(arrays, path).items()]
+    if many and kinds == {3} and all(len(array) < len(arrays) for array in arrays.values()):
         # More arrays than rows in each: objects of a frame.
-        for key, place in sorted(places(arrays, path).items(), key=lambda item: item[1].frame):
-            frames[place.frame] = _later(_stack(key, arrays[key], names, path), path)
-        return frames
-    by_object: dict[str, _Array] = {}
+        return [
+            part(place.frame, name, mask_HW)
+            for key, place in places(arrays, path).items()
+            for name, mask_HW in _stack(key, arrays[key], names, path)
+        ]
+    by_object: list[tuple[str | None, _Array]] = []
     for key, array in arrays.items():
-        if array.ndim == 4:  # frames first, unless only the second axis has their number
-            if size is not None and array.shape[1:3] == size != array.shape[2:]:
-                array = np.moveaxis(array, -1, 1)
-            swap = array.shape[1] == num_frames != array.shape[0]
-            stacked = array.swapaxes(0, 1) if swap else array
-            if many:
-                raise _shape(key, array, path)
-            by_object = _stack(key, stacked.swapaxes(0, 1), names, path)
-        elif array.ndim == 3:
-            by_object[object_name(key) if many else ""] = array
-        else:
+        if array.ndim == 3:
+            by_object.append((object_name(key) if many else None, array))
+            continue
+        if array.ndim != 4 or many:
             raise _shape(key, array, path)
-    lengths = {len(array) for array in by_object.values()}
-    if len(lengths) != 1:
+        if size is not None and array.shape[1:3] == size != array.shape[2:]:
+            array = np.moveaxis(array, -1, 1)
+        # Frames come first, unless only the second axis has their number.
+        turned = array.shape[1] == num_frames != array.shape[0]
+        by_object += _stack(key, array if turned else array.swapaxes(0, 1), names, path)
+    lengths = {len(array) for _, array in by_object}
+    if len(lengths) > 1:
         raise MatrixError(
             f"the arrays hold different numbers of frames: {sorted(lengths)}",
             remedy="Give every object one mask for each frame",
             file=path,
         )
-    for t in range(lengths.pop()):
-        frames[t] = _later({name: array[t] for name, array in by_object.items()}, path)
-    return frames
+    return [part(t, name, mask) for name, masks in by_object for t, mask in enumerate(masks)]
 
 
-def array_files(path: Path, files: Mapping[str, Path]) -> dict[int, Frame]:
-    """A file a frame: ids [H,W], masks [N,H,W], or an array [H,W] an object."""
-
-    def read(file: Path) -> Picture:
-        arrays = _load(file)
-        names = _names(arrays)
-        by_object: dict[str, _Array] = {}
-        for key, array in arrays.items():
-            array = _squeezed(array, 2)
-            if array.ndim == 3:
-                by_object |= _stack(key, array, names, file)
-            elif array.ndim == 2:
-                by_object[object_name(key) if len(arrays) > 1 else ""] = array
-            else:
-                raise _shape(key, array, file)
-        return _later(by_object, file)()
-
-    grouped: dict[int, list[tuple[Place, Path]]] = defaultdict(list)
-    for name, place in places(files, path).items():
-        grouped[place.frame].append((place, files[name]))
-
-    def reader(group: list[tuple[Place, Path]]) -> Frame:
-        def frame() -> Picture:
-            pictures = [(place.object, read(file)) for place, file in group]
-            masks: dict[str, Mask] = {}
-            for name, picture in pictures:
-                for key, mask in picture.masks.items():
-                    masks[key if name is None else name] = mask
-            return Picture(pictures[0][1].size, masks)
-
-        return frame
-
-    return {number: reader(group) for number, group in sorted(grouped.items())}
+def array_picture(path: Path) -> Picture:
+    """The file of one frame: ids [H,W], masks [N,H,W], or an array [H,W] an object."""
+    arrays, names = _load(path)
+    found: list[tuple[str | None, _Array]] = []
+    for key, array in arrays.items():
+        array = _squeezed(array, 2)
+        if array.ndim == 3:
+            found += _stack(key, array, names, path)
+        else:
+            found.append((object_name(key) if len(arrays) > 1 else None, array))
+    return _picture(found, path)
 
 
-def _load(path: Path) -> dict[str, _Array]:
-    """Arrays by name, never by pickle; their headers are read before their contents."""
+def _load(path: Path) -> tuple[dict[str, _Array], tuple[str, ...]]:
+    """Arrays by name, never by pickle, and the objects' names where an array holds them.
+
+    Headers are read before contents.
+    """
     try:
         size = sum(_sizes(path))
         if size > _LARGEST:
@@ -120,9 +96,9 @@ def _load(path: Path) -> dict[str, _Array]:
             )
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
-            return {"masks": loaded}
+            return {"masks": loaded}, ()
         with loaded:
-            return {name: loaded[name] for name in loaded.files}
+            arrays = {name: loaded[name] for name in loaded.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         told = (
             "it holds Python objects, which are never loaded"
@@ -134,6 +110,9 @@ def _load(path: Path) -> dict[str, _Array]:
             remedy="Save plain arrays of numbers with numpy.savez_compressed",
             file=path,
         ) from error
+    key = next((key for key in _IDS if key in arrays and arrays[key].ndim == 1), None)
+    named = [] if key is None else arrays.pop(key).tolist()
+    return arrays, tuple(object_name(str(value)) for value in named)
 
 
 def _sizes(path: Path) -> Iterator[int]:
@@ -157,18 +136,14 @@ def _bytes(file: IO[bytes]) -> int:
     return count
 
 
-def _names(arrays: dict[str, _Array]) -> tuple[str, ...]:
-    """The objects' names where an array beside the masks holds them; it is taken out."""
-    key = next((key for key in _IDS if key in arrays and arrays[key].ndim == 1), None)
-    return () if key is None else tuple(object_name(str(v)) for v in arrays.pop(key).tolist())
-
-
-def _stack(key: str, array: _Array, names: tuple[str, ...], path: Path) -> dict[str, _Array]:
-    """An array of objects, by their names or numbers from 1."""
+def _stack(
+    key: str, array: _Array, names: tuple[str, ...], path: Path
+) -> Iterable[tuple[str, _Array]]:
+    """The arrays of objects, with their names or numbers from 1."""
     names = names or tuple(str(i + 1) for i in range(len(array)))
     if len(names) != len(array):
         raise _shape(key, array, path)
-    return dict(zip(names, array, strict=True))
+    return zip(names, array, strict=True)
 
 
 def _squeezed(array: _Array, least: int) -> _Array:
@@ -178,21 +153,18 @@ def _squeezed(array: _Array, least: int) -> _Array:
     return array
 
 
-def _later(group: Mapping[str, _Array], path: Path) -> Frame:
-    def read() -> Picture:
-        masks: dict[str, Mask] = {}
-        size = next(iter(group.values())).shape
-        for name, array_HW in group.items():
-            if array_HW.shape != size or array_HW.ndim != 2:
-                raise _shape(name, array_HW, path)
-            if not name and _holds_ids(array_HW):
-                values = [int(v) for v in np.unique(array_HW) if v != 0]
-                masks |= {str(v): array_HW == v for v in values}
-            else:
-                masks[name or "1"] = _boolean(array_HW, path)
-        return Picture(cast("tuple[int, int]", size), masks)
-
-    return read
+def _picture(group: list[tuple[str | None, _Array]], path: Path) -> Picture:
+    """Masks of named objects; an array without a name holds ids, or the mask of object 1."""
+    masks: dict[str, Mask] = {}
+    size = group[0][1].shape if group else ()
+    for name, array_HW in group:
+        if array_HW.shape != size or array_HW.ndim != 2:
+            raise _shape(name or "masks", array_HW, path)
+        if name is None and _holds_ids(array_HW):
+            masks |= {str(int(v)): array_HW == v for v in np.unique(array_HW) if v != 0}
+        else:
+            masks[name or "1"] = _boolean(array_HW, path)
+    return Picture((size[0], size[1]) if size else (0, 0), masks)
 
 
 def _holds_ids(array_HW: _Array) -> bool:

@@ -10,9 +10,12 @@ Shapes: H rows, W columns, C channels.
 
 from __future__ import annotations
 
+import io
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,10 +25,9 @@ from PIL import Image
 from scipy import ndimage
 
 from matrix_video.services.errors import MatrixError
+from matrix_video.services.files import read_bounded
 
 Mask = NDArray[np.bool_]
-Frame = Callable[[], "Picture"]
-"""Reads one frame of masks."""
 Values = NDArray[np.integer[Any]]
 
 SUFFIXES: Final = frozenset(
@@ -47,51 +49,73 @@ class Picture:
     """``masks`` bool [H,W] by name: a decimal number, or a colour as ``#rrggbb``.
 
     ``between`` counts the pixels whose value lies between those of objects or background.
-    ``known``: the objects that the frame is annotated for; None: all that there are.
     """
 
     size: tuple[int, int]
     masks: Mapping[str, Mask]
     between: int = 0
-    known: frozenset[str] | None = None
 
 
-def read_picture(path: Path, size: tuple[int, int] | None = None) -> Picture:
-    """Decode a picture: 1 to 32 bits of grey, palette indices, RGB or RGBA.
+@dataclass(frozen=True)
+class Part:
+    """Masks of one frame, read when asked for: those of ``object``, or, where that is None, all
+    that there are. ``frame`` counts as the masks do."""
 
-    ``size`` (H, W): what is required. ``MatrixError`` for no picture, another size, 16 bits a
-    colour channel, shades that are no mask, and smoothed edges between several objects.
+    frame: int
+    object: str | None
+    file: Path
+    read: Callable[[], Picture]
+
+
+@contextmanager
+def opened(
+    source: Path | bytes, place: Path, kinds: tuple[str, ...] | None = None
+) -> Generator[Image.Image]:
+    """A picture of at most 2**26 pixels, not yet decoded. ``kinds``: the formats that may be, as
+    Pillow calls them; None: all.
+
+    ``MatrixError`` about ``place`` for any other and a damaged one, also where decoding shows it.
     """
     try:
+        raw = read_bounded(source) if isinstance(source, Path) else source
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we have our own limit
-            with Image.open(path) as image:
-                found = (image.height, image.width)
-                if size is not None and found != size:
-                    raise wrong_size(found, size, path)
-                if image.height * image.width > _LARGEST:
-                    raise MatrixError(
-                        f"the mask has {image.height}x{image.width} pixels (height x width)",
-                        remedy=f"Give masks of at most {_LARGEST:,} pixels, of the video's size",
-                        file=path,
-                    )
-                if (count := int(getattr(image, "n_frames", 1))) > 1:
-                    raise MatrixError(
-                        f"the file holds {count} pictures, of which only the first would be read",
-                        remedy="Store each frame's mask as a file of its own, such as 00000.png",
-                        file=path,
-                    )
-                image.load()
-                lossy = image.format in ("JPEG", "JPEG2000") or _lossy_webp(path)
-                planes_HWC, grey = _planes(image, path)
-    except MatrixError:
-        raise
+            image = Image.open(io.BytesIO(raw), formats=kinds)
+        with image:
+            if image.height * image.width > _LARGEST:
+                raise MatrixError(
+                    f"the mask has {image.height}x{image.width} pixels (height x width)",
+                    remedy=f"Give masks of at most {_LARGEST:,} pixels, of the video's size",
+                    file=place,
+                )
+            if image.format == "PNG" and raw[24] == 16 and raw[25] != 0:
+                # Pillow keeps the upper 8 of 16 bits a channel, without a word.
+                raise unsupported(f"{image.mode} with 16 bits a channel", place)
+            yield image
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise MatrixError(
-            f"the mask cannot be read as a picture ({error})",
+            f"the mask cannot be read as a {'/'.join(kinds or ('picture',))} ({error})",
             remedy="Restore the file, or remove it: the frame is not annotated then",
-            file=path,
+            file=place,
         ) from error
+
+
+def read_picture(path: Path) -> Picture:
+    """Decode a picture: 1 to 32 bits of grey, palette indices, RGB or RGBA.
+
+    ``MatrixError`` for no picture, several in one file, 16 bits a colour channel, shades that are
+    no mask, and smoothed edges between several objects.
+    """
+    with opened(path, path) as image:
+        if (count := int(getattr(image, "n_frames", 1))) > 1:
+            raise MatrixError(
+                f"the file holds {count} pictures, of which only the first would be read",
+                remedy="Store each frame's mask as a file of its own, such as 00000.png",
+                file=path,
+            )
+        image.load()
+        lossy = image.format in ("JPEG", "JPEG2000") or _lossy_webp(path)
+        planes_HWC, grey = _planes(image, path)
     return _objects(planes_HWC, grey, lossy, path)
 
 
@@ -107,7 +131,7 @@ def wrong_size(found: tuple[int, int], wanted: tuple[int, int], path: Path) -> M
         f"the mask is {found[0]}x{found[1]}, but its video is {wanted[0]}x{wanted[1]} "
         "(height x width)",
         remedy="Make the masks from this very video. Masks of its whole frame, squeezed to another "
-        "size (SAM 2 works at 1024x1024), can be stretched back with --resize-masks",
+        "size (SAM 2 works at 1024x1024), can be stretched back with --from masks --resize-masks",
         file=path,
     )
 
@@ -128,14 +152,10 @@ def _planes(image: Image.Image, path: Path) -> tuple[Values, bool]:
     if mode in ("L", "I", "I;16", "I;16B", "I;16L"):
         values_HW = np.asarray(image)
         if values_HW.min(initial=0) < 0:
-            raise _unsupported(f"{mode} with negative values", path)
+            raise unsupported(f"{mode} with negative values", path)
         return values_HW[..., None], True
     if mode not in ("LA", "RGB", "RGBA"):
-        raise _unsupported(mode, path)
-    if image.format == "PNG":  # Pillow keeps the upper 8 of 16 bits a channel, without a word
-        with path.open("rb") as file:
-            if file.read(25)[24] == 16:
-                raise _unsupported(f"{mode} with 16 bits a channel", path)
+        raise unsupported(mode, path)
     pixels_HWC = np.asarray(image)
     if mode == "RGB":
         return pixels_HWC, False
@@ -159,7 +179,7 @@ def _objects(planes_HWC: Values, grey: bool, lossy: bool, path: Path) -> Picture
     if np.count_nonzero(mask_HW) + np.count_nonzero(codes_HW == 0) == codes_HW.size:
         values = [int(top)]  # the usual picture, without the search
     else:
-        values = [int(v) for v in _distinct(codes_HW) if v]
+        values = [int(v) for v in np.unique(codes_HW) if v]
 
     def name(value: int) -> str:
         return str(value) if grey else f"#{value:06x}"
@@ -202,12 +222,6 @@ def _objects(planes_HWC: Values, grey: bool, lossy: bool, path: Path) -> Picture
     return Picture(size, {shown: mask_HW}, count)
 
 
-def _distinct(codes: Values) -> Values:
-    if codes.dtype == np.uint8:
-        return np.flatnonzero(np.bincount(codes.ravel(), minlength=256))
-    return np.unique(codes)
-
-
 def _between(planes_HWC: Values) -> Mask:
     """Pixels [H,W] with a lower and a higher one opposite each other, one or two pixels away.
 
@@ -215,35 +229,20 @@ def _between(planes_HWC: Values) -> Mask:
     differ.
     """
     found_HW = np.zeros(planes_HWC.shape[:2], dtype=bool)
-    for axis in (0, 1):
-        length = planes_HWC.shape[axis]
-        for step in (1, 2):
-            if length <= 2 * step:
-                continue
-            before, here, after = (
-                planes_HWC.take(range(start, length - 2 * step + start), axis)
-                for start in (0, step, 2 * step)
-            )
-            strict = ((before < here) & (here < after)) | ((before > here) & (here > after))
-            same = (before == here) & (here == after)
-            inner = (
-                (slice(step, -step), slice(None))
-                if axis == 0
-                else (slice(None), slice(step, -step))
-            )
-            found_HW[inner] |= strict.any(axis=2) & (strict | same).all(axis=2)
+    for axis, step in product((0, 1), (1, 2)):
+        along = np.moveaxis(planes_HWC, axis, 0)
+        before, here, after = along[: -2 * step], along[step:-step], along[2 * step :]
+        strict = ((before < here) & (here < after)) | ((before > here) & (here > after))
+        same = (before == here) & (here == after)
+        inner = np.moveaxis(found_HW, axis, 0)[step:-step]
+        inner |= strict.any(axis=2) & (strict | same).all(axis=2)
     return found_HW
 
 
 def _edge(codes_HW: Values) -> Mask:
     """Pixels of objects beside the background, in the four directions."""
     empty_HW = codes_HW == 0
-    near_HW = np.zeros(empty_HW.shape, dtype=bool)
-    near_HW[1:] |= empty_HW[:-1]
-    near_HW[:-1] |= empty_HW[1:]
-    near_HW[:, 1:] |= empty_HW[:, :-1]
-    near_HW[:, :-1] |= empty_HW[:, 1:]
-    return near_HW & ~empty_HW
+    return ndimage.binary_dilation(empty_HW) & ~empty_HW
 
 
 def _soft(codes_HW: Values, values: list[int], between_HW: Mask) -> tuple[Mask, int]:
@@ -277,11 +276,12 @@ def _noisy(planes_HWC: Values) -> bool:
     return (
         top >= 128
         and 10 * int(middle_HW.sum()) < middle_HW.size
-        and min(len(_distinct(low)), len(_distinct(high))) > 3
+        and min(len(np.unique(low)), len(np.unique(high))) > 3
     )
 
 
-def _unsupported(mode: str, path: Path) -> MatrixError:
+def unsupported(mode: str, path: Path) -> MatrixError:
+    """The refusal of pixels that cannot name objects."""
     return MatrixError(
         f"pictures of the kind {mode} are not read as masks",
         remedy="Store ids as 8 or 16 bits of grey, palette indices, or RGB with 8 bits a channel",

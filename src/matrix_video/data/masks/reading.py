@@ -8,11 +8,20 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from matrix_video.data.masks.numbering import frames_of, match_names
-from matrix_video.data.masks.pictures import Mask, Picture, wrong_size
-from matrix_video.data.masks.sources import open_masks
+from matrix_video.data.masks.arrays import ARRAYS, array_parts, array_picture
+from matrix_video.data.masks.numbering import frames_of, match_names, places
+from matrix_video.data.masks.pictures import (
+    SUFFIXES,
+    Mask,
+    Part,
+    Picture,
+    read_picture,
+    wrong_size,
+)
+from matrix_video.data.masks.runlengths import rle_parts
 from matrix_video.data.tracks import MaskTrack, State, encode_rle, resize_masks
 from matrix_video.services.errors import MatrixError
 
@@ -49,48 +58,42 @@ def read_masks(
 
     Frames are read one by one. Raises ``MatrixError``, with one fault of many masks told once.
     """
-    source = open_masks(path, None if resize else size, num_frames)
-    placed, notes = frames_of(list(source.frames), num_frames, stride, path)
-    rles: dict[str, dict[int, str]] = defaultdict(dict)
-    pixels: Counter[str] = Counter()
+    parts, notes = _parts(path, None if resize else size, num_frames)
+    placed, more = frames_of(sorted({part.frame for part in parts}), num_frames, stride, path)
+    notes += more
+    found: dict[str, _Object] = defaultdict(_Object)
     faults: dict[str, list[MatrixError]] = defaultdict(list)
-    annotated: dict[str, set[int]] = defaultdict(set)
     everywhere: set[int] = set()
-    whole: Counter[str] = Counter()
     between = softened = 0
     sizes: set[tuple[int, int]] = set()
-    for number, read in source.frames.items():
+    for part in parts:
+        t = placed[part.frame]
         try:
-            picture = read()
-            masks = _fitted(picture, size, resize, path)
+            picture = part.read()
+            masks = _fitted(_owned(picture, part), size, resize, path)
         except MatrixError as error:
             faults[error.problem].append(error)
             continue
         if picture.masks:
             sizes.add(picture.size)
-        if picture.known is None:
-            everywhere.add(placed[number])
-        for name in picture.known or ():
-            annotated[name].add(placed[number])
+        if part.object is None:
+            everywhere.add(t)
+        else:
+            found[part.object].annotated.add(t)
         between += picture.between
         softened += picture.between > 0
         for name, mask_HW in masks.items():
-            if mask_HW.any():
-                rles[name][placed[number]] = encode_rle(mask_HW)
-                pixels[name] += int(mask_HW.sum())
-                whole[name] += _covers_corners(mask_HW)
-            else:
-                rles.setdefault(name, {})
+            found[name].add(t, mask_HW)
     if faults:
         raise _once(faults)
-    aliases = _plain(rles)
-    rles = {aliases[name]: by_frame for name, by_frame in rles.items()}
-    pixels = Counter({aliases[name]: pixels[name] for name in aliases})
-    if not rles or not any(pixels.values()):
+    plain = _plain(list(found))
+    found = {plain[name]: one for name, one in found.items()}
+    pixels = Counter({name: one.pixels for name, one in found.items()})
+    if not any(pixels.values()):
         raise MatrixError(
             "all masks are empty", remedy="Make the masks again, or leave this clip out", file=path
         )
-    chosen = {name: name for name in rles} if names is None else match_names(names, pixels, path)
+    chosen = {name: name for name in found} if names is None else match_names(names, pixels, path)
     if between:
         notes.append(
             f"{softened} masks hold values in between on their borders (smoothed or lossy): "
@@ -98,44 +101,139 @@ def read_masks(
         )
     if sizes - {size}:
         notes.append(f"masks of {_by(next(iter(sizes - {size})))} were stretched to {_by(size)}")
-    others = [f"{n} ({pixels[n]} pixels)" for n in rles if n not in chosen.values()]
+    others = [f"{n} ({pixels[n]} pixels)" for n in found if n not in chosen.values()]
     if others:
         notes.append(f"objects that nothing names: {', '.join(others[:8])}, {len(others)} in all")
-    own = {alias: name for name, alias in aliases.items()}
     notes += [
         f"object {name} covers all corners and most of every frame: is it the background?"
-        for name in rles
-        if whole[own[name]] == len(source.frames)
+        for name, one in found.items()
+        if one.covering == len(placed)
     ]
     tracks = {
-        wanted: _track(rles[found], everywhere | annotated[own[found]], size, num_frames)
-        for wanted, found in chosen.items()
+        wanted: found[name].track(everywhere, size, num_frames) for wanted, name in chosen.items()
     }
-    return MaskSet(tracks, source.files, (*source.notes, *notes))
+    return MaskSet(tracks, tuple(dict.fromkeys(part.file for part in parts)), tuple(notes))
+
+
+class _Object:
+    """What was read of one object."""
+
+    def __init__(self) -> None:
+        self.rles: dict[int, str] = {}
+        self.annotated: set[int] = set()
+        """Frames with masks of this object alone."""
+        self.pixels = self.covering = 0
+
+    def add(self, t: int, mask_HW: Mask) -> None:
+        if not mask_HW.any():
+            return
+        self.rles[t] = encode_rle(mask_HW)
+        pixels = int(mask_HW.sum())
+        self.pixels += pixels
+        corners = mask_HW[[0, 0, -1, -1], [0, -1, 0, -1]]
+        self.covering += bool(corners.all()) and 2 * pixels > mask_HW.size
+
+    def track(self, everywhere: set[int], size: tuple[int, int], num_frames: int) -> MaskTrack:
+        states = tuple(
+            State.VISIBLE
+            if t in self.rles
+            else State.ABSENT
+            if t in everywhere or t in self.annotated
+            else State.UNKNOWN
+            for t in range(num_frames)
+        )
+        return MaskTrack(*size, states, tuple(self.rles.get(t) for t in range(num_frames)))
+
+
+def _parts(
+    path: Path, size: tuple[int, int] | None, num_frames: int
+) -> tuple[list[Part], list[str]]:
+    """What holds masks at ``path``, and notes. ``size`` (None: any) and ``num_frames`` of the video
+    tell the axes of arrays apart."""
+    suffix = path.suffix.lower()
+    notes: list[str] = []
+    if path.is_dir():
+        parts, notes = _folder(path)
+    elif not path.is_file():
+        raise MatrixError(
+            "there are no masks here",
+            remedy="Give a folder of mask pictures, an .npz or .npy array, or a .json of run "
+            "lengths",
+            file=path,
+        )
+    elif suffix == ".json":
+        parts = rle_parts(path)
+    elif suffix in ARRAYS:
+        parts = array_parts(path, size, num_frames)
+    else:
+        parts = [_file(path, 0, None)] if suffix in SUFFIXES else []
+    if not parts:
+        raise MatrixError(
+            "no masks were found",
+            remedy="Give pictures (.png), arrays (.npz, .npy) or run lengths (.json)",
+            file=path,
+        )
+    return parts, notes
+
+
+def _file(file: Path, frame: int, name: str | None) -> Part:
+    read = array_picture if file.suffix.lower() in ARRAYS else read_picture
+    return Part(frame, name, file, partial(read, file))
+
+
+def _folder(path: Path) -> tuple[list[Part], list[str]]:
+    files = [file for file in sorted(path.rglob("*")) if file.is_file()]
+    known = [f for f in files if f.suffix.lower() in SUFFIXES | ARRAYS]
+    if len({f.suffix.lower() in ARRAYS for f in known}) > 1:
+        raise MatrixError(
+            "the folder holds both pictures and arrays", remedy="Keep one of the two", file=path
+        )
+    root = path  # below folders that hold nothing but the next, such as one of the video's name
+    while known and all(len(f.relative_to(root).parts) > 2 for f in known):
+        first = {f.relative_to(root).parts[0] for f in known}
+        if len(first) > 1:
+            break
+        root = root / first.pop()
+    if any(len(f.relative_to(root).parts) > 2 for f in known):
+        raise MatrixError(
+            "the masks lie more than one folder deep",
+            remedy="Give a folder with the masks of each object in a folder of their own, or of "
+            "all objects together",
+            file=path,
+        )
+    by_name = {f.relative_to(root).with_suffix("").as_posix(): f for f in known}
+    if len(by_name) < len(known):
+        raise MatrixError(
+            "two masks differ in the kind of file alone", remedy="Keep one of each", file=path
+        )
+    parts = [_file(by_name[n], p.frame, p.object) for n, p in places(by_name, path).items()]
+    left = len(files) - len(known)
+    return parts, [f"{left} files beside the masks are no pictures and left aside"] if left else []
+
+
+def _owned(picture: Picture, part: Part) -> Picture:
+    """The picture of a named object: its one mask, under that name."""
+    if part.object is None:
+        return picture
+    if len(picture.masks) > 1:
+        raise MatrixError(
+            f"a mask of the one object {part.object!r} holds the values {', '.join(picture.masks)}",
+            remedy="Store each object's mask as 0 and one other value, or all objects in "
+            "pictures of one folder",
+            file=part.file,
+        )
+    masks = dict(zip([part.object], picture.masks.values(), strict=False))
+    return Picture(picture.size, masks, picture.between)
 
 
 def _fitted(
     picture: Picture, size: tuple[int, int], resize: bool, path: Path
 ) -> Mapping[str, Mask]:
-    if picture.size == size or not picture.masks:
+    if picture.size in (size, (0, 0)):
         return picture.masks
     if not resize:
         raise wrong_size(picture.size, size, path)
     return {n: resize_masks(mask_HW[None], size)[0] for n, mask_HW in picture.masks.items()}
-
-
-def _covers_corners(mask_HW: Mask) -> bool:
-    return bool(mask_HW[[0, 0, -1, -1], [0, -1, 0, -1]].all()) and 2 * mask_HW.sum() > mask_HW.size
-
-
-def _track(
-    rles: Mapping[int, str], annotated: set[int], size: tuple[int, int], num_frames: int
-) -> MaskTrack:
-    states = tuple(
-        State.VISIBLE if t in rles else State.ABSENT if t in annotated else State.UNKNOWN
-        for t in range(num_frames)
-    )
-    return MaskTrack(*size, states, tuple(rles.get(t) for t in range(num_frames)))
 
 
 def _once(faults: Mapping[str, Sequence[MatrixError]]) -> MatrixError:
@@ -148,7 +246,7 @@ def _once(faults: Mapping[str, Sequence[MatrixError]]) -> MatrixError:
     return MatrixError(problem + more, remedy=first.remedy, file=first.file, field=first.field)
 
 
-def _plain(names: Mapping[str, object]) -> dict[str, str]:
+def _plain(names: Sequence[str]) -> dict[str, str]:
     """Names of colours as numbers, where all are greys, or indices of the common palette.
 
     That palette (PASCAL VOC's, which DAVIS and SAM 2 use) spreads the bits of an index over the

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sized
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from matrix_video.data.masks.numbering import object_name, places
-from matrix_video.data.masks.pictures import Frame, Mask, Picture
+from matrix_video.data.masks.pictures import Mask, Part, Picture
 from matrix_video.data.tracks import rle_counts, rle_mask
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import read_json
 
 
-def rle_frames(path: Path) -> dict[int, Frame]:
+def rle_parts(path: Path) -> list[Part]:
     """COCO run lengths as JSON: by object, by frame, as SA-V's masklets or as VIS annotations."""
     value: Any = read_json(path, strict=True)
     frames: dict[int, dict[str, object]] = defaultdict(dict)
@@ -29,29 +30,27 @@ def rle_frames(path: Path) -> dict[int, Frame]:
             frames[frame][known] = rle
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _arrangement(f"an entry of another kind ({error})", path) from error
+    return [Part(n, None, path, partial(_picture, n, group, path)) for n, group in frames.items()]
 
-    def reader(number: int, group: Mapping[str, object]) -> Frame:
-        def read() -> Picture:
-            masks: dict[str, Mask] = {}
-            size: tuple[int, int] = (0, 0)
-            for name, rle in group.items():
-                if rle is None:
-                    continue
-                try:
-                    size, counts = rle_counts(rle)
-                except ValueError as error:
-                    raise MatrixError(
-                        f"{error}",
-                        remedy="Store COCO run lengths: {'size': [rows, columns], 'counts': ...}",
-                        file=path,
-                        field=f"frame {number}: {name}",
-                    ) from error
-                masks[name] = rle_mask(size, counts)
-            return Picture(size, masks)
 
-        return read
-
-    return {number: reader(number, group) for number, group in sorted(frames.items())}
+def _picture(number: int, group: Mapping[str, object], path: Path) -> Picture:
+    """A null is an object that is not seen."""
+    masks: dict[str, Mask] = {}
+    size = 0, 0
+    for name, rle in group.items():
+        if rle is None:
+            continue
+        try:
+            size, counts = rle_counts(rle)
+        except ValueError as error:
+            raise MatrixError(
+                f"{error}",
+                remedy="Store COCO run lengths: {'size': [rows, columns], 'counts': ...}",
+                file=path,
+                field=f"frame {number}: {name}",
+            ) from error
+        masks[name] = rle_mask(size, counts)
+    return Picture(size, masks)
 
 
 def _entries(value: Any, path: Path) -> Iterator[tuple[int, str, object]]:
