@@ -3,8 +3,6 @@
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -29,25 +27,21 @@ def test_the_file_appears_with_the_first_result(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["store.sqlite"]
 
 
+@pytest.mark.parametrize("retry", [False, True])
 @pytest.mark.parametrize("state", STATES)
-def test_results_come_back_as_they_were(tmp_path: Path, state: State) -> None:
+def test_results_come_back_as_they_were_and_are_not_made_again(
+    tmp_path: Path, state: State, retry: bool
+) -> None:
     given = Result(state, {"ä": [1, 2.5, None, "[/x]"]}, "because", 1.25, 300)
     with Store(tmp_path / "s") as store:
-        store.put(STAGE, "key", given)
+        assert store.once(STAGE, "key", lambda: given) == given
     with Store(tmp_path / "s") as store:
         assert store.items(STAGE) == [("key", given)]
         assert store.get(Stage("judge", 2), "key") is None
         assert store.get(Stage("other", 1), "key") is None
-
-
-@pytest.mark.parametrize("retry", [False, True])
-@pytest.mark.parametrize("state", STATES)
-def test_a_known_item_is_not_done_again(tmp_path: Path, state: State, retry: bool) -> None:
-    with Store(tmp_path / "s") as store:
-        store.once(STAGE, "a", lambda: Result(state, 1))
-        again = store.once(STAGE, "a", lambda: Result("ok", 2), retry=retry)
-        assert again.value == (2 if retry and state == "failed" else 1)
-        assert store.get(STAGE, "a") == again
+        again = store.once(STAGE, "key", lambda: Result("ok", 2, seconds=1), retry=retry)
+        wanted = Result("ok", 2, seconds=1) if retry and state == "failed" else given
+        assert again == store.get(STAGE, "key") == wanted
 
 
 def test_our_errors_are_failed_items_and_others_pass_through(tmp_path: Path) -> None:
@@ -142,55 +136,49 @@ def test_of_two_at_once_both_get_the_first_result(tmp_path: Path) -> None:
         assert first.result() == second.result() == one.get(STAGE, "a")
 
 
-_WORKER = """
-import sys, time
-from pathlib import Path
-from matrix_video.services.store import Result, Stage, Store
+def _worker(path: Path, log: Path, items: range) -> int:
+    """A process that does the items and writes down each that it does."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        with Store(path) as store, log.open("a", buffering=1) as done:
 
-def work(i):
-    with open(sys.argv[2], "a") as log:
-        log.write(f"{i}\\n")
-    time.sleep(0.001)
-    return Result("ok", {"item": i})
+            def work(item: int) -> Result:
+                done.write(f"{item}\n")
+                time.sleep(0.001)
+                return Result("ok", item)
 
-with Store(Path(sys.argv[1])) as store:
-    for i in map(int, sys.argv[3].split(",")):
-        store.once(Stage("judge", 1), f"{i:03d}", lambda: work(i))
-        print(i, flush=True)
-"""
+            for item in items:
+                store.once(STAGE, f"{item:03d}", lambda item=item: work(item))
+        os._exit(0)
+    finally:
+        os._exit(1)
 
 
-def _worker(path: Path, log: Path, items: range) -> subprocess.Popen[str]:
-    told = ",".join(map(str, items))
-    command = [sys.executable, "-c", _WORKER, str(path), str(log), told]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+def _values(path: Path) -> list[int]:
+    with Store(path) as store:
+        return [result.value for _, result in store.items(STAGE)]
 
 
 def test_processes_write_at_once(tmp_path: Path) -> None:
     running = [_worker(tmp_path / "s", tmp_path / "log", range(k, 200, 4)) for k in range(4)]
-    for process in running:
-        process.communicate(timeout=60)
-        assert process.returncode == 0
-    with Store(tmp_path / "s") as store:
-        found = [result.value["item"] for _, result in store.items(STAGE)]
-    assert found == list(range(200))
+    assert [os.waitpid(child, 0)[1] for child in running] == [0] * 4
+    assert _values(tmp_path / "s") == list(range(200))
 
 
 def test_a_kill_loses_at_most_the_item_in_flight(tmp_path: Path) -> None:
     path, log = tmp_path / "s", tmp_path / "log"
     kills = 5
     for kill in range(kills):
-        with _worker(path, log, range(300)) as process:
-            assert process.stdout is not None
-            until = time.monotonic() + 30
-            for line in process.stdout:
-                assert time.monotonic() < until
-                if int(line) >= 50 * (kill + 1):
-                    process.send_signal(signal.SIGKILL)
-                    break
-    _worker(path, log, range(300)).communicate(timeout=60)
+        child = _worker(path, log, range(300))
+        until = time.monotonic() + 30
+        while not log.exists() or len(log.read_text().split()) < 50 * (kill + 1):
+            assert time.monotonic() < until
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    os.waitpid(_worker(path, log, range(300)), 0)
     done = list(map(int, log.read_text().split()))
     assert sorted(set(done)) == list(range(300))
     assert len(done) <= 300 + kills
-    with Store(path) as store:
-        assert [result.value["item"] for _, result in store.items(STAGE)] == list(range(300))
+    assert _values(path) == list(range(300))

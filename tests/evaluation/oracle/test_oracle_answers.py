@@ -1,13 +1,9 @@
 """The judge on ground truth, on planted failures, and on what it must not look at."""
 
-import ast
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-import matrix_video.evaluation.oracle
-from matrix_video.data.tracks import MaskTrack, first_masks
+from matrix_video.data.tracks import first_masks
 from matrix_video.data.video import Video
 from matrix_video.evaluation.oracle import OracleJudge
 from matrix_video.evaluation.questions import share_effect
@@ -103,14 +99,6 @@ def test_a_blurred_and_noisy_video_is_judged_alike(some_clips, degrade):
     total, yes_10 = _scores(some_clips, degrade)
     assert total >= 0.97
     assert yes_10.min() >= 0.9
-
-
-def test_a_frozen_first_frame_shows_nothing_but_the_beginning(some_clips):
-    _, yes_10 = _scores(
-        some_clips, lambda frames_THWC, _: np.repeat(frames_THWC[:1], len(frames_THWC), axis=0)
-    )
-    assert yes_10[0] >= 0.95
-    assert not yes_10[1:].any()
 
 
 @pytest.mark.slow
@@ -231,46 +219,11 @@ def test_whatever_the_pixels_are_there_is_a_verdict(some_clips, kind):
             assert _score(verdict) < 0.3
 
 
-def test_later_masks_are_never_read(some_clips):
-    rng = np.random.default_rng(0)
-    for _, clip in some_clips[:6]:
-        garbage = {}
-        for name, track in clip.tracks().items():
-            masks_THW = rng.random((17, 64, 64)) < 0.5
-            masks_THW[0] = track.mask(0)
-            garbage[name] = MaskTrack.from_masks(masks_THW)
-        honest = judge(clip.frames_THWC, clip.tracks(), clip.sample)
-        fooled = judge(clip.frames_THWC, garbage, clip.sample)
-        assert honest.answers == fooled.answers
-        assert honest.propagation == fooled.propagation
-
-
-def test_of_the_world_the_judge_reads_the_palette_alone():
-    folder = Path(matrix_video.evaluation.oracle.__file__).parent
-    imported = set()
-    for path in folder.glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.module:
-                imported.add(node.module)
-            elif isinstance(node, ast.Import):
-                imported |= {alias.name for alias in node.names}
-    of_the_world = {name for name in imported if name.startswith("matrix_video.world")}
-    assert of_the_world == {"matrix_video.world.palette"}
-
-
 def test_a_participant_without_a_first_mask_leaves_its_interaction_unscored(some_clips):
     _, clip = some_clips[0]
-    tracks = clip.tracks()
     missing = clip.sample.interactions[0].object
-    hidden_THW = tracks[missing].masks()
-    hidden_THW[0] = False
-    for without in (
-        {name: track for name, track in tracks.items() if name != missing},
-        {**tracks, missing: MaskTrack.from_masks(hidden_THW)},
-        {**tracks, missing: MaskTrack.from_masks(hidden_THW, unknown=[0])},
-    ):
-        verdict = judge(clip.frames_THWC, without, clip.sample)
-        for answer in verdict.answers[0]:
-            assert answer.reply == "unscored"
-            assert answer.reason == f"{missing} has no first-frame mask"
-            assert answer.frame is None
+    without = {name: track for name, track in clip.tracks().items() if name != missing}
+    (answers,) = judge(clip.frames_THWC, without, clip.sample).answers
+    assert {(a.reply, a.reason, a.frame) for a in answers} == {
+        ("unscored", f"{missing} has no first-frame mask", None)
+    }

@@ -33,23 +33,18 @@ def _labels(frame_HW3, appearance):
 
 def test_colours_are_learned_from_the_masked_pixels_not_from_a_list():
     strange = (120, 60, 10)  # no colour of the palette
-    frame_HW3, masks = _painted((10, 10, 16, 16, strange), (40, 40, 12, 12, _BLUE))
-    appearance = learn(frame_HW3, masks)
-    assert appearance.group_R == (0, 1)
-    assert appearance.num_own == 2
-    np.testing.assert_allclose(appearance.colours_K3[0], strange)
-    labels_HW = _labels(frame_HW3, appearance)
-    assert (labels_HW[masks[0]] == 0).all()
-    assert (labels_HW[masks[1]] == 1).all()
-    assert (labels_HW[~masks[0] & ~masks[1]] == BACKGROUND).all()
-
-
-def test_instances_of_one_colour_share_an_appearance():
-    near_red = (_RED[0] - 12, _RED[1] + 10, _RED[2])
+    alike = (132, 50, 10)
     frame_HW3, masks = _painted(
-        (5, 5, 16, 16, _RED), (5, 40, 16, 16, near_red), (40, 5, 16, 16, _BLUE)
+        (10, 10, 16, 16, strange), (40, 40, 12, 12, _BLUE), (5, 40, 16, 16, alike)
     )
-    assert learn(frame_HW3, masks).group_R == (0, 0, 1)
+    appearance = learn(frame_HW3, masks)
+    assert appearance.group_R == (0, 1, 0)
+    assert appearance.num_own == 2
+    np.testing.assert_allclose(appearance.colours_K3[0], np.add(strange, alike) / 2)
+    labels_HW = _labels(frame_HW3, appearance)
+    for mask_HW, group in zip(masks, appearance.group_R, strict=True):
+        assert (labels_HW[mask_HW] == group).all()
+    assert (labels_HW[~np.logical_or.reduce(masks)] == BACKGROUND).all()
 
 
 def test_palette_colours_that_nobody_wears_are_strangers():
@@ -83,23 +78,18 @@ def test_a_pixel_is_explained_by_one_colour_by_two_or_not_at_all(colour, label):
     assert (labels_HW[~there_HW] == BACKGROUND).all()
 
 
-def test_a_background_that_changes_its_tint_is_followed_and_the_change_is_told():
+def test_tint_noise_and_absence_of_the_background_are_told():
     frame_HW3, masks = _painted((10, 10, 16, 16, _RED))
     tinted_HW3, _ = _painted((10, 10, 16, 16, _RED), background=(208, 214, 226))
-    found = label_frames(np.stack([frame_HW3, tinted_HW3]), learn(frame_HW3, masks))
-    assert (found.labels_THW[1][~masks[0]] == BACKGROUND).all()
-    assert (found.labels_THW[1] == 0).sum() == masks[0].sum()
-    np.testing.assert_allclose(found.shift_T, [0, 22], atol=0.5)
-
-
-def test_noise_in_the_background_and_a_background_that_is_away_are_told():
-    frame_HW3, masks = _painted((10, 10, 16, 16, _RED))
     rng = np.random.default_rng(0)
     noisy_HW3 = np.clip(frame_HW3 + rng.normal(0, 20, frame_HW3.shape), 0, 255).astype(np.uint8)
-    film_THW3 = np.stack([frame_HW3, noisy_HW3, np.zeros_like(frame_HW3)])
+    film_THW3 = np.stack([frame_HW3, tinted_HW3, noisy_HW3, np.zeros_like(frame_HW3)])
     found = label_frames(film_THW3, learn(frame_HW3, masks))
-    assert found.rough_T[0] < 1 < 20 < found.rough_T[1] < 40
-    assert np.isinf([found.rough_T[2], found.shift_T[2]]).all()
+    assert (found.labels_THW[1][~masks[0]] == BACKGROUND).all()  # a tint is followed
+    assert (found.labels_THW[1] == 0).sum() == masks[0].sum()
+    np.testing.assert_allclose(found.shift_T[:2], [0, 22], atol=0.5)
+    assert found.rough_T[0] < 1 < 20 < found.rough_T[2] < 40
+    assert np.isinf([found.rough_T[3], found.shift_T[3]]).all()
 
 
 @pytest.mark.parametrize("degraded", [False, True])
