@@ -18,7 +18,7 @@ from matrix_video.data.dataset import Dataset
 from matrix_video.data.writer import DatasetWriter
 from matrix_video.evaluation.references import NULLS
 from matrix_video.evaluation.scores import Numbers
-from matrix_video.recipes.tiny import tiny_training
+from matrix_video.recipes.settings import tiny
 from matrix_video.services.errors import MatrixError
 from matrix_video.training.config import TrainConfig
 from matrix_video.training.student import Layers, make_student
@@ -123,7 +123,7 @@ def test_the_control_has_other_layers_and_as_many(lab: Any) -> None:
 
 
 def test_training_is_that_of_the_tiny_recipe(lab: Any) -> None:
-    recipe = tiny_training(data=Path("d"), out=Path("o"), layers=Path("l"), cache=Path("c"), seed=1)
+    recipe = tiny(data=Path("d"), out=Path("o"), layers=Path("l"), cache=Path("c"), seed=1)
     changed = differences(configs(lab)["matrix"], recipe.model_dump())
     # Layers by number, float32 on every machine, and how often it is scored and saved.
     assert set(changed) <= {

@@ -12,21 +12,16 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from matrix_video.analysis.layers import (
-    DataFacts,
-    Evidence,
-    LayerChoice,
-    ModelFacts,
-    write_choice,
-)
-from matrix_video.backbones.fingerprint import Fingerprint
+from matrix_video.analysis.layers import write_choice
 from matrix_video.backbones.tiny import tiny_pipeline
 from matrix_video.cli import parse
 from matrix_video.data.dataset import Dataset, DatasetWriter
-from matrix_video.recipes import demo
+from matrix_video.recipes.demo import DemoCommand, run
+from matrix_video.recipes.demo_stages import LOSSES, Stages
 from matrix_video.services.errors import MatrixError
-from matrix_video.services.run import RunFolder
 from matrix_video.world.captions import vocabulary
+
+from ..report.conftest import layer_choice
 
 SIZES = {
     "analysis_clips": 3,
@@ -48,9 +43,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def plant(monkeypatch: pytest.MonkeyPatch, *, empty: tuple[int, ...]) -> None:
     """The base "generates" true clips; those in ``empty`` show nobody after their first frame."""
-    generate = demo._Demo._generate
+    generate = Stages._generate
 
-    def planted(self: demo._Demo, name: str, prompts: str, adapter: str | None) -> None:
+    def planted(self: Stages, name: str, prompts: str, adapter: str | None) -> None:
         if name != "base-analysis":
             return generate(self, name, prompts, adapter)
         truth = Dataset(self.path("data", prompts))
@@ -62,7 +57,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, *, empty: tuple[int, ...]) -> None:
                 writer.add(sample, frames, 8.0, {}, lossless=True)
         return None
 
-    monkeypatch.setattr(demo._Demo, "_generate", planted)
+    monkeypatch.setattr(Stages, "_generate", planted)
 
 
 def test_the_loop_ends_in_a_page_and_resumes(
@@ -72,19 +67,19 @@ def test_the_loop_ends_in_a_page_and_resumes(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """One video of three shows nobody: it is counted, and the loop goes on."""
-    config = demo.DemoCommand(out=tmp_path / "demo", model=str(model), **SIZES)
+    config = DemoCommand(out=tmp_path / "demo", model=str(model), **SIZES)
     plant(monkeypatch, empty=(1,))
 
     def killed(self: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(demo._Demo, "evaluate", killed)
+        patch.setattr(Stages, "evaluate", killed)
         with pytest.raises(KeyboardInterrupt):
-            demo.run(config)
+            run(config)
     video = next((tmp_path / "demo/videos/matrix/dataset/videos").iterdir())
     made = video.stat().st_mtime_ns
-    assert demo.run(config) == 0
+    assert run(config) == 0
     assert video.stat().st_mtime_ns == made  # what was done is not done again
     printed = capsys.readouterr().out
     for stage in ("render", "label", "analyze", "train-lora", "train-matrix", "report"):
@@ -96,7 +91,7 @@ def test_the_loop_ends_in_a_page_and_resumes(
     for word in ("frozen first frame", "MATRIX", "LoRA", "Held-out AAS"):
         assert word in page
     assert list((tmp_path / "demo/analysis/overlays").glob("val-*.mp4"))
-    assert demo.run(config) == 0
+    assert run(config) == 0
 
 
 def test_it_stops_where_nothing_is_left_and_says_who_lost_whom(
@@ -107,7 +102,7 @@ def test_it_stops_where_nothing_is_left_and_says_who_lost_whom(
 ) -> None:
     plant(monkeypatch, empty=(0, 1, 2))
     with pytest.raises(MatrixError, match="the oracle judge lost every instance of every video"):
-        demo.run(demo.DemoCommand(out=tmp_path / "demo", model=str(model), **SIZES))
+        run(DemoCommand(out=tmp_path / "demo", model=str(model), **SIZES))
     assert (
         "in 3 of 3 videos right after the first frame (analysis-0-000000: id1 "
         in capsys.readouterr().out
@@ -118,23 +113,10 @@ def test_it_stops_where_nothing_is_left_and_says_who_lost_whom(
 def test_a_loss_without_a_layer_is_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], lost: str
 ) -> None:
-    kinds = {"v2t": (1,), "v2v": (2,), demo.LOSSES[lost]: ()}
-    facts = ModelFacts(
-        name="tiny",
-        family="CogVideoX",
-        num_layers=3,
-        fingerprint=Fingerprint(name="T", architecture="a", weights="w"),
-    )
-    choice = LayerChoice(
-        model=facts,
-        data=DataFacts(path="clips", samples=3, hash="x"),
-        v2t=kinds["v2t"],
-        v2v=kinds["v2v"],
-        evidence=Evidence(basis={"v2t": "binding", "v2v": "binding"}, groups=(), warnings=()),
-    )
-    write_choice(tmp_path / "analysis/layers.json", choice)
-    config = demo.DemoCommand(out=tmp_path, **SIZES)
-    settings = demo._Demo(config, RunFolder(tmp_path), Console()).training("m", aligned=True)
+    kinds = {"v2t": (1,), "v2v": (2,), LOSSES[lost]: ()}
+    write_choice(tmp_path / "analysis/layers.json", layer_choice(**kinds))
+    config = DemoCommand(out=tmp_path, **SIZES)
+    settings = Stages(config, Console()).training("m", aligned=True)
     assert getattr(settings, lost) == 0
     assert settings.sga + settings.spa > 0
     assert f"m: no layer was found for {lost.upper()}, so it is off" in capsys.readouterr().out

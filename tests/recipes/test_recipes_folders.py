@@ -172,16 +172,3 @@ def test_a_finished_run_is_not_repeated_on_other_contents(
     assert f"{told}: " in refused
     assert "has changed since this run began" in refused
     assert read_config(out)["command"] == command
-
-
-def test_world_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def said(clips: int) -> str:
-        with pytest.raises(SystemExit) as end:
-            cli.main(["world", "--out", str(tmp_path / "w"), "--clips", str(clips)])
-        assert end.value.code == 0
-        return capsys.readouterr().out.removeprefix(f"{tmp_path}/w: ")
-
-    assert said(3) == "3 clips written, 0 were there\n"
-    assert said(3) == "0 clips written, 3 were there\n"
-    assert said(4) == "1 clips written, 3 were there\n"
-    assert said(2) == "0 clips written, 4 were there; it keeps 2 more than were asked for\n"

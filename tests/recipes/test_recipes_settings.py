@@ -12,8 +12,7 @@ from matrix_video.plan.config import PlanConfig
 from matrix_video.plan.machine import machine
 from matrix_video.plan.predict import Planner
 from matrix_video.recipes import settings
-from matrix_video.recipes.settings import RECIPES, RecipeName, debug
-from matrix_video.recipes.tiny import tiny_training
+from matrix_video.recipes.settings import RECIPES, RecipeName, tiny
 from matrix_video.recipes.train import TrainCommand
 from matrix_video.services.config import read_config
 from matrix_video.services.run import RunFolder
@@ -29,12 +28,9 @@ def _train(*options: str) -> TrainCommand:
     return config
 
 
-def test_every_name_has_its_recipe() -> None:
-    assert set(get_args(RecipeName)) == set(RECIPES)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_the_command_trains_with_the_recipes_values(name: RecipeName) -> None:
+    assert set(get_args(RecipeName)) == set(RECIPES)
     found = dict(_train("--recipe", name))
     assert (found.pop("recipe"), found.pop("resume")) == (name, False)
     assert found == dict(RECIPES[name](**HERE))
@@ -52,32 +48,24 @@ def test_layers_of_an_analysis_take_the_place_of_a_recipes() -> None:
     assert (found.layers, found.v2t, found.v2v) == (Path("l.json"), (), ())
 
 
-@pytest.mark.parametrize("command", ["train", "plan"])
-def test_an_unknown_recipe_is_refused_by_the_known_ones(
-    command: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("options", "code", "told"),
+    [
+        ("train --recipe huge", 2, NAMES),
+        ("plan --recipe huge", 2, NAMES),
+        ("train --help", 0, ["--recipe", *NAMES]),
+        ("plan --help", 0, ["--recipe", *NAMES]),
+        ("train --recipe debug --out o", 2, ["--data"]),  # a recipe does not stand in for data
+    ],
+)
+def test_the_known_recipes_are_told_and_what_they_lack(
+    options: str, code: int, told: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as end:
-        parse([command, "--recipe", "huge"])
-    assert end.value.code == 2
-    told = capsys.readouterr().err
-    assert all(name in told for name in NAMES)
-
-
-@pytest.mark.parametrize("command", ["train", "plan"])
-def test_help_lists_the_recipes(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        parse([command, "--help"])
-    assert end.value.code == 0
-    told = "".join(capsys.readouterr().out.split())
-    assert "--recipe" in told
-    assert all(name in told for name in NAMES)
-
-
-def test_a_recipe_does_not_stand_in_for_data(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        parse(["train", "--recipe", "debug", "--out", "o"])
-    assert end.value.code == 2
-    assert "--data" in capsys.readouterr().err
+        parse(options.split())
+    assert end.value.code == code
+    printed = "".join("".join(capsys.readouterr()).split())
+    assert all(name in printed for name in told)
 
 
 def test_a_run_folder_stores_what_a_recipe_came_to(tmp_path: Path) -> None:
@@ -117,57 +105,47 @@ def test_large_recipes_fit_the_models_that_they_name(
     assert max(layers) < known.read("transformer/config.json")["num_layers"]
 
 
-@pytest.fixture(scope="module")
-def planner() -> Planner:
-    return Planner(machine("h100", utilisation=0.4, tflops=None))
-
-
 @pytest.mark.parametrize("name", ["tiny", "debug"])
-def test_small_recipes_are_planned_in_full(planner: Planner, name: RecipeName) -> None:
+def test_small_recipes_are_planned_in_full(name: RecipeName) -> None:
     _, question = parse(["plan", "--recipe", name])
-    found = planner.predict(question)
+    found = Planner(machine("h100", utilisation=0.4, tflops=None)).predict(question)
     train = RECIPES[name](**HERE)
-    update = found.phases[-1]
-    assert update.times * question.batch == train.steps * train.batch
+    assert found.phases[-1].times * question.batch == train.steps * train.batch
     assert found.total > 1e9
 
 
-def test_tiny_is_what_recipes_tiny_says() -> None:
-    assert RECIPES["tiny"](**HERE) == tiny_training(**HERE, layers=None)
+def test_rows_of_a_comparison_differ_in_what_they_compare_alone() -> None:
+    full, plain = tiny(**HERE).model_dump(), tiny(**HERE, aligned=False).model_dump()
+    assert {key for key in full if full[key] != plain[key]} == {"sga", "spa"}
+    assert (plain["sga"], plain["spa"]) == (0, 0)
 
 
-def test_debug_is_for_any_model() -> None:
-    found = debug(**HERE, model="folder", id_map=False, seed=3)
-    assert (found.model, found.id_map, found.seed) == ("folder", False, 3)
-    assert (found.steps, found.batch) == (10, 2)
-
-
-def _values() -> list[tuple[str, str]]:
-    """Every value in the module's configurations, with the comment that stands above it."""
-    path = Path(settings.__file__)
-    lines = path.read_text().splitlines()
-    calls: list[Any] = [
-        node
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "TrainConfig"
-    ]
-    found: list[tuple[str, str]] = []
-    for call in calls:
-        source = ""
-        for keyword in call.keywords:
-            above = lines[keyword.lineno - 2].strip()
-            if above.startswith("#"):
-                row = keyword.lineno - 2
-                while lines[row - 1].strip().startswith("#"):
-                    row -= 1
-                source = lines[row].strip()
-            if keyword.arg not in ("data", "out"):
-                found.append((keyword.arg, source))
-    return found
+@pytest.mark.parametrize(("steps", "every"), [(1, 1), (3, 1), (120, 30), (800, 200), (2000, 200)])
+def test_a_short_run_is_scored_and_saved_on_its_way_too(steps: int, every: int) -> None:
+    config = tiny(**HERE, steps=steps)
+    assert config.heldout_every == config.checkpoint_every == every
 
 
 def test_every_value_says_where_it_comes_from() -> None:
-    values = _values()
-    assert len(values) > 40
+    """In the comment above it, or above the values before it."""
+    text = Path(settings.__file__).read_text()
+    lines = [line.strip() for line in text.splitlines()]
+    calls: list[Any] = [
+        node
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "TrainConfig"
+    ]
+    found: dict[str, str] = {}
+    for call in calls:
+        source = ""
+        for keyword in call.keywords:
+            row = keyword.lineno - 2
+            if lines[row].startswith("#"):
+                while lines[row - 1].startswith("#"):
+                    row -= 1
+                source = lines[row]
+            if keyword.arg not in ("data", "out"):
+                found[f"{keyword.arg} in line {keyword.lineno}"] = source
+    assert len(found) > 40
     kinds = ("# paper D.2: ", "# authors: ", "# ours: ")
-    assert [name for name, source in values if not source.startswith(kinds)] == []
+    assert [name for name, source in found.items() if not source.startswith(kinds)] == []

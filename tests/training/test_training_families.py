@@ -272,7 +272,8 @@ def test_golden_losses_of_every_family(family: str, tmp_path: Path) -> None:
             pixels = clip.video.frames_THWC
             writer.add(clip.sample, pixels, clip.video.fps, clip.tracks, lossless=True)
     id_map = backbone_for(pipe).takes_image
-    train(debug(data=tmp_path / "data", out=tmp_path / "run", id_map=id_map), pipe)
+    config = debug(data=tmp_path / "data", out=tmp_path / "run")
+    train(config.model_copy(update={"id_map": id_map}), pipe)
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     found = [{k: v for k, v in json.loads(one).items() if "seconds" not in k} for one in lines]
     stored: dict[str, Any] = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
