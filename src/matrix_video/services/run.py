@@ -16,9 +16,9 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 
 from matrix_video.services.config import CONFIG, check_free, dump_config, read_config
 from matrix_video.services.errors import MatrixError
@@ -48,7 +48,6 @@ from matrix_video.services.records import read_record
 INPUTS: Final = "inputs.json"
 _BOOKS: Final = frozenset({CONFIG, ENVIRONMENT, INPUTS})
 """What `RunFolder.open` writes: a folder with these alone holds no work."""
-_LINE: Final = TypeAdapter(dict[str, bool | float | int | str])
 _PACKAGES: Final = (
     "matrix-video",
     "torch",
@@ -213,7 +212,13 @@ class RunFolder:
             raise self._unread(str(error)) from error
         for number, text in enumerate(whole.split(b"\n") if whole else [], start=1):
             try:
-                lines.append(_LINE.validate_python(parse_json(text), strict=True))
+                line = parse_json(text)
+                if not isinstance(line, dict):
+                    raise ValueError("not an object")
+                lines.append(cast("dict[str, Any]", line))
+                for key, value in lines[-1].items():
+                    if not isinstance(value, float | int | str):
+                        raise ValueError(f"{key} is neither number nor text")
             except ValueError as error:
                 told = f"line {number} is not valid JSON of numbers and texts ({error})"
                 raise self._unread(told) from error
