@@ -307,14 +307,6 @@ def set_states(id: str, state: str) -> Callable[[Any], object]:
             lambda v: v["instances"].update(id9=v["instances"]["id1"]),
             ["instances.id9: sample '0002' has no instance 'id9'. Remove the track"],
         ),
-        (
-            lambda v: [v["instances"][i]["rles"].__setitem__(1, "~") for i in ("id1", "id2")],
-            [
-                "instances.id1: frame 1: RLE holds the character '~'",
-                "instances.id2: frame 1: RLE holds the character '~'",
-            ],
-        ),
-        (of_tracks(extra=1), ["extra: Extra inputs are not permitted"]),
         (of_tracks(format=3), ["format: the file is of format 3; formats 1 to 2 can be read"]),
         (
             set_states("id2", "absent"),

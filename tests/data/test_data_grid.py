@@ -14,7 +14,7 @@ from matrix_video.data.grid import (
     masks_per_frame,
     union,
 )
-from matrix_video.data.tracks import State
+from matrix_video.data.tracks import State, resize_masks
 
 V, A, U = State.VISIBLE, State.ABSENT, State.UNKNOWN
 
@@ -54,35 +54,17 @@ def test_causal_frames_share_out_every_frame_once(
 def slow_on_grid(
     masks_THW: np.ndarray, states: list[State], frames: list[tuple[int, ...]], size: tuple[int, int]
 ) -> tuple[np.ndarray, list[State]]:
-    """Token by token: every pixel cut into size[0] x size[1] equal parts, parts counted."""
-    rows, cols = size
-    found = np.zeros((len(frames), rows, cols), dtype=bool)
-    found_states = []
+    """Group by group: the union of its visible frames, then the cut by area."""
+    union_FHW = np.zeros((len(frames), *masks_THW.shape[1:]), dtype=bool)
+    found: list[State] = []
     for k, group in enumerate(frames):
         members = [states[t] for t in group]
-        if U in members or not members:
-            found_states.append(U)
-            continue
-        if V not in members:
-            found_states.append(A)
-            continue
-        found_states.append(V)
-        seen = np.zeros(masks_THW.shape[1:], dtype=bool)
+        known = members and U not in members
+        found.append((V if V in members else A) if known else U)
         for t in group:
-            if states[t] is V:
-                seen |= masks_THW[t]
-        parts = np.repeat(np.repeat(seen, rows, axis=0), cols, axis=1)
-        high, wide = masks_THW.shape[1:]
-        best, where = 0, None
-        for y in range(rows):
-            for x in range(cols):
-                count = int(parts[y * high : (y + 1) * high, x * wide : (x + 1) * wide].sum())
-                found[k, y, x] = 2 * count >= high * wide
-                if count > best:
-                    best, where = count, (y, x)
-        if not found[k].any() and where is not None:
-            found[k][where] = True
-    return found, found_states
+            if known and states[t] is V:
+                union_FHW[k] |= masks_THW[t]
+    return resize_masks(union_FHW, size), found
 
 
 @st.composite

@@ -36,8 +36,9 @@ _UNCHANGED = ClipTransform()
 class Dataset(Sequence[Clip]):
     """Clips of a folder. Metadata is read at once, pixels and masks when asked for.
 
-    Every clip passes through ``transform``. Raises ``MatrixError`` naming file, line and field
-    for broken metadata; broken videos and tracks are found when they are loaded.
+    Every clip passes through ``transform``. ``info`` is what `probe_video` says of the clip's
+    file, where that is known already. Raises ``MatrixError`` naming file, line and field for broken
+    metadata; broken videos and tracks are found when they are loaded.
     """
 
     def __init__(self, path: Path, transform: ClipTransform = _UNCHANGED) -> None:
@@ -56,36 +57,57 @@ class Dataset(Sequence[Clip]):
         if isinstance(index, slice):
             return self._with(self.samples[index])
         info = probe_video(self.video_path(index))
-        tracks = self._tracks(index, info)
-        return Clip(self.samples[index], self._video(index, info), tracks)
+        return Clip(self.samples[index], self.video(index, info), self.tracks(index, info))
 
     def sample(self, index: int) -> Sample:
         return self.samples[index]
 
-    def video(self, index: int) -> Video:
+    def video(self, index: int, info: VideoInfo | None = None) -> Video:
         """The transformed video alone."""
-        return self._video(index, probe_video(self.video_path(index)))
+        path = self.video_path(index)
+        with _about(path):
+            return self.transform.load(path, info or probe_video(path))
 
     def first_frame(self, index: int) -> NDArray[np.uint8]:
         """The first frame uint8 [H,W,3] of the transformed video; no other is held."""
         path = self.video_path(index)
-        info = probe_video(path)
         with _about(path):
-            return self.transform.first_frame(path, info)
+            return self.transform.first_frame(path, probe_video(path))
 
     def shape(self, index: int) -> ClipShape:
         """What the transformed clip will be, from the video's header alone."""
-        info = probe_video(self.video_path(index))
-        with _about(self.video_path(index)):
-            return self.transform.shape(info)
+        path = self.video_path(index)
+        with _about(path):
+            return self.transform.shape(probe_video(path))
 
-    def tracks(self, index: int) -> dict[str, MaskTrack]:
+    def tracks(self, index: int, info: VideoInfo | None = None) -> dict[str, MaskTrack]:
         """The transformed tracks alone, by instance id, of all instances that have one.
 
         ``MatrixError`` where the masks do not fit the video, and where a track is missing whose
         instance the caption mentions or an interaction names.
         """
-        return self._tracks(index, probe_video(self.video_path(index)))
+        info = info or probe_video(self.video_path(index))
+        stored = self.stored_tracks(index, info)
+        with _about(self.video_path(index)):
+            return {name: self.transform.track(t, info.times) for name, t in stored.items()}
+
+    def stored_tracks(self, index: int, info: VideoInfo | None = None) -> dict[str, MaskTrack]:
+        """The tracks as they are on disk, checked like `tracks`; no mask is decoded."""
+        sample, path, video = self.samples[index], self.track_path(index), self.video_path(index)
+        if not sample.instances:
+            return {}
+        info = info or probe_video(video)
+        file = read_tracks(path)
+        check_fits(file, path, video, info.size, len(info.times))
+        found: dict[str, MaskTrack] = {}
+        for instance in sample.instances:
+            if instance.id in file.tracks:
+                found[instance.id] = file.tracks[instance.id]
+            else:
+                error, needed = no_track(path, sample, instance)
+                if needed:
+                    raise error
+        return found
 
     def video_path(self, index: int) -> Path:
         return self.path / self.samples[index].file_name
@@ -131,36 +153,6 @@ class Dataset(Sequence[Clip]):
         other = copy(self)
         other.samples = samples
         return other
-
-    def stored_tracks(self, index: int) -> dict[str, MaskTrack]:
-        """The tracks as they are on disk, checked like `tracks`; no mask is decoded."""
-        return self._stored(index, probe_video(self.video_path(index)))
-
-    def _video(self, index: int, info: VideoInfo) -> Video:
-        path = self.video_path(index)
-        with _about(path):
-            return self.transform.load(path, info)
-
-    def _tracks(self, index: int, info: VideoInfo) -> dict[str, MaskTrack]:
-        stored = self._stored(index, info)
-        with _about(self.video_path(index)):
-            return {name: self.transform.track(t, info.times) for name, t in stored.items()}
-
-    def _stored(self, index: int, info: VideoInfo) -> dict[str, MaskTrack]:
-        sample, path = self.samples[index], self.track_path(index)
-        if not sample.instances:
-            return {}
-        file = read_tracks(path)
-        check_fits(file, path, self.video_path(index), info.size, len(info.times))
-        found: dict[str, MaskTrack] = {}
-        for instance in sample.instances:
-            if instance.id in file.tracks:
-                found[instance.id] = file.tracks[instance.id]
-            else:
-                error, needed = no_track(path, sample, instance)
-                if needed:
-                    raise error
-        return found
 
 
 @contextmanager

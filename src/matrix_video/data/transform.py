@@ -81,19 +81,19 @@ class ClipTransform:
             raise _refused("size", self.size, "height and width from 1 up")
 
     def frame_indices(self, times: NDArray[np.float64] | Sequence[float]) -> list[int]:
-        """Indices of the frames to take, given presentation times in seconds, ascending.
+        """Indices of the frames to take; ``times``: one or more, in seconds, ascending.
 
         With ``fps``, output frame k is the one nearest to start + k / fps (the earlier of two
         equally near), up to half a frame past the last time stamp. ``MatrixError`` where the clip
         is too short for the window.
         """
-        seconds = np.asarray(times, dtype=np.float64) - (times[0] if len(times) else 0.0)
+        seconds = np.asarray(times, dtype=np.float64) - times[0]
         if self.fps is None:
             first = int(np.searchsorted(seconds, self.start - _TIE))
             found = list(range(first, len(seconds)))
         else:
             half = float(np.median(np.diff(seconds))) / 2 if len(seconds) > 1 else 2 * _TIE
-            end = float(seconds[-1]) + half - self.start if len(seconds) else 0.0
+            end = float(seconds[-1]) + half - self.start
             count = max(0, int(np.ceil((end - _TIE) * self.fps)))
             if self.num_frames is not None:
                 count = min(count, self.num_frames)
