@@ -27,7 +27,7 @@ from matrix_video.data.tracks import MaskTrack
 from matrix_video.data.video import probe_video, write_video
 from matrix_video.services.config import check_free
 from matrix_video.services.errors import MatrixError
-from matrix_video.services.files import atomic_path, clear_temporary, write_atomic
+from matrix_video.services.files import atomic_path, clear_temporary, drop_torn_line, write_atomic
 from matrix_video.services.lock import FolderLock
 
 
@@ -73,7 +73,7 @@ class DatasetWriter:
                 )
             self._finished[sample.id] = sample
         if journal.is_file():
-            _drop_torn_line(journal)
+            drop_torn_line(journal)
             for sample in read_samples(journal):
                 if not self.has(sample.id) and self._on_disk(sample):
                     self._added[sample.id] = sample
@@ -228,10 +228,3 @@ def _append(journal: Path, line: str) -> None:
             remedy="Free space or permissions and run again; complete clips are kept",
             file=journal,
         ) from error
-
-
-def _drop_torn_line(journal: Path) -> None:
-    """A run killed while it wrote the journal leaves half a line at its end."""
-    whole, _, torn = journal.read_bytes().rpartition(b"\n")
-    if torn:
-        write_atomic(journal, whole + b"\n" if whole else b"")

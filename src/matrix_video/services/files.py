@@ -230,6 +230,14 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
+def drop_torn_line(path: Path) -> None:
+    """A process that is killed while it appends a line leaves half of it at the file's end."""
+    if path.exists():
+        whole, newline, torn = path.read_bytes().rpartition(b"\n")
+        if torn:
+            write_atomic(path, whole + newline)
+
+
 def read_json(path: Path, *, strict: bool = False) -> Any:
     """Parsed JSON, as `parse_json`; a file that is missing, broken, too large or too deep is a
     `MatrixError` that names it."""

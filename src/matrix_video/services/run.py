@@ -24,6 +24,7 @@ from matrix_video.services.config import CONFIG, check_free, dump_config, read_c
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import (
     clear_temporary,
+    drop_torn_line,
     is_temporary,
     parse_json,
     read_bounded,
@@ -139,7 +140,7 @@ class RunFolder:
             self._compare({**defaults, **stored}, wanted, {"out", *may_change, *moved})
         now = read_inputs(paths, self.path, known)
         check_same({n: p for n, p in paths.items() if n not in may_change}, known, now)
-        self._drop_torn_line()
+        drop_torn_line(self.metrics_path)
         write_json(file, Inputs(files={**known, **now}).model_dump())
         if not there:
             write_json(self.path / ENVIRONMENT, environment())
@@ -226,12 +227,6 @@ class RunFolder:
 
     def _unread(self, problem: str) -> MatrixError:
         return MatrixError(problem, remedy="mend or remove what it says", file=self.metrics_path)
-
-    def _drop_torn_line(self) -> None:
-        if self.metrics_path.exists():
-            whole, newline, torn = self.metrics_path.read_bytes().rpartition(b"\n")
-            if torn:
-                write_atomic(self.metrics_path, whole + newline)
 
     def truncate_metrics(self, keep: Callable[[dict[str, Any]], bool]) -> None:
         """Drop the lines that a resumed run will write again."""
