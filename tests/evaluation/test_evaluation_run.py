@@ -21,7 +21,7 @@ from matrix_video.backbones import loading
 from matrix_video.data.dataset import Dataset, DatasetWriter
 from matrix_video.data.sample import Sample
 from matrix_video.data.trackfile import TrackFile, track_path, write_tracks
-from matrix_video.data.tracks import MaskTrack, State
+from matrix_video.data.tracks import MaskTrack
 from matrix_video.data.video import Video
 from matrix_video.evaluation.oracle import OracleJudge
 from matrix_video.evaluation.questions import write_questions
@@ -302,25 +302,6 @@ def test_the_judges_tracks_become_a_data_set(prompts: Path, tmp_path: Path) -> N
             both, either = (ours_THW & masks_THW).sum(), (ours_THW | masks_THW).sum()
             overlaps.append(float(both / either))
     assert sum(overlaps) / len(overlaps) > 0.85
-
-
-def test_the_remains_of_a_vanished_instance_are_no_mask(prompts: Path, tmp_path: Path) -> None:
-    """An instance of which a corner is left is gone: its later frames are absent."""
-    clip, sample = make_clip(0, "val", 3), Dataset(prompts).samples[3]
-    frames = clip.frames_THWC.copy()
-    background = np.median(frames[0][~clip.masks_RTHW[:, 0].any(0)], axis=0)
-    for t in range(6, 17):
-        rows, _ = np.nonzero(clip.masks_RTHW[0, t])
-        body = clip.masks_RTHW[0, t] & (np.arange(64)[:, None] < rows.max() - 2)
-        frames[t][body] = background
-        assert rows.size > 300
-        assert 40 > (clip.masks_RTHW[0, t] & ~body).sum() > 20
-    with DatasetWriter(tmp_path / "videos") as writer:
-        writer.add(sample, frames, 8.0, {}, lossless=True)
-    evaluate(_config(tmp_path / "videos", prompts, tmp_path / "s", tracked=True, nulls=False))
-    states = Dataset(tmp_path / "s/tracked").tracks(0)[sample.instances[0].id].states
-    assert states[0] is State.VISIBLE
-    assert all(state is State.ABSENT for state in states[6:])
 
 
 def test_clips_of_several_sizes_are_exchanged_within_their_size(tmp_path: Path) -> None:

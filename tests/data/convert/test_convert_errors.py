@@ -213,7 +213,11 @@ def test_hostile_records_write_nothing_outside(
             r"line 1: sample: .*instances\[1\]\.id: 'id1' is the id of 2 in",
         ),
         ('"sample":{', '"sample":{"id":"a",', r"line 1: .*the name 'id' stands twice"),
-        ('"sample":{', '"sample":{"x":1,', r"line 1: sample\.x: the record is broken \(Extra inputs"),
+        (
+            '"sample":{',
+            '"sample":{"x":1,',
+            r"line 1: sample\.x: the record is broken \(Extra inputs",
+        ),
         ('"prompt":', '"text":', r"line 1: prompt: the record is broken \(Field required\)"),
     ],
 )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from matrix_video.data.sample import Interaction
-from matrix_video.data.tracks import first_masks
+from matrix_video.data.tracks import State, first_masks
 from matrix_video.data.video import Video
 from matrix_video.evaluation.oracle import OracleJudge
 from matrix_video.evaluation.verdict import Judge
@@ -43,6 +43,21 @@ def test_a_verdict_answers_every_interaction_and_every_frame(clip):
     for name, mask_HW in masks.items():
         assert len(verdict.tracks[name]) == 17
         np.testing.assert_array_equal(verdict.tracks[name].mask(0), mask_HW)
+
+
+def test_the_remains_of_a_vanished_instance_are_no_mask():
+    """An instance of which a foot is left is gone: its later frames are absent."""
+    clip = make_clip(0, "val", 3)
+    frames_THWC = clip.frames_THWC.copy()
+    for t in range(6, 17):
+        mask_HW = clip.masks_RTHW[0, t].copy()
+        mask_HW[np.flatnonzero(mask_HW.any(axis=1))[-1] - 2 :] = False
+        frames_THWC[t][mask_HW] = clip.scene.background
+        assert 20 < clip.masks_RTHW[0, t].sum() - mask_HW.sum() < 40
+    verdict = JUDGE.judge(_video(frames_THWC), clip.sample, first_masks(clip.tracks()))
+    states = verdict.tracks[clip.sample.instances[0].id].states
+    assert states[0] is State.VISIBLE
+    assert all(state is State.ABSENT for state in states[6:])
 
 
 def test_without_first_masks_nothing_is_scored(clip):
