@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -77,28 +77,40 @@ def test_shears_stretches_and_slants_are_refused(
             read(path)
 
 
+GREYS = (
+    np.full((8, 48, 64, 3), 20, np.uint8) + 25 * np.arange(8, dtype=np.uint8)[:, None, None, None]
+)
+
+
 def encode(
     path: Path,
     codec: str,
     pix_fmt: str,
-    times: tuple[int, ...] = tuple(range(8)),
-    params: str = "",
-) -> np.ndarray:
-    """A clip whose grey grows by 25 a frame; ``times`` in eighths (25ths for MPEG) of a second."""
-    rate = 25 if "mpeg2" in codec else 8
-    shown = np.zeros((len(times), 48, 64, 3), np.uint8)
+    shown_THWC: np.ndarray = GREYS,
+    *,
+    times: Sequence[int] | None = None,
+    stored: Sequence[int] | None = None,
+    colours: int = 1,
+    **options: str,
+) -> Path:
+    """``times`` of frames, ``stored`` of packets in their order, in eighths (25ths for MPEG) of a
+    second; ``colours``: 2 for the full range."""
     with av.open(path, "w") as file:
-        stream: Any = file.add_stream(codec, rate=rate)
-        stream.height, stream.width, stream.pix_fmt = 48, 64, pix_fmt
-        stream.options = {"x264-params": params} if params else {}
-        for place, time in enumerate(times):
-            shown[place] = 20 + 25 * place
-            frame = av.VideoFrame.from_ndarray(shown[place], format="rgb24")
-            frame = frame.reformat(format=pix_fmt)
+        stream: Any = file.add_stream(codec, rate=25 if "mpeg2" in codec else 8)
+        _, stream.height, stream.width, _ = shown_THWC.shape
+        stream.pix_fmt, stream.color_range, stream.options = pix_fmt, colours, options
+        packets: list[Any] = []
+        for picture, time in zip(shown_THWC, times or range(len(shown_THWC)), strict=True):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame = frame.reformat(format=pix_fmt, dst_color_range=colours)
             frame.pts = time
-            file.mux(stream.encode(frame))
-        file.mux(stream.encode())
-    return shown
+            packets += stream.encode(frame)
+        packets += stream.encode()
+        for place, packet in enumerate(packets):
+            if stored is not None:
+                packet.dts, packet.pts = place, stored[place]
+            file.mux(packet)
+    return path
 
 
 @pytest.mark.parametrize(
@@ -119,13 +131,13 @@ def encode(
 def test_containers_codecs_and_depths_are_read_in_order(
     tmp_path: Path, name: str, codec: str, pix_fmt: str, bits: int, alpha: bool
 ) -> None:
-    shown = encode(tmp_path / name, codec, pix_fmt)
+    encode(tmp_path / name, codec, pix_fmt)
     info = probe_video(tmp_path / name)
     assert (info.bits, info.alpha, info.size, info.variable) == (bits, alpha, (48, 64), False)
     assert info.codec in codec.replace("x264", "h264")
     assert any("alpha" in note for note in info.notes) == alpha
     found = read_video(tmp_path / name)
-    assert np.abs(found.frames_THWC.astype(int) - shown).mean() < 6
+    assert np.abs(found.frames_THWC.astype(int) - GREYS).mean() < 6
     step = 1 / (25 if codec == "mpeg2video" else 8)
     assert np.diff(found.times) == pytest.approx(np.full(7, step), abs=2e-3)
     assert check_video(tmp_path / name).times.tolist() == found.times.tolist()
@@ -133,7 +145,7 @@ def test_containers_codecs_and_depths_are_read_in_order(
 
 def test_times_of_a_variable_rate_are_kept(tmp_path: Path) -> None:
     times = (0, 1, 2, 7, 8, 16)
-    encode(tmp_path / "a.mkv", "libx264", "yuv420p", times)
+    encode(tmp_path / "a.mkv", "libx264", "yuv420p", GREYS[:6], times=times)
     info = probe_video(tmp_path / "a.mkv")
     assert info.variable
     assert "varying intervals" in info.notes[0]
@@ -141,28 +153,16 @@ def test_times_of_a_variable_rate_are_kept(tmp_path: Path) -> None:
 
 
 def test_interlaced_frames_are_told(tmp_path: Path) -> None:
-    encode(tmp_path / "a.mkv", "libx264", "yuv420p", params="interlaced=1")
+    encode(tmp_path / "a.mkv", "libx264", "yuv420p", **{"x264-params": "interlaced=1"})
     assert probe_video(tmp_path / "a.mkv").notes == (
         "frames are interlaced: two moments share each of them",
     )
 
 
 def test_frames_stored_out_of_order_are_sorted(tmp_path: Path) -> None:
-    path = tmp_path / "a.mkv"
-    with av.open(path, "w") as container:
-        stream = container.add_stream("ffv1", rate=8)
-        stream.width, stream.height, stream.pix_fmt = 16, 16, "bgr0"
-        packets = []
-        for value in (0, 30, 10, 20):
-            grey = np.full((16, 16, 3), value, dtype=np.uint8)
-            frame = av.VideoFrame.from_ndarray(grey, format="rgb24")
-            packets += stream.encode(frame.reformat(format="bgr0"))
-        packets += stream.encode()
-        for place, (packet, shown) in enumerate(zip(packets, (2, 5, 3, 4), strict=True)):
-            packet.dts, packet.pts = place, shown
-            container.mux(packet)
+    path = encode(tmp_path / "a.mkv", "ffv1", "bgr0", GREYS[[0, 3, 1, 2]], stored=(2, 5, 3, 4))
     video = read_video(path)
-    assert video.frames_THWC[:, 0, 0, 0].tolist() == [0, 10, 20, 30]
+    assert np.array_equal(video.frames_THWC, GREYS[:4])
     assert video.times.tolist() == probe_video(path).times.tolist() == [0.25, 0.375, 0.5, 0.625]
 
 
@@ -178,14 +178,9 @@ def test_frames_before_the_start_of_an_edit_list_do_not_count(
 
 
 def test_full_range_is_read_as_such(tmp_path: Path) -> None:
-    grey = np.full((16, 16, 3), 200, dtype=np.uint8)  # 214 were it taken for limited range
-    with av.open(tmp_path / "a.mkv", "w") as container:
-        stream = container.add_stream("mjpeg", rate=8)
-        stream.width, stream.height, stream.pix_fmt, stream.color_range = 16, 16, "yuvj420p", 2
-        frame = av.VideoFrame.from_ndarray(grey, format="rgb24")
-        container.mux(stream.encode(frame.reformat(format="yuvj420p", dst_color_range=2)))
-        container.mux(stream.encode())
-    assert np.abs(read_video(tmp_path / "a.mkv").frames_THWC[0].astype(int) - grey).max() <= 4
+    path = encode(tmp_path / "a.mkv", "mjpeg", "yuvj420p", colours=2)
+    # Grey 195 would be 208 were it taken for limited range.
+    assert np.abs(read_video(path).frames_THWC.astype(int) - GREYS).max() <= 4
 
 
 @pytest.mark.parametrize("film", [True, False])
@@ -265,23 +260,8 @@ def test_headers_of_huge_frames_are_refused(
 # The stream
 
 
-@pytest.fixture
-def long_video(smooth: Smooth) -> Callable[[Path], Path]:
-    """96 frames with a key frame every 12 and frames that look both ways between."""
-
-    def write(path: Path) -> Path:
-        with av.open(path, "w") as file:
-            stream: Any = file.add_stream("libx264", rate=8)
-            stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
-            stream.options = {"g": "12", "bf": "2", "qp": "4"}
-            for picture in smooth(96):
-                file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-            file.mux(stream.encode())
-        return path
-
-    return write
-
-
+LONG = {"g": "12", "bf": "2", "qp": "4"}
+"""A key frame every 12, and frames that look both ways between."""
 INDICES = {
     "first": [0],
     "last": [95],
@@ -294,10 +274,8 @@ INDICES = {
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi", ".ts"])
-def test_chosen_frames_are_those_of_the_whole(
-    tmp_path: Path, long_video: Callable[[Path], Path], suffix: str
-) -> None:
-    path = long_video(tmp_path / f"a{suffix}")
+def test_chosen_frames_are_those_of_the_whole(tmp_path: Path, smooth: Smooth, suffix: str) -> None:
+    path = encode(tmp_path / f"a{suffix}", "libx264", "yuv420p", smooth(96), **LONG)
     whole = read_video(path).frames_THWC
     assert (np.diff(whole[:12, ..., 2].mean(axis=(1, 2))) > 10).all()
     for kind, indices in INDICES.items():
@@ -307,10 +285,8 @@ def test_chosen_frames_are_those_of_the_whole(
             next(frames(path, impossible))
 
 
-def test_only_what_is_needed_is_decoded(
-    tmp_path: Path, long_video: Callable[[Path], Path], decoded: list[int]
-) -> None:
-    path = long_video(tmp_path / "a.mp4")
+def test_only_what_is_needed_is_decoded(tmp_path: Path, smooth: Smooth, decoded: list[int]) -> None:
+    path = encode(tmp_path / "a.mp4", "libx264", "yuv420p", smooth(96), **LONG)
     info = probe_video(path)
     decoded.clear()
     assert first_frame(path).shape == (48, 64, 3)
