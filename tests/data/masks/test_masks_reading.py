@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,61 +38,51 @@ def save(folder: Path, name: str, picture: np.ndarray | Image.Image, **options: 
     image.save(folder / name, **options)
 
 
-def grey(folder: Path, name: Callable[[int], str] = "{:05d}.png".format) -> None:
-    for t, ids_HW in enumerate(numbers()):
-        save(folder, name(t), ids_HW.astype(np.uint8))
+def frames(
+    make: Callable[[np.ndarray], np.ndarray | Image.Image], name: str = "{:05d}.png"
+) -> Callable[[Path], None]:
+    """A picture a frame."""
 
-
-def palette(folder: Path) -> None:
-    for t, ids_HW in enumerate(numbers()):
-        picture = Image.fromarray(ids_HW.astype(np.uint8), mode="P")
-        picture.putpalette([0, 0, 0, *VOC[1], *VOC[2]])
-        save(folder, f"{t:05d}.png", picture)
-
-
-def sixteen_bits(folder: Path) -> None:
-    for t, ids_HW in enumerate(numbers()):
-        save(folder, f"{t}.png", ids_HW.astype(np.uint16))
-
-
-def coloured(alpha: bool) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
         for t, ids_HW in enumerate(numbers()):
-            picture_HWC = np.zeros((H, W, 3), np.uint8)
-            for value, colour in VOC.items():
-                picture_HWC[ids_HW == value] = colour
-            if alpha:  # transparent where there is nothing, whatever colour lies below
-                seen_HW1 = (255 * (ids_HW > 0)).astype(np.uint8)[..., None]
-                picture_HWC[ids_HW == 0] = 7
-                picture_HWC = np.concatenate([picture_HWC, seen_HW1], axis=2)
-            save(folder, f"{t}.png", picture_HWC)
+            save(folder, name.format(t), make(ids_HW))
 
     return write
 
 
-def folders(names: tuple[str, str], value: int = 255) -> Callable[[Path], None]:
-    def write(folder: Path) -> None:
-        for t, ids_HW in enumerate(numbers()):
-            for one, name in enumerate(names, start=1):
-                picture = (value * (ids_HW == one)).astype(np.uint8)
-                save(folder, f"{name}/{t:05d}.png", picture)
+def objects(pattern: str, value: int = 255) -> Callable[[Path], None]:
+    """A picture for each object and frame."""
 
-    return write
-
-
-def frame_folders(folder: Path) -> None:
-    for t, ids_HW in enumerate(numbers()):
-        for one in (1, 2):
-            save(folder, f"frame_{t}/obj_{one}.png", ids_HW == one)
-
-
-def flat(pattern: str) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
         for t, ids_HW in enumerate(numbers()):
             for one in (1, 2):
-                save(folder, pattern.format(object=one, frame=t), (ids_HW == one).astype(np.uint8))
+                picture = (value * (ids_HW == one)).astype(np.uint8)
+                save(folder, pattern.format(object=one, frame=t), picture)
 
     return write
+
+
+def grey(ids_HW: np.ndarray) -> np.ndarray:
+    return ids_HW.astype(np.uint8)
+
+
+def palette(ids_HW: np.ndarray) -> Image.Image:
+    picture = Image.fromarray(grey(ids_HW), mode="P")
+    picture.putpalette([0, 0, 0, *VOC[1], *VOC[2]])
+    return picture
+
+
+def colours(ids_HW: np.ndarray, of: dict[int, tuple[int, int, int]] = VOC) -> np.ndarray:
+    picture_HWC = np.zeros((H, W, 3), np.uint8)
+    for value, colour in of.items():
+        picture_HWC[ids_HW == value] = colour
+    return picture_HWC
+
+
+def transparent(ids_HW: np.ndarray) -> np.ndarray:
+    """Nothing is seen where there is no object, whatever colour lies below."""
+    picture_HWC = np.where(ids_HW[..., None] == 0, np.uint8(7), colours(ids_HW))
+    return np.dstack([picture_HWC, (255 * (ids_HW > 0)).astype(np.uint8)])
 
 
 def arrays(**values: Any) -> Callable[[Path], None]:
@@ -153,20 +145,20 @@ def vis(path: Path) -> None:
 
 
 STORED: dict[str, tuple[str, Callable[[Path], None]]] = {
-    "grey": ("masks", grey),
-    "grey, other names": ("masks", lambda folder: grey(folder, "frame_{:05d}.png".format)),
-    "grey, a clip's number in the name": ("masks", lambda f: grey(f, "v12_{}.png".format)),
-    "palette": ("masks", palette),
-    "16 bits": ("masks", sixteen_bits),
-    "colours": ("masks", coloured(alpha=False)),
-    "colours and alpha": ("masks", coloured(alpha=True)),
-    "a folder an object": ("masks", folders(("1", "2"))),
-    "SAM 2's folders": ("masks", folders(("001", "002"), value=1)),
-    "the authors' folders": ("masks", folders(("<id1>", "<id2>"))),
-    "below a folder of the video's name": ("masks", lambda f: folders(("1", "2"))(f / "a")),
-    "a folder a frame": ("masks", frame_folders),
-    "object-frame": ("masks", flat("{object}-{frame}.png")),
-    "frame and object in words": ("masks", flat("f{frame}_obj{object}.png")),
+    "grey": ("masks", frames(grey)),
+    "grey, other names": ("masks", frames(grey, "frame_{:05d}.png")),
+    "grey, a clip's number in the name": ("masks", frames(grey, "v12_{}.png")),
+    "palette": ("masks", frames(palette)),
+    "16 bits": ("masks", frames(lambda ids_HW: ids_HW.astype(np.uint16), "{}.png")),
+    "colours": ("masks", frames(colours)),
+    "colours and alpha": ("masks", frames(transparent)),
+    "a folder an object": ("masks", objects("{object}/{frame:05d}.png")),
+    "SAM 2's folders": ("masks", objects("00{object}/{frame:05d}.png", value=1)),
+    "the authors' folders": ("masks", objects("<id{object}>/{frame:05d}.png")),
+    "below a folder of the video's name": ("masks", objects("a/{object}/{frame:05d}.png")),
+    "a folder a frame": ("masks", objects("frame_{frame}/obj_{object}.png")),
+    "object-frame": ("masks", objects("{object}-{frame}.png", value=1)),
+    "frame and object in words": ("masks", objects("f{frame}_obj{object}.png")),
     "npz of ids": ("m.npz", arrays(masks=numbers())),
     "npz of ids as floats": ("m.npz", arrays(masks=numbers() * 1.0)),
     "npz of stacked masks": ("m.npz", arrays(masks=stacked_TNHW())),
@@ -223,19 +215,14 @@ def test_ids_above_a_byte_are_themselves(tmp_path: Path) -> None:
 
 
 def test_other_colours_keep_their_own_names(tmp_path: Path) -> None:
-    for t, ids_HW in enumerate(numbers()):
-        picture_HWC = np.zeros((H, W, 3), np.uint8)
-        picture_HWC[ids_HW == 1] = 255, 0, 0
-        picture_HWC[ids_HW == 2] = 10, 20, 30
-        save(tmp_path / "m", f"{t}.png", picture_HWC)
+    frames(lambda ids_HW: colours(ids_HW, {1: (255, 0, 0), 2: (10, 20, 30)}))(tmp_path / "m")
     assert sorted(read_masks(tmp_path / "m", (H, W), T).tracks) == ["#0a141e", "#ff0000"]
     with pytest.raises(MatrixError, match=r"no mask shows '1'.*#ff0000.*colours \(#rrggbb\)"):
         read_masks(tmp_path / "m", (H, W), T, names=("1", "#0a141e"))
 
 
 def test_white_on_black_is_the_one_object_or_tells_what_to_do(tmp_path: Path) -> None:
-    for t, ids_HW in enumerate(numbers()):
-        save(tmp_path / "m", f"{t}.png", (255 * (ids_HW == 1)).astype(np.uint8))
+    frames(lambda ids_HW: grey(255 * (ids_HW == 1)))(tmp_path / "m")
     found = read_masks(tmp_path / "m", (H, W), T, names=("7",))
     assert np.array_equal(found.tracks["7"].masks(), numbers() == 1)
     with pytest.raises(MatrixError, match=r"White-on-black masks hold one object.*1/00000\.png"):
@@ -243,14 +230,13 @@ def test_white_on_black_is_the_one_object_or_tells_what_to_do(tmp_path: Path) ->
 
 
 def test_black_on_white_is_told(tmp_path: Path) -> None:
-    for t, ids_HW in enumerate(numbers()):
-        save(tmp_path / "m", f"{t}.png", (255 * (ids_HW == 0)).astype(np.uint8))
+    frames(lambda ids_HW: grey(255 * (ids_HW == 0)))(tmp_path / "m")
     found = read_masks(tmp_path / "m", (H, W), T, names=("1",))
     assert any("is it the background?" in note for note in found.notes)
 
 
 def test_a_frame_without_an_objects_mask_is_unknown_for_that_object(tmp_path: Path) -> None:
-    folders(("1", "2"))(tmp_path / "m")
+    objects("{object}/{frame:05d}.png")(tmp_path / "m")
     (tmp_path / "m/2/00001.png").unlink()
     tracks = read_masks(tmp_path / "m", (H, W), T).tracks
     assert tracks["2"].states[1] is State.UNKNOWN
@@ -263,14 +249,15 @@ def test_a_frame_without_an_objects_mask_is_unknown_for_that_object(tmp_path: Pa
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_masks_are_numbered_from_zero_or_one(tmp_path: Path, first: int) -> None:
-    grey(tmp_path / "m", lambda t: f"{t + first}.png")
+    for t, ids_HW in enumerate(numbers()):
+        save(tmp_path / "m", f"{t + first}.png", grey(ids_HW))
     found = read_masks(tmp_path / "m", (H, W), T, names=("1",))
     assert np.array_equal(found.tracks["1"].masks(), numbers() == 1)
     assert any("numbered from 1 (1 to 6)" in note for note in found.notes) == bool(first)
 
 
 def test_fewer_masks_than_frames_need_a_stride(tmp_path: Path) -> None:
-    grey(tmp_path / "m")
+    frames(grey)(tmp_path / "m")
     with pytest.raises(
         MatrixError,
         match=r"6 masks, numbered in a row, for a video of 26 frames.*"
@@ -278,14 +265,8 @@ def test_fewer_masks_than_frames_need_a_stride(tmp_path: Path) -> None:
     ):
         read_masks(tmp_path / "m", (H, W), 26)
     spread = read_masks(tmp_path / "m", (H, W), 26, names=("1",), stride=5)
-    assert [t for t, s in enumerate(spread.tracks["1"].states) if s is State.VISIBLE] == [
-        0,
-        5,
-        10,
-        15,
-        20,
-        25,
-    ]
+    visible = [t for t, s in enumerate(spread.tracks["1"].states) if s is State.VISIBLE]
+    assert visible == [*range(0, 26, 5)]
     assert spread.tracks["1"].states[1] is State.UNKNOWN
     assert "20 of 26 frames have no mask and count as unknown" in spread.notes
     start = read_masks(tmp_path / "m", (H, W), 26, names=("1",), stride=1)
@@ -297,7 +278,8 @@ def test_fewer_masks_than_frames_need_a_stride(tmp_path: Path) -> None:
 
 
 def test_masks_named_by_the_videos_own_frames_stay_there(tmp_path: Path) -> None:
-    grey(tmp_path / "m", lambda t: f"{5 * t:05d}.png")
+    for t, ids_HW in enumerate(numbers()):
+        save(tmp_path / "m", f"{5 * t:05d}.png", grey(ids_HW))
     for stride in (None, 5):
         found = read_masks(tmp_path / "m", (H, W), 26, names=("1",), stride=stride)
         assert found.tracks["1"].states[25] is State.VISIBLE
@@ -328,9 +310,7 @@ def test_names_that_tell_no_frame_are_refused(
 
 
 def test_another_size_is_refused_once_and_stretched_on_request(tmp_path: Path) -> None:
-    for t, ids_HW in enumerate(numbers()):
-        large = Image.fromarray(ids_HW.astype(np.uint8)).resize((128, 128), 0)
-        save(tmp_path / "m", f"{t}.png", large)
+    frames(lambda ids_HW: Image.fromarray(grey(ids_HW)).resize((128, 128), 0))(tmp_path / "m")
     with pytest.raises(
         MatrixError,
         match=r"is 128x128, but its video is 40x60 .*6 masks like "
@@ -409,23 +389,20 @@ def test_a_thin_and_a_half_hidden_object_are_no_soft_edges(tmp_path: Path) -> No
 # What is no mask
 
 
-def photograph(folder: Path) -> None:
-    save(folder, "0.png", np.random.default_rng(0).integers(0, 256, (H, W), np.uint8))
-
-
 def deep_colours(folder: Path) -> None:
-    folder.mkdir()
-    raw = bytearray()
-    import struct
-    import zlib
-
     def chunk(kind: bytes, body: bytes) -> bytes:
         whole = kind + body
         return struct.pack(">I", len(body)) + whole + struct.pack(">I", zlib.crc32(whole))
 
-    raw += b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", W, H, 16, 2, 0, 0, 0))
+    folder.mkdir()
+    raw = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", W, H, 16, 2, 0, 0, 0))
     raw += chunk(b"IDAT", zlib.compress((b"\0" + b"\1\2" * 3 * W) * H)) + chunk(b"IEND", b"")
     (folder / "0.png").write_bytes(raw)
+
+
+def noise(*shape: int) -> Callable[[Path], None]:
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    return lambda folder: save(folder, "0.png", pixels)
 
 
 def mixed_depths(folder: Path) -> None:
@@ -433,23 +410,18 @@ def mixed_depths(folder: Path) -> None:
         save(folder, name, np.ones((H, W), bool))
 
 
-def colours_of_a_film(folder: Path) -> None:
-    save(folder, "0.png", np.random.default_rng(0).integers(0, 256, (H, W, 3), np.uint8))
-
-
-def text(folder: Path) -> None:
-    folder.mkdir()
-    (folder / "0.png").write_text("no picture")
-
-
-def pickled(path: Path) -> None:
-    np.savez(path, masks=np.array([{"a": 1}], dtype=object))
-
-
 def several_in_one(kind: str) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
-        first, *others = (Image.fromarray(m.astype(np.uint8)) for m in numbers())
+        first, *others = (Image.fromarray(grey(m)) for m in numbers())
         save(folder, f"0.{kind}", first, save_all=True, append_images=others)
+
+    return write
+
+
+def text(name: str = "") -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        (path / name).parent.mkdir(exist_ok=True)
+        (path / name).write_text("no picture")
 
     return write
 
@@ -466,21 +438,25 @@ def write_json(value: object) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("name", "write", "problem"),
     [
-        ("m", photograph, r"0\.png: this is no mask: it holds 25. shades"),
-        ("m", colours_of_a_film, r"0\.png: this is no mask: it holds \d+ colours"),
+        ("m", noise(H, W), r"0\.png: this is no mask: it holds 25. shades"),
+        ("m", noise(H, W, 3), r"0\.png: this is no mask: it holds \d+ colours"),
         ("m", deep_colours, "kind RGB with 16 bits a channel"),
-        ("m", text, "cannot be read as a picture"),
+        ("m", text("0.png"), "cannot be read as a picture"),
         *(("m", several_in_one(k), "holds 6 pictures") for k in ("gif", "tiff", "png")),
         ("m", lambda folder: folder.mkdir(), "no masks were found"),
         ("m", lambda folder: None, "there are no masks here"),
-        ("m.txt", lambda path: path.write_text("a") and None, "no masks were found"),
+        ("m.txt", text(), "no masks were found"),
         ("m", lambda f: save(f, "0.png", np.zeros((H, W), np.uint8)), "all masks are empty"),
         ("m", mixed_depths, "more than one folder deep"),
-        ("m.npz", pickled, "Python objects, which are never loaded"),
+        (
+            "m.npz",
+            arrays(a=np.array([{"a": 1}], dtype=object)),
+            "Python objects, which are never loaded",
+        ),
         ("m.npz", arrays(a=np.full((T, H, W), np.nan)), "no numbers"),
         ("m.npz", arrays(a=np.zeros(3)), r"the array 'a' has the shape \(3,\)"),
         ("m.npz", arrays(), "no masks were found"),
-        ("m.npz", lambda path: path.write_text("x") and None, "arrays cannot be read"),
+        ("m.npz", text(), "arrays cannot be read"),
         ("m.json", lambda path: path.write_text("[" * 99_999) and None, "nested too deeply"),
         ("m.json", write_json({"a": 3}), "no run lengths that we know"),
         ("m.json", write_json({"1": [{"size": [H, W], "counts": [5]}]}), "covers 5 pixels"),

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from matrix_video.data.convert.files import Names, copy, copy_others, tracks_of, walk, write_ours
@@ -128,13 +129,9 @@ class FromAuthors(Direction):
 
     def inputs(self, index: int) -> Iterable[Path]:
         path = self.clips[index].path
-        if isinstance(path, MatrixError):
-            return
-        yield self.source / path
-        try:
+        if isinstance(path, str):
+            yield self.source / path
             yield from (self.source / name for name in self._walk(path))
-        except MatrixError:
-            return  # told when the clip is made
 
     def _walk(self, path: str) -> Iterator[str]:
         """The files of the video's own mask folder; those of other videos may lie below it."""
@@ -178,7 +175,7 @@ class FromAuthors(Direction):
             write_facts(self.target, sample.id, facts, files)
         return Made(text=dump_line(sample), masks=masks, notes=notes, plain=plain)
 
-    def finish(self, made: Iterator[tuple[int, Made]]) -> tuple[list[str], list[str]]:
+    def finish(self, made: list[tuple[int, Made]]) -> tuple[list[str], list[str]]:
         clips = [one for _, one in made]
         table = self.table_path.name
         usual = render_table(Table("csv", COLUMNS, self.table.rows))
@@ -262,10 +259,11 @@ def _read_masks(files: Files, folder: Path, info: VideoInfo) -> tuple[dict[str, 
     num_frames = len(info.times)
     by_id, merged = pictures(files, folder, num_frames)
     tracks: dict[str, MaskTrack] = {}
+    mask_HW = np.empty(info.size, dtype=bool)
     for name, one in by_id.items():
         states, rles = [State.UNKNOWN] * num_frames, list[str | None]([None]) * num_frames
         for t, file in one.frames.items():
-            mask_HW = read_mask(files[file], info.size, folder / file)
+            read_mask(files[file], info.size, folder / file, mask_HW)
             states[t] = State.VISIBLE if mask_HW.any() else State.ABSENT
             rles[t] = encode_rle(mask_HW) if states[t] is State.VISIBLE else None
         tracks[name] = MaskTrack(*info.size, tuple(states), tuple(rles))

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from matrix_video.data.convert.files import Names, tracks_of, write_ours
 from matrix_video.data.convert.nouns import find_mention
 from matrix_video.data.convert.run import Direction, Made
-from matrix_video.data.masks import read_masks
+from matrix_video.data.masks.numbering import object_name
+from matrix_video.data.masks.reading import read_masks
 from matrix_video.data.metadata import FILE_NAME, dump_line
 from matrix_video.data.paths import inside
 from matrix_video.data.probe import find_videos, probe_video
@@ -126,7 +127,7 @@ class FromMasks(Direction):
         notes = (*info.notes, *read.notes, *often)
         return Made(text=dump_line(sample), masks=len(read.files), notes=notes)
 
-    def finish(self, made: Iterator[tuple[int, Made]]) -> tuple[list[str], list[str]]:
+    def finish(self, made: list[tuple[int, Made]]) -> tuple[list[str], list[str]]:
         write_atomic(self.target / FILE_NAME, "".join(one.text for _, one in made))
         if not self._left:
             return [], []
@@ -157,8 +158,8 @@ def read_texts(path: Path) -> Texts:
 
 def instance_ids(names: Sequence[str]) -> dict[str, str]:
     """Our id of each name: id7 for 7, id7 and obj_7; the least free number for others."""
-    numbers = {n: re.fullmatch(r"(?:id|obj_?|object_?)?0*([1-9][0-9]{0,8})", n) for n in names}
-    ids = {name: f"id{match.group(1)}" for name, match in numbers.items() if match is not None}
+    numbers = {name: object_name(name) for name in names}
+    ids = {name: f"id{n}" for name, n in numbers.items() if re.fullmatch("[1-9][0-9]{0,8}", n)}
     free = (f"id{n}" for n in range(1, len(names) + len(ids) + 1) if f"id{n}" not in ids.values())
     return {name: ids.get(name) or next(free) for name in names}
 

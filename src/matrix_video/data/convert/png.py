@@ -25,21 +25,22 @@ _COLOURS: Final = {"1": 1, "L": 1, "RGB": 3, "I;16": 1, "I": 1, "LA": 1, "RGBA":
 """Channels of a mode that are no alpha."""
 
 
-def read_mask(raw: bytes, size: tuple[int, int], place: Path) -> Mask:
-    """Bool [H,W]; ``MatrixError`` where it is broken, of another size, or of an unknown kind."""
+def read_mask(raw: bytes, size: tuple[int, int], place: Path, out: Mask | None = None) -> Mask:
+    """Bool [H,W], in ``out`` where that is given, since new memory costs as much as a third of
+    decoding. ``MatrixError`` where it is broken, of another size, or of an unknown kind."""
     with _opened(raw, size, place) as image:
         image.load()
         if image.mode == "P":
             colours = np.frombuffer(bytes(image.getpalette("RGB") or []), dtype=np.uint8)
             table = np.zeros(256, dtype=bool)
             table[: len(colours) // 3] = colours.reshape(-1, 3).any(axis=1)
-            return table[np.asarray(image)]
+            return table.take(np.asarray(image), out=out, mode="clip")
         if image.mode == "1":  # as bool, Pillow's array holds other bytes than 0 and 1
             image = image.convert("L")
         pixels = _grey(image) if image.mode == "L" else np.asarray(image)
         if pixels.ndim == 2:
-            return pixels != 0
-        return np.any(pixels[..., : _COLOURS[image.mode]] != 0, axis=-1)
+            return np.not_equal(pixels, 0, out=out)
+        return np.any(pixels[..., : _COLOURS[image.mode]] != 0, axis=-1, out=out)
 
 
 def _grey(image: Image.Image) -> NDArray[np.uint8]:

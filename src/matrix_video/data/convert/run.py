@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -58,7 +58,7 @@ class Direction(ABC):
         """Write a clip's files. ``MatrixError`` where it cannot be read; nothing else is lost."""
 
     @abstractmethod
-    def finish(self, made: Iterator[tuple[int, Made]]) -> tuple[list[str], list[str]]:
+    def finish(self, made: list[tuple[int, Made]]) -> tuple[list[str], list[str]]:
         """Write the metadata, last of all, and copy what no clip has: its names, and notes."""
 
 
@@ -100,22 +100,22 @@ def run(plan: Callable[[Path, Path], Direction], source: Path, target: Path) -> 
                 remedy="Remove the target, or give a new one",
                 file=target,
             )
-        keys: list[str] = []
+        made: list[tuple[int, Made]] = []
         left_out: list[tuple[str, str]] = []
         with progress("convert", len(names)) as advance:
             for index, name in enumerate(names):
-                key = _key(direction, index)
 
                 def make(index: int = index) -> Result:
                     with _reading(source):
                         return Result("ok", direction.make(index).model_dump(mode="json"))
 
-                done = store.once(_CLIP, key, make, retry=True)
-                keys.append(key)
-                if done.state != "ok":
+                done = store.once(_CLIP, _key(direction, index), make, retry=True)
+                if done.state == "ok":
+                    made.append((index, Made.model_validate(done.value)))
+                else:
                     left_out.append((name, done.reason))
                 advance(1)
-        if len(left_out) == len(names):
+        if not made:
             if fresh:
                 store.close()
                 shutil.rmtree(target)
@@ -125,34 +125,21 @@ def run(plan: Callable[[Path, Path], Direction], source: Path, target: Path) -> 
                 remedy="Mend them, and give the same command again",
                 file=target,
             )
-        masks = 0
-        notes: list[str] = []
-
-        def made() -> Iterator[tuple[int, Made]]:
-            nonlocal masks
-            for index, key in enumerate(keys):
-                result = store.get(_CLIP, key)
-                if result is not None and result.state == "ok":
-                    one = Made.model_validate(result.value)
-                    masks += one.masks
-                    notes.extend(f"{names[index]}: {note}" for note in one.notes)
-                    yield index, one
-
         (target / LEFT_OUT).unlink(missing_ok=True)
         if left_out:
             lines = (json.dumps({"clip": c, "reason": r}, ensure_ascii=False) for c, r in left_out)
             write_atomic(target / LEFT_OUT, "\n".join(lines) + "\n")
-        extra, more = direction.finish(made())
+        extra, more = direction.finish(made)
         store.close()
         if not left_out:
             for file in target.glob(f"{STORE}*"):
                 file.unlink()
     return ConvertSummary(
         target,
-        len(names) - len(left_out),
-        masks,
+        len(made),
+        sum(one.masks for _, one in made),
         tuple(extra),
-        (*notes, *more),
+        (*(f"{names[index]}: {note}" for index, one in made for note in one.notes), *more),
         tuple(left_out),
     )
 
@@ -173,10 +160,11 @@ def _reading(source: Path) -> Generator[None]:
 def _key(direction: Direction, index: int) -> str:
     """Files are told apart without reading them; the time of change cannot be set by hand."""
     found: list[list[int | str]] = []
-    for path in direction.inputs(index):
-        try:
-            stat = path.stat()
-            found.append([str(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino])
-        except OSError:
-            found.append([str(path)])
+    with suppress(MatrixError):  # of a link that leads out, which is told when the clip is made
+        for path in direction.inputs(index):
+            try:
+                at = path.stat()
+                found.append([str(path), at.st_size, at.st_mtime_ns, at.st_ctime_ns, at.st_ino])
+            except OSError:
+                found.append([str(path)])
     return work_key([direction.contents], [index, found])
