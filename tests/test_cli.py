@@ -20,8 +20,8 @@ from matrix_video.services.errors import MatrixError
 HEAVY = ("torch", "diffusers", "transformers", "scipy", "matplotlib", "av", "pyarrow")
 """Packages that `matrix --help` must not wait for."""
 NO_COMMANDS = {"demo_stages", "pretrain_tiny", "settings", "watch"}
-"""Recipes that `matrix` has no command for: `matrix demo` runs the first, runs/*.sh start the second,
-`--recipe` names those of the third, and training is watched by the last."""
+"""Recipes that `matrix` has no command for: `matrix demo` runs the first, runs/*.sh start the
+second, `--recipe` names those of the third, and training is watched by the last."""
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from matrix_video.analysis.dominance import Contrast
 from matrix_video.analysis.heads import HeadEvidence
@@ -28,7 +26,14 @@ from matrix_video.attention.site import Kind
 from matrix_video.backbones.fingerprint import Fingerprint
 from matrix_video.data.video import write_video
 from matrix_video.evaluation.estimates import Estimate
-from matrix_video.evaluation.scores import METRICS, ScoredInteraction, Summary, VideoScore
+from matrix_video.evaluation.scores import (
+    METRICS,
+    ScoredAnswer,
+    ScoredInteraction,
+    Summary,
+    VideoScore,
+)
+from matrix_video.evaluation.verdict import Reply
 from matrix_video.report.content import (
     Analysis,
     Curve,
@@ -45,7 +50,12 @@ from matrix_video.report.runs import Run
 from matrix_video.world.clips import make_clip
 from matrix_video.world.palette import FPS
 
-REPLIES = {"y": "yes", "n": "no", "i": "no (visually implausible)", "u": "unscored"}
+REPLIES: dict[str, Reply] = {
+    "y": "yes",
+    "n": "no",
+    "i": "no (visually implausible)",
+    "u": "unscored",
+}
 
 
 @pytest.fixture(scope="session")
@@ -176,56 +186,37 @@ def training_curves(label: str, *, aligned: bool) -> TrainingCurves:
 
 def video_score(id: str, replies: str, **fields: Any) -> VideoScore:
     """Of one video, with a letter for each of ten replies."""
-    given = {
-        "key_interaction": "red ball (red bbox) push blue box (green bbox)",
-        "subject": "id1",
-        "verb": "push",
-        "object": "id2",
-        "answers": [
-            {
-                "question": k,
-                "text": f"Question {k}?",
-                "answer": REPLIES[letter],
-                "frame": 4 + k,
-                "evidence": {"distance": k / 10},
-                "reason": "no reply" if letter == "u" else None,
-            }
-            for k, letter in enumerate(replies, start=1)
-        ],
-    }
+    answers = tuple(
+        ScoredAnswer(
+            question=k,
+            text=f"Question {k}?",
+            answer=REPLIES[letter],
+            frame=4 + k,
+            evidence={"distance": k / 10},
+            reason="no reply" if letter == "u" else None,
+        )
+        for k, letter in enumerate(replies, start=1)
+    )
+    key = "red ball (red bbox) push blue box (green bbox)"
+    one = ScoredInteraction(
+        key_interaction=key, subject="id1", verb="push", object="id2", answers=answers
+    )
     known = {"state": "scored", "prompt": "p", "if": replies.count("y") / 10, "role_gap": 0.25}
-    one = ScoredInteraction.model_validate(given)
     return VideoScore.model_validate({"id": id, "interactions": (one,), **known, **fields})
 
 
 def card(folder: Path, index: int) -> GalleryItem:
+    """All clips are the true one; that of the base was followed in its first frame alone."""
     world = make_clip(7, "val", index)
-    frames, tracks = world.frames_THWC, world.tracks()
+    tracks, video = world.tracks(), folder / f"{index}.mp4"
+    write_video(video, world.frames_THWC, FPS, lossless=True)
     first = {name: track.take([0]) for name, track in tracks.items()}
-    frozen = np.repeat(frames[:1], len(frames), axis=0)
     return GalleryItem(
         sample=world.sample,
         clips=(
-            GalleryClip("ground truth", stored(folder, f"{index}-t", frames), tracks, None, True),
-            GalleryClip(
-                "base", stored(folder, f"{index}-b", frozen), first, video_score("a", "y" + "n" * 9)
-            ),
-            GalleryClip(
-                "MATRIX",
-                stored(folder, f"{index}-m", frames[::-1]),
-                tracks,
-                video_score("a", "yyiyynyyuy"),
-            ),
+            GalleryClip("ground truth", video, tracks, reference=True),
+            GalleryClip("base", video, first, video_score("a", "y" + "n" * 9)),
+            GalleryClip("MATRIX", video, tracks, video_score("a", "yyiyynyyuy")),
         ),
-        overlays=(
-            Overlay(
-                "base, V2T, layer 5", stored(folder, f"{index}-o", frames), "base", world.sample.id
-            ),
-        ),
+        overlays=(Overlay("base, V2T, layer 5", video, "base", world.sample.id),),
     )
-
-
-def stored(folder: Path, name: str, frames_THWC: NDArray[np.uint8]) -> Path:
-    path = folder / f"{name}.mp4"
-    write_video(path, np.ascontiguousarray(frames_THWC), FPS, lossless=True)
-    return path

@@ -12,7 +12,7 @@ import pytest
 
 from matrix_video.data.sample import Sample
 from matrix_video.evaluation.questions import BOX_COLOURS
-from matrix_video.report.content import Analysis, GalleryClip, GalleryItem, ReportContent, ScoreRow
+from matrix_video.report.content import GalleryClip, GalleryItem, ReportContent, ScoreRow
 from matrix_video.report.page import build_report, too_small
 from matrix_video.services.errors import MatrixError
 
@@ -167,49 +167,37 @@ def test_every_answer_is_there_with_its_evidence(built: Path) -> None:
 
 def test_text_is_escaped_everywhere(content: ReportContent, tmp_path: Path) -> None:
     evil = '<script>alert("x")</script>&\''
-    item = content.gallery[0]
-    sample = Sample(id="evil", file_name="a.mp4", caption=evil)
-    run = replace(content.runs[0], label=evil, config={evil: evil})
-    row = replace(content.rows[0], label=evil)
-    choice = content.layers[0].choice
-    warned = choice.evidence.model_copy(update={"warnings": (evil,)})
-    scores = Analysis(evil, choice.model_copy(update={"evidence": warned}))
-    judged = item.clips[1].score
-    assert judged is not None
-    answer = judged.interactions[0].answers[0].model_copy(update={"text": evil, "raw": evil})
-    one = judged.interactions[0].model_copy(update={"answers": (answer,), "key_interaction": evil})
-    score = judged.model_copy(update={"interactions": (one,), "state": "unscored", "reason": evil})
-    clips = (*item.clips, replace(item.clips[1], score=score))
+    judged = content.gallery[0].clips[1]
+    assert judged.score is not None
+    score = judged.score.model_copy(update={"state": "unscored", "reason": evil})
     changed = replace(
         content,
         title=evil,
         command=evil,
-        runs=(run,),
-        rows=(row,),
-        layers=(scores,),
-        gallery=(GalleryItem(sample, clips),),
+        runs=(replace(content.runs[0], label=evil, config={evil: evil}),),
+        rows=(replace(content.rows[0], label=evil),),
+        gallery=(
+            GalleryItem(
+                Sample(id="evil", file_name="a.mp4", caption=evil), (replace(judged, score=score),)
+            ),
+        ),
         judges=(evil,),
         missing={"gallery": (evil,)},
     )
-    built = build_report(tmp_path / "evil", changed)
-    page = read(built)
+    page = read(build_report(tmp_path / "evil", changed))
     assert page.scripts == 1
     assert page.text.count('<script>alert("x")</script>&') >= 12
     assert f"base: {evil}" in page.alts
 
 
-def test_an_empty_report_says_what_is_missing(tmp_path: Path) -> None:
-    built = build_report(tmp_path / "report", ReportContent(title="nothing"))
-    page = read(built)
+def test_what_is_missing_is_named_in_its_place(content: ReportContent, tmp_path: Path) -> None:
+    page = read(build_report(tmp_path / "empty", ReportContent(title="nothing")))
     assert page.text.count("Not shown:") == 6
     for line in ("no run folder was given", "no analysis was given", "no training run was given"):
         assert f"Not shown: {line}." in page.text
-    assert not list(built.parent.rglob("*.webp"))
-
-
-def test_a_broken_clip_is_named_in_its_place(content: ReportContent, tmp_path: Path) -> None:
+    assert not list(tmp_path.rglob("*.webp"))
     item = GalleryItem(content.gallery[0].sample, (GalleryClip("broken", tmp_path / "gone.mp4"),))
-    page = read(build_report(tmp_path / "report", ReportContent(title="t", gallery=(item,))))
+    page = read(build_report(tmp_path / "broken", ReportContent(title="t", gallery=(item,))))
     assert "gone.mp4: there is no such video file" in page.text
     assert "not scored" in page.text
 

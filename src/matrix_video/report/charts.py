@@ -107,7 +107,7 @@ def forest_chart(
     """
     pitch = 36.0 if any(row.note for row in rows) else 30.0
     height = pitch * len(rows) + 44
-    left, right, foot = 186.0, 14.0, height - 38
+    left, right, foot = 196.0, 14.0, height - 38
     pen = Pen(_WIDTH, height, f"{axis} with 95 % intervals: " + ", ".join(r.label for r in rows))
     found = [(r.estimate.low, r.estimate.high, r.estimate.mean) for r in rows]
     ends = [value for row in found for value in row if value is not None]
