@@ -115,15 +115,14 @@ def read_lines(root: Path) -> list[MatrixLine]:
 def _parse(path: Path, raw: bytes, model: type[_R], where: str = "") -> _R:
     try:
         return model.model_validate(parse_json(raw, strict=True))
-    except ValidationError as error:
-        item = error.errors()[0]
-        problem, where = item["msg"].removeprefix("Value error, "), where + place(item["loc"])
-        cause: Exception = error
-    except ValueError as error:
-        problem, cause = str(error), error
-    raise MatrixError(
-        f"the record is broken ({problem})",
-        remedy="Restore the file, or remove it: what the other layout alone held is lost then",
-        file=path,
-        field=where.rstrip(": ") or None,
-    ) from cause
+    except ValueError as error:  # pydantic's is one
+        problem = str(error)
+        if isinstance(error, ValidationError):
+            item = error.errors()[0]
+            problem, where = item["msg"].removeprefix("Value error, "), where + place(item["loc"])
+        raise MatrixError(
+            f"the record is broken ({problem})",
+            remedy="Restore the file, or remove it: what the other layout alone held is lost then",
+            file=path,
+            field=where.rstrip(": ") or None,
+        ) from error

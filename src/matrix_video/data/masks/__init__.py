@@ -6,7 +6,6 @@ numbering.py file and array names → frame and object; mask numbers → frames 
 reading.py   a clip's masks, fitted to its video, as mask tracks
 """
 
-from matrix_video.data.masks.pictures import Picture, read_picture
 from matrix_video.data.masks.reading import MaskSet, read_masks
 
-__all__ = ["MaskSet", "Picture", "read_masks", "read_picture"]
+__all__ = ["MaskSet", "read_masks"]
