@@ -1,6 +1,7 @@
 """The policy: one re-ask, then failed; nothing is paid for twice; the budget is not passed."""
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -31,7 +32,7 @@ def test_a_good_reply_is_typed_and_counted(desk: Desk) -> None:
     ledger = model.ledger
     assert (ledger.asked, ledger.answered, ledger.spent) == (1, 1, Load(1, 100, 10))
     line = ledger.line(Price(tokens_in=1000, tokens_out=10_000))
-    assert line == (
+    assert re.sub(r"\d+ s", "0 s", line) == (
         "1 asked, 1 answered, 0 from the store, 0 retries, 0 asked again, 0 failed; "
         "100 tokens in, 10 out, 0 s, cost 0.20"
     )

@@ -119,7 +119,7 @@ def test_two_hundred_clips_of_ground_truth(split, degrade):
 @pytest.mark.parametrize("failure", LOWERED)
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_planted_failure_lowers_exactly_the_questions_it_should(plant, verb, failure):
-    case = plant(0, verb, failure)
+    case = plant(3, verb, failure)
     verdict = judge(case.frames_THWC, case.tracks, case.sample)
     assert _not_yes(verdict) == _lowered(failure, verb)
     emergence, disappearance = _flagged(verdict)
