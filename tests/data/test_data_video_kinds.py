@@ -206,6 +206,23 @@ def test_a_cover_picture_is_no_film(tmp_path: Path, smooth: Smooth, film: bool) 
             read_video(path)
 
 
+@pytest.mark.parametrize("name", ["concat:a.mp4", "b.mp4", "c.m3u8"])
+def test_a_file_never_leads_to_another(
+    tmp_path: Path, smooth: Smooth, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Neither by a name that is an address, nor by naming others inside."""
+    write_video(tmp_path / "a.mp4", smooth(2, 16, 16), 8.0)
+    lists = {"b": "ffconcat version 1.0\nfile a.mp4\n", "c": M3U8}
+    (tmp_path / name).write_text(lists.get(name[0], "none"))
+    monkeypatch.chdir(tmp_path)
+    for path in (Path(name), tmp_path / name):
+        with pytest.raises(MatrixError, match="it cannot be opened as a video"):
+            first_frame(path)
+
+
+M3U8 = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\na.mp4\n#EXT-X-ENDLIST\n"
+
+
 # Limits
 
 

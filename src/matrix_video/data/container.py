@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Final, cast
 
@@ -34,6 +35,10 @@ EXACT: Final = (
     | Interpolation.ACCURATE_RND
     | Interpolation.BITEXACT  # the same pixels on every machine
 )
+_LEADS_ELSEWHERE: Final = frozenset(
+    {"concat", "dash", "hls", "image2", "imf", "rtp", "rtsp", "sdp", "vobsub"}
+)
+"""Formats of files that name other files or addresses, whatever these files are called."""
 _PICTURE: Final = Disposition.attached_pic | Disposition.timed_thumbnails
 _ONE = 1 << 16
 _SMALL = 1 << 24
@@ -81,14 +86,16 @@ class Film:
 def open_film(path: Path) -> Generator[Film]:
     """The first video stream that is no cover picture.
 
-    Raises ``MatrixError`` for a missing file, none that is a video, and frames above the limit.
+    Raises ``MatrixError`` for a missing file, none that is a video, a list of other files
+    (playlists), and frames above the limit.
     """
     if not path.is_file():
         raise MatrixError(
             "there is no such video file", remedy="Check the path or restore the file", file=path
         )
     try:
-        container = av.open(path, "r")
+        # An absolute path, since a relative one may begin like an address ("concat:a.mp4").
+        container = av.open(path.absolute(), "r", options=_only_itself())
     except FFmpegError as error:
         raise damaged(path, f"it cannot be opened as a video ({error.strerror})") from error
     with container:
@@ -109,6 +116,13 @@ def open_film(path: Path) -> Generator[Film]:
         stream.thread_count = 1 if 0 < pixels < _SMALL else 0
         context.options = {"max_pixels": str(MOST_FRAME_PIXELS)}  # the stream may say otherwise
         yield Film(path, container, stream, stream.time_base, container.format.name != "avi")
+
+
+@cache
+def _only_itself() -> dict[str, str]:
+    """Options under which opening a file reads that file and no other."""
+    formats = ",".join(sorted(av.formats_available - _LEADS_ELSEWHERE))
+    return {"format_whitelist": formats, "protocol_whitelist": "file"}
 
 
 def display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int] | None:

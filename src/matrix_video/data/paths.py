@@ -13,14 +13,19 @@ from typing import Annotated, Final
 from pydantic import AfterValidator
 
 from matrix_video.services.errors import MatrixError
-from matrix_video.services.files import TEMPORARY
+from matrix_video.services.files import is_temporary
 
 _MOST_BYTES: Final = 240
 """Of one name; file systems take 255, and temporary names are a little longer."""
+_MOST_IN_ALL: Final = 1000
+"""Bytes of a whole path; systems take 1,024 or 4,096, with the folder's own path before it."""
 _ODD: Final = re.compile(r"[\\\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """The backslash, control characters, and halves of characters."""
 _OWN_FOLDERS: Final = frozenset({"tracks", "authors"})
-_OWN_SUFFIXES: Final = (".json", ".jsonl", ".csv", ".lock", ".sqlite", ".sqlite-wal", ".sqlite-shm")
+_OWN_SUFFIXES: Final = (
+    *(".json", ".jsonl", ".csv", ".yaml", ".html", ".lock"),
+    *(".sqlite", ".sqlite-wal", ".sqlite-shm", ".sqlite-journal"),
+)
 
 
 def check_stored(value: str) -> str:
@@ -38,10 +43,14 @@ def check_stored(value: str) -> str:
             raise ValueError(
                 f"the name {part[:20]!r}... has {len(part.encode())} bytes; at most {_MOST_BYTES}"
             )
-        if part.startswith(TEMPORARY):
+        if is_temporary(Path(part)):
             raise ValueError(
-                f"{value!r} is a temporary name; expected one without {TEMPORARY!r} at its start"
+                f"{value!r} is a temporary name, since it holds {part!r}; expected another"
             )
+    if len(value.encode()) > _MOST_IN_ALL:
+        raise ValueError(
+            f"the path {value[:20]!r}... has {len(value.encode())} bytes; at most {_MOST_IN_ALL}"
+        )
     return value
 
 

@@ -30,6 +30,8 @@ SEEN = [
     ("the <id1> children's teacher hugs the <id2> crying child", "teacher child"),
     ("a <id1> woman <id2> man dance together", "woman man"),
     ("the <id1> woman in red dances with the <id2> man in black", "woman man"),
+    ("the <id1> drone hovers above a <id2> red sports car", "drone car"),
+    ("<id1> Mr. Smith shook hands with <id2> Dr. Jones", "Smith Jones"),
 ]
 """The rules were made with these before our eyes."""
 

@@ -271,8 +271,10 @@ def test_fewer_masks_than_frames_need_a_stride(tmp_path: Path) -> None:
     assert "20 of 26 frames have no mask and count as unknown" in spread.notes
     start = read_masks(tmp_path / "m", (H, W), 26, names=("1",), stride=1)
     assert {*start.tracks["1"].states[6:]} == {State.UNKNOWN}
-    with pytest.raises(MatrixError, match=r"Give --stride 4 .*every 4th"):  # 6 fps of 24
+    with pytest.raises(MatrixError, match=r"Give --stride 4 .*one frame in 4"):  # 6 fps of 24
         read_masks(tmp_path / "m", (H, W), 24)
+    with pytest.raises(MatrixError, match="Give --stride 2 "):  # every second of an odd number
+        read_masks(tmp_path / "m", (H, W), 11)
     with pytest.raises(MatrixError, match=r"numbered 5, frame 30 at a stride of 6, but the video"):
         read_masks(tmp_path / "m", (H, W), 26, stride=6)
 

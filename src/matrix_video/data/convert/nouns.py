@@ -52,6 +52,10 @@ _PEOPLE: Final = _words_of(
     "dog cat horse puppy kitten bird"
 )
 """Nouns that rarely stand before another noun: a word after them that can be a verb is one."""
+_COLOURS: Final = _words_of("red blue green yellow black white grey gray brown pink purple")
+"""Nouns as well, but not before another word that can be one: "a red sports car"."""
+_TITLES: Final = _words_of("mr mrs ms dr prof st jr sr")
+"""Their stop does not end a mention: "Mr. Smith"."""
 _MOST_WORDS: Final = 7
 _VERB: Final = frozenset({"verb"})
 
@@ -83,7 +87,9 @@ def _words(caption: str, start: int, end: int) -> list[Span]:
     cursor = start
     while len(found) < _MOST_WORDS:
         match = WORD.search(caption, cursor, end)
-        if match is None or caption[cursor : match.start()].strip():
+        gap = caption[cursor : match.start()].strip() if match else ""
+        titled = bool(found) and found[-1].of(caption).casefold() in _TITLES
+        if match is None or (gap and not (titled and gap == ".")):
             break
         if match.group().casefold() in FUNCTION_WORDS:
             break
@@ -106,7 +112,8 @@ def _length(
             continue
         later = any("noun" in other for other in kinds[k + 1 :])
         if not last:
-            if "noun" in can and not (lower.endswith("ing") and later and "adjective" in can):
+            modifies = lower in _COLOURS or (lower.endswith("ing") and "adjective" in can)
+            if "noun" in can and not (modifies and later):
                 last = k + 1
             elif can == _VERB and k and not lower.endswith(("ing", "ed", "en")):
                 return k, True  # "a <id1> tall threw": no noun at all

@@ -147,13 +147,14 @@ def frames_of(
             + (", or give the stride that they were made with (--stride)" if step > 1 else ""),
             file=source,
         )
-    if stride is None and inarow and 2 * len(ordered) <= num_frames and len(ordered) > 1:
+    # Every second frame of 49 is 25 masks.
+    if stride is None and inarow and 2 * len(ordered) <= num_frames + 1 and len(ordered) > 1:
         likely = -(-num_frames // len(ordered))
         likely = likely if (len(ordered) - 1) * likely < num_frames else likely - 1
         raise MatrixError(
             f"{len(ordered)} masks, numbered in a row, for a video of {num_frames} frames: they "
             "would all land on its first frames",
-            remedy=f"Give --stride {likely} if the masks are of every {likely}th frame, or "
+            remedy=f"Give --stride {likely} if the masks are of one frame in {likely}, or "
             "--stride 1 if they are of the first frames alone",
             file=source,
         )
