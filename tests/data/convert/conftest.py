@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import re
 import shutil
 import struct
@@ -84,35 +83,10 @@ def authors_set(root: Path, video: Path) -> Path:
     return root
 
 
-def chunks(raw: bytes, kind: bytes) -> list[bytes]:
-    """Payloads of a PNG's chunks of one kind, read without Pillow."""
-    found, at = [], 8
-    while at < len(raw):
-        (length,) = struct.unpack(">I", raw[at : at + 4])
-        if raw[at + 4 : at + 8] == kind:
-            found.append(raw[at + 8 : at + 8 + length])
-        at += 12 + length
-    return found
-
-
-def contents(root: Path) -> dict[str, object]:
-    """Every file and folder: bytes, or of a PNG its mode, palette chunks and pixels."""
-    found: dict[str, object] = {}
-    for path in root.rglob("*"):
-        name = path.relative_to(root).as_posix()
-        if path.is_dir():
-            found[name] = "folder"
-            continue
-        raw = path.read_bytes()
-        if path.suffix == ".png" and raw.startswith(b"\x89PNG"):
-            image = Image.open(io.BytesIO(raw))
-            pixels = np.asarray(image)
-            palette, clear = chunks(raw, b"PLTE"), chunks(raw, b"tRNS")
-            kind = pixels.dtype.str, pixels.shape
-            found[name] = image.mode, kind, pixels.tobytes(), palette, clear
-        else:
-            found[name] = raw
-    return found
+def contents(root: Path) -> dict[str, bytes | None]:
+    """Every file, and every folder with None."""
+    paths = root.rglob("*")
+    return {str(p.relative_to(root)): None if p.is_dir() else p.read_bytes() for p in paths}
 
 
 def huge_png() -> bytes:
@@ -140,11 +114,6 @@ def there_and_back(source: Path, work: Path) -> tuple[Path, Path]:
 def kit() -> SimpleNamespace:
     """The functions of this file, for the tests beside it."""
     return SimpleNamespace(
-        T=T,
-        H=H,
-        W=W,
-        COLOURS=COLOURS,
-        authors_set=authors_set,
         box=box,
         contents=contents,
         huge_png=huge_png,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -33,18 +32,6 @@ def test_layouts(tmp_path: Path, files: dict[str, str], layout: str) -> None:
     assert recognise(tmp_path) == layout
 
 
-def test_neither(tmp_path: Path) -> None:
-    (tmp_path / "videos").mkdir()
-    with pytest.raises(MatrixError) as caught:
-        recognise(tmp_path)
-    assert str(caught.value) == (
-        f"{tmp_path}: the folder is in no layout that is known: looked for metadata.jsonl "
-        "(matrix), and for mask_annotation/ or metadata.csv, metadata.json, metadata.jsonl with "
-        "'video' and 'prompt' (authors). Give the folder that holds these files; for videos with "
-        "masks of your own, add --from masks."
-    )
-
-
 def test_the_first_of_several_tables_is_read(tmp_path: Path) -> None:
     for name in ("metadata.jsonl", "metadata.json"):
         (tmp_path / name).write_text("")
@@ -53,8 +40,9 @@ def test_the_first_of_several_tables_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["csv", "json", "jsonl"])
 def test_rendered_tables_are_read_back(tmp_path: Path, kind: str) -> None:
+    other = "" if kind == "csv" else [1, None, 0.1]
     rows = (
-        {"video": "a.mp4", "prompt": 'ü "quoted", and\r\n\r\rlines\u2028', "note": ""},
+        {"video": "a.mp4", "prompt": 'ü "quoted", and\r\n\r\rlines\u2028', "note": other},
         {"video": "b.mp4", "prompt": " , ", "note": "'"},
     )
     table = Table(kind, ("video", "prompt", "note"), rows)  # type: ignore[arg-type]
@@ -79,6 +67,9 @@ def test_rendered_tables_are_read_back(tmp_path: Path, kind: str) -> None:
         ),
         ("metadata.jsonl", "\n{", r"line 2: this is not valid JSON"),
         ("metadata.csv", "", r"line 1: expected one column 'video' among the columns \[\]"),
+        ("metadata.csv", "file,prompt\na.mp4,x\n", r"line 1: expected one column 'video' among"),
+        ("metadata.csv", "video,prompt\na,b, c\n", r"line 2: 3 cells under 2 columns; a comma in"),
+        ("metadata.csv", 'video,prompt\na,"a" b\n', r"line 2: this is not CSV"),
         ("metadata.csv", "video,prompt,video\n", r"expected one column 'video'"),
         ("metadata.csv", "video,prompt,x,x\n", r"two columns have the same name"),
     ],
@@ -87,10 +78,3 @@ def test_broken_tables(tmp_path: Path, name: str, text: str, problem: str) -> No
     (tmp_path / name).write_text(text)
     with pytest.raises(MatrixError, match=problem):
         read_table(tmp_path / name)
-
-
-def test_json_keeps_what_is_no_text(tmp_path: Path) -> None:
-    rows = [{"prompt": "p", "video": "v", "n": [1, None, 0.1], "ok": True}]
-    (tmp_path / "metadata.json").write_text(json.dumps(rows))
-    table = read_table(tmp_path / "metadata.json")
-    assert json.loads(render_table(table)) == rows

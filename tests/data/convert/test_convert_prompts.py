@@ -19,21 +19,12 @@ from matrix_video.data.sample import Instance, Span
             {"id1": ["woman"], "id2": ["man"]},
         ),
         (
-            "a <id1> person passes a ball to another <id2> person",
-            "a person passes a ball to another person",
-            {"id1": ["person"], "id2": ["person"]},
-        ),
-        (
             "the tall bearded <id1> man, smiling, and a small red <id2> police car.",
             "the tall bearded man, smiling, and a small red police car.",
             {"id1": ["tall bearded man"], "id2": ["small red police car"]},
         ),
         ("<id2> dogs run; <id2>dogs sleep", "dogs run; dogs sleep", {"id2": ["dogs", "dogs"]}),
-        (
-            "<id1> <id2> people meet",
-            "people meet",
-            {"id1": ["people"], "id2": ["people"]},
-        ),
+        ("<id1> <id2> people", "people", {"id1": ["people"], "id2": ["people"]}),
         ("<id1><id2> people", "people", {"id1": ["people"], "id2": ["people"]}),
         ("a man <id1>, who waits", "a man, who waits", {"id1": ["man"]}),
         ("the old dog <id3>", "the old dog", {"id3": ["old dog"]}),

@@ -37,11 +37,7 @@ def many(authors: Path, count: int) -> None:
     (authors / "metadata.csv").write_text("\n".join(rows) + "\n")
 
 
-def contents(root: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
-
-
-def test_killed_ten_times_gives_the_same_bytes(tmp_path: Path, authors: Path) -> None:
+def test_killed_ten_times_gives_the_same_bytes(tmp_path: Path, authors: Path, kit: Any) -> None:
     many(authors, 20)
     rng = random.Random(5)
     steps = (authors, tmp_path / "middle"), (tmp_path / "middle", tmp_path / "back")
@@ -57,7 +53,7 @@ def test_killed_ten_times_gives_the_same_bytes(tmp_path: Path, authors: Path) ->
         if not target.exists() or (target / STORE).is_file():
             convert(source, target)
         convert(source, tmp_path / "undisturbed")
-        assert contents(target) == contents(tmp_path / "undisturbed")
+        assert kit.contents(target) == kit.contents(tmp_path / "undisturbed")
         shutil.rmtree(tmp_path / "undisturbed")
         assert kills >= 3
 
