@@ -44,6 +44,10 @@ class DitConfig:
     log_every: int = 50
 
 
+_MAY_CHANGE = ("steps", "checkpoint_every", "log_every", "image_dropout", "caption_dropout")
+"""Settings that a training may go on with in another value; docs/log.md says when they did."""
+
+
 @dataclass(frozen=True)
 class EncodedClips:
     """Latents and image conditions [N,F,C,h,w], float16; token ids and attention mask [N,L]."""
@@ -127,7 +131,7 @@ class DitTrainer:
             muon=("transformer.blocks.",) if config.muon_rate else (),
             muon_rate=config.muon_rate,
         )
-        state.resume(asdict(config), may_change=("steps", "checkpoint_every", "log_every"))
+        state.resume(asdict(config), may_change=_MAY_CHANGE)
         return state
 
     def train(self, clips: EncodedClips, heldout: EncodedClips, out: Path) -> None:

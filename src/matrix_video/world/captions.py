@@ -17,7 +17,7 @@ from matrix_video.world.scene import VERBS, Event, Scene
 
 _ASIDES = {"stays": "stays still", "drifts": "drifts by", "leaves": "leaves"}
 """What a caption says of a bystander, by its motion."""
-_NAMED_SHARE = 0.6
+_NAMED_SHARE = 0.9
 """Share of vague captions that name their instances in full, without a verb between two."""
 
 
