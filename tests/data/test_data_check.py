@@ -87,6 +87,10 @@ def of_verb(**values: int) -> Callable[[Any], object]:
             ["interactions[0].verb_span: span [19, 998) ends after the caption's 62"],
         ),
         (
+            of_span("mentions", start=18),
+            ["instances[0].mentions[0]: span [18, 18) is empty"],
+        ),
+        (
             lambda v: v["interactions"][0].update(subject="id7", object="id8"),
             [
                 "interactions[0].subject: 'id7' is not among the instances ['id1', 'id2']. "
@@ -158,16 +162,8 @@ def test_mistakes_in_a_line_are_what_a_reader_refuses(
             "'ball'. Move the span onto the noun, or correct the noun.",
         ),
         (
-            of_span("noun_spans", start=35, end=38),
-            "instances[0].noun_spans[0]: the span reads 'box', but the noun of 'small",
-        ),
-        (
             of_span("noun_spans", start=19, end=25),
             "instances[0].noun_spans[0]: the span reads 'pushes', but the noun of 'small",
-        ),
-        (
-            of_span("mentions", start=5),
-            "instances[0].mentions[0]: span [5, 18) reads 'mall red ball', which is not",
         ),
         (
             of_verb(start=20),
@@ -192,17 +188,13 @@ DEEP = b"[" * 200_000 + b"]" * 200_000
     [
         (b'{"id": ', NO_JSON),
         (b"[1]", "expected a JSON object, found [1]. Correct this line, or remove it."),
-        (b"null", "expected a JSON object, found None"),
         (b'{"id": "\xff"}', NO_JSON + "'utf-8' codec"),
         (DEEP, NO_JSON + "nested too deeply"),
-        (b'{"scores": ' + DEEP + b"}", NO_JSON + "nested too deeply"),
         (b'{"a": ' + b"9" * 5000 + b"}", NO_JSON + "a number of 5000 digits"),
         (b'{"a": NaN}', NO_JSON + "NaN is no number of JSON"),
-        (b'{"a": -Infinity}', NO_JSON + "-Infinity is no number of JSON"),
         (b'{"id": "1", "id": "2"}', NO_JSON + "the name 'id' stands twice"),
         (b'{"id": "\\uD83D"}', NO_JSON + "half of a character"),
         (b'{"id": "a\x00b"}', NO_JSON + "Invalid control character"),
-        ('{"id": "0009"}'.encode("utf-16"), NO_JSON + "'utf-8' codec"),
         (b'{"caption": "' + b"a" * 5_000_000 + b'"}', "the line has more than 4,194,304 bytes"),
         (b'{"\\u001b[31m": 1}', "file_name: Field required"),
         (b'{"id": "' + b"x" * 3_000_000 + b'"}', "id: String should have at most 200"),
@@ -302,10 +294,6 @@ def set_states(id: str, state: str) -> Callable[[Any], object]:
                 "instances.id1: instance 'id1' of sample '0002' has no track, but the caption "
                 "mentions it. Track this instance, or remove it from the sample."
             ],
-        ),
-        (
-            lambda v: v["instances"].update(id9=v["instances"]["id1"]),
-            ["instances.id9: sample '0002' has no instance 'id9'. Remove the track"],
         ),
         (of_tracks(format=3), ["format: the file is of format 3; formats 1 to 2 can be read"]),
         (

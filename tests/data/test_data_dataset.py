@@ -80,26 +80,21 @@ def test_pixels_are_read_only_when_asked_for(
         dataset.video(2)
 
 
-def test_instance_without_a_track(dataset_path: Path, tracks: dict[str, MaskTrack]) -> None:
+def test_tracks_that_are_missing_or_of_another_video(
+    dataset_path: Path, frames_THWC: np.ndarray, tracks: dict[str, MaskTrack]
+) -> None:
     path = dataset_path / "tracks/0002.json"
     write_tracks(path, TrackFile((8, 10), 5, {"id2": tracks["id2"]}))
-    dataset = Dataset(dataset_path)
-    message = (
-        r"tracks/0002\.json: instances\.id1: instance 'id1' of sample '0002' has no track, but the "
-        r"caption mentions it\. Track this instance"
-    )
-    with pytest.raises(MatrixError, match=message):
-        dataset.tracks(1)
-    with pytest.raises(MatrixError, match=message):
-        dataset[1]
-
-
-def test_masks_of_another_video(dataset_path: Path, frames_THWC: np.ndarray) -> None:
     write_video(dataset_path / "videos/0001.mp4", frames_THWC[:4], 8.0, lossless=True)
     for load in (Dataset.__getitem__, Dataset.tracks):
         message = r"0001\.json: the masks are 5 frames of 8x10, .*0001\.mp4 has 4 .*this very video"
         with pytest.raises(MatrixError, match=message):
             load(Dataset(dataset_path), 0)
+        message = (
+            r"0002\.json: instances\.id1: instance 'id1' of sample '0002' has no track, but th"
+        )
+        with pytest.raises(MatrixError, match=message):
+            load(Dataset(dataset_path), 1)
 
 
 def test_transform_errors_name_the_video(dataset_path: Path) -> None:

@@ -84,14 +84,6 @@ def test_tokens_of_phrases(
     assert list(found) == wanted
 
 
-def test_repeated_words_are_told_apart_by_place() -> None:
-    caption = "red ball pushes red ball"
-    found = token_indices(
-        word_level(), caption, [[Span(start=0, end=8)], [Span(start=16, end=24)]], max_length=9
-    )
-    assert found == ((1, 2), (4, 5))
-
-
 def encode_by_hand(caption: str) -> list[tuple[int, int]]:
     """Offsets of words in a caption of words and single spaces."""
     offsets, start = [], 0

