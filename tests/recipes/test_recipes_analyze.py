@@ -6,38 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import matrix_video.analysis.run as run_module
 from matrix_video.analysis.records import read_table
 from matrix_video.backbones.tiny import tiny_pipeline
 from matrix_video.data.dataset import Dataset, DatasetWriter
-from matrix_video.data.sample import Instance, Interaction, Sample, Span
-from matrix_video.data.tracks import MaskTrack
 from matrix_video.generation.config import GenerateConfig
 from matrix_video.generation.run import generate
 from matrix_video.recipes.analyze import AnalyzeCommand, run
 from matrix_video.services.errors import MatrixError
-
-CAPTION = "the red ball pushes the blue ball"
-
-
-def _sample(name: str) -> Sample:
-    def instance(id: str, phrase: str) -> Instance:
-        start = CAPTION.index(phrase)
-        mention = Span(start=start, end=start + len(phrase))
-        return Instance(id=id, noun="ball", phrase=phrase, mentions=(mention,))
-
-    start = CAPTION.index("pushes")
-    push = Span(start=start, end=start + len("pushes"))
-    return Sample(
-        id=name,
-        file_name=f"videos/{name}.mp4",
-        caption=CAPTION,
-        instances=(instance("id1", "red ball"), instance("id2", "blue ball")),
-        interactions=(Interaction(subject="id1", verb="push", object="id2", verb_span=push),),
-    )
+from matrix_video.world.captions import vocabulary
+from matrix_video.world.write import write_split
 
 
 def test_maps_are_read_along_the_sampling(
@@ -45,25 +25,18 @@ def test_maps_are_read_along_the_sampling(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run_module, "draw_plots", lambda *_: None)  # slow, and of no interest here
-    pipe: Any = tiny_pipeline(layers=2)
+    pipe: Any = tiny_pipeline(layers=2, size=64, num_frames=17, vocab=vocabulary())
     pipe.save_pretrained("model")
-    random = np.random.default_rng(0)
-    masks = np.zeros((2, 9, 32, 32), dtype=bool)
-    masks[0, :, 4:14, 4:14] = masks[1, :, 18:28, 18:28] = True
-    tracks = {f"id{i + 1}": MaskTrack.from_masks(masks[i]) for i in range(2)}
-    with DatasetWriter(Path("prompts")) as writer:
-        for i in range(3):
-            frames = random.integers(0, 256, size=(9, 32, 32, 3), dtype=np.uint8)
-            writer.add(_sample(f"p{i}"), frames, 8.0, tracks, lossless=True)
+    write_split(Path("prompts"), 3, 0, "val")
     made = generate(
         GenerateConfig(model="model", prompts=Path("prompts"), out=Path("made"), steps=4, batch=3)
     )
     # As `matrix evaluate --tracked` leaves them: the videos with tracks of their own.
-    videos = Dataset(made)
+    videos, truth = Dataset(made), Dataset(Path("prompts"))
     with DatasetWriter(Path("tracked")) as writer:
         for i in range(2):
-            writer.add_file(videos.sample(i), videos.video_path(i), tracks)
-    scores = [{"id": f"p{i}", "sgi_raw": float(i), "margin": 0.5} for i in range(2)]
+            writer.add_file(videos.sample(i), videos.video_path(i), truth.tracks(i))
+    scores = [{"id": f"val-0-00000{i}", "sgi_raw": float(i), "margin": 0.5} for i in range(2)]
     Path("scores.json").write_text(json.dumps({"videos": scores}))
 
     command = AnalyzeCommand(
@@ -89,7 +62,7 @@ def test_maps_are_read_along_the_sampling(
     assert any((Path("run") / "overlays").iterdir())
 
     other = command.model_copy(update={"data": Path("prompts"), "out": Path("run2")})
-    with pytest.raises(MatrixError, match=r"sample p0: the video, sampled again, differs"):
+    with pytest.raises(MatrixError, match=r"val-0-000000: the video, sampled again, differs"):
         run(other)  # the prompts' own videos, which nobody generated
     other = command.model_copy(update={"model": "tiny", "out": Path("run3")})
     with pytest.raises(MatrixError, match=r"the videos were made by model .* Give --model model"):

@@ -14,7 +14,6 @@ from rich.console import Console
 
 from matrix_video.analysis.layers import write_choice
 from matrix_video.backbones.tiny import tiny_pipeline
-from matrix_video.cli import parse
 from matrix_video.data.dataset import Dataset, DatasetWriter
 from matrix_video.recipes.demo import DemoCommand, run
 from matrix_video.recipes.demo_stages import LOSSES, Stages
@@ -120,9 +119,3 @@ def test_a_loss_without_a_layer_is_left_out(
     assert getattr(settings, lost) == 0
     assert settings.sga + settings.spa > 0
     assert f"m: no layer was found for {lost.upper()}, so it is off" in capsys.readouterr().out
-
-
-def test_defaults_are_the_shipped_pipeline() -> None:
-    name, config = parse(["demo"])
-    assert name == "demo"
-    assert (config.model, config.out) == ("tiny", Path("out/demo"))

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from matrix_video.cli import parse
 from matrix_video.data.dataset import Dataset
 from matrix_video.evaluation.scores import read_scores
 from matrix_video.recipes.evaluate import EvaluateCommand, distinct_names, run, show_differences
@@ -63,11 +62,3 @@ def test_names_are_as_long_as_they_need_be(tmp_path: Path) -> None:
     paths = [tmp_path / part for part in ("a/x/scores", "b/x/scores", "a/y/scores", "base")]
     assert distinct_names(paths) == ["a/x/scores", "b/x/scores", "y/scores", "base"]
     assert distinct_names([tmp_path, tmp_path]) == [tmp_path.name] * 2
-
-
-def test_the_command_line_gives_the_settings() -> None:
-    name, config = parse(
-        ["evaluate", "--videos", "a", "--prompts", "b", "--out", "c", "--against", "d", "e"]
-    )
-    assert name == "evaluate"
-    assert config.against == (Path("d"), Path("e"))

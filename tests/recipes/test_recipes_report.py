@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from matrix_video import cli
 from matrix_video.recipes.report import ReportCommand, named_runs, run
 from matrix_video.services.errors import MatrixError
 
@@ -37,15 +36,3 @@ def test_names_are_given_or_taken_from_the_folder() -> None:
     for text in ("=runs/lora", "LoRA="):
         with pytest.raises(MatrixError, match=f"runs: '{text}' lacks a name or a folder"):
             named_runs((text,))
-
-
-def test_a_wrong_number_of_prompts_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as end:
-        cli.main(["report", "--out", str(tmp_path / "page"), "--runs", "x", "--prompts", "-1"])
-    assert end.value.code == 2
-    told = capsys.readouterr().err
-    assert "prompts" in told
-    assert "greater than or equal to 0" in told
-    assert not (tmp_path / "page").exists()

@@ -1,4 +1,4 @@
-"""Names and replies on the terminal: never markup."""
+"""What the terminal shows: names and replies never as markup, few lines of progress."""
 
 import ast
 from pathlib import Path
@@ -47,3 +47,26 @@ def test_there_is_no_other_console() -> None:
                 for word in node.keywords
             )
             assert off or name not in {"Console", "TextColumn", "from_markup"}, (file, node.lineno)
+
+
+@pytest.mark.parametrize(
+    ("total", "seconds", "lines"),
+    [
+        (0, 0, ""),  # a stage without work says nothing
+        (3, 0, "stage: 3/3  loss 0.3\n"),
+        (6, 20, "stage: 2/6  loss 0.3\nstage: 4/6  loss 0.3\nstage: 6/6  loss 0.3\n"),
+    ],
+)
+def test_lines_are_few_and_the_last_one_is_complete(
+    total: int,
+    seconds: int,
+    lines: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = (seconds * count for count in range(100))
+    monkeypatch.setattr("matrix_video.services.progress.time.monotonic", lambda: next(clock))
+    with progress("stage", total) as advance:
+        for _ in range(total):
+            advance(1, "loss 0.3")
+    assert capsys.readouterr().err == lines

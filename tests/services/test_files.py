@@ -17,9 +17,7 @@ from matrix_video.services.files import (
     atomic_dir,
     atomic_path,
     clear_temporary,
-    make_folder,
     read_json,
-    sha256_text,
     write_json,
 )
 
@@ -91,42 +89,12 @@ def test_json_that_cannot_be_read_names_the_file(
         read_json(tmp_path / "x.json")
 
 
-def test_hashes_see_boundaries() -> None:
-    assert sha256_text("ab", "c") != sha256_text("a", "bc")
-
-
 def test_permission_is_asked_for_by_name(tmp_path: Path) -> None:
     with (
         pytest.raises(MatrixError, match=r"x: it cannot be written \(Read-only.*permissions"),
         atomic_path(tmp_path / "x") as temporary,
     ):
         raise OSError(errno.EROFS, "Read-only file system", str(temporary))
-
-
-@pytest.mark.parametrize(
-    ("name", "problem"),
-    [
-        ("file/deep", "a file stands where a folder"),
-        ("x" * 300, "cannot be written"),
-        ("loop/deep", "cannot be written"),
-        ("nul\0", "cannot be written"),
-        ("dangling", "or a folder where a file"),
-    ],
-)
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, name: str, problem: str) -> None:
-    (tmp_path / "file").write_text("")
-    (tmp_path / "loop").symlink_to("loop")
-    (tmp_path / "dangling").symlink_to("nowhere")
-    (tmp_path / "folder.json").mkdir()
-    before = sorted(tmp_path.iterdir())
-    for make in (make_folder, lambda path: write_json(path / "x", 1)):
-        with pytest.raises(MatrixError, match=f"{problem}.*another output folder"):
-            make(tmp_path / name)
-    with pytest.raises(
-        MatrixError, match=r"folder\.json: a file stands .*or a folder where a file"
-    ):
-        write_json(tmp_path / "folder.json", 1)
-    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_threads_write_one_file_at_once(tmp_path: Path) -> None:

@@ -135,22 +135,6 @@ def test_a_run_that_did_nothing_claims_nothing(tmp_path: Path, killed: bool, wor
         assert read_config(folder)["command"] == "analyze"
 
 
-@pytest.mark.parametrize(
-    ("name", "what"),
-    [
-        ("metadata.jsonl", "a data set"),
-        ("metadata.partial.jsonl", "a data set"),
-        ("metadata.csv", "a data set"),
-        ("index.html", "a report"),
-    ],
-)
-def test_a_folder_of_another_kind_is_refused(tmp_path: Path, name: str, what: str) -> None:
-    (tmp_path / name).write_text("")
-    with pytest.raises(MatrixError, match=f"the folder is {what} already. choose another"):
-        RunFolder.open(tmp_path, Config(), command="train")
-    assert [file.name for file in tmp_path.iterdir()] == [name]
-
-
 def test_metrics_are_cut_back_and_half_lines_and_half_files_dropped(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path, Config(), command="train") as run:
         for step in range(5):
