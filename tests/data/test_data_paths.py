@@ -26,6 +26,7 @@ OURS = (
     "metadata.jsonl", "metadata.partial.jsonl", "Metadata.JSONL", "tracks/0001.json",
     "tracks/a.mp4", "TRACKS/a.mp4", "authors/a.mp4", "questions.jsonl", "videos/a.sqlite",
     "videos/a.mp4.lock", "videos/config.yaml", "index.html",
+    ".a.mp4", "videos/.trash/a.mp4",
 )  # fmt: skip
 
 

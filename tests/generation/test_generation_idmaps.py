@@ -51,17 +51,35 @@ def test_it_stands_for_the_tracks(prompts: Path, tmp_path: Path) -> None:
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:
-    with pytest.raises(MatrixError, match=r"p7\.png: id_maps: no picture.*named after its id"):
+    problem = r"p7\.png: id_maps: .*(No such file|cannot be read).*named after its id"
+    with pytest.raises(MatrixError, match=problem):
         read_id_map(tmp_path / "p7.png", (8, 12))
     (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(MatrixError, match=r"text\.png: id_maps: no picture could be read"):
+    with pytest.raises(MatrixError, match=r"text\.png: id_maps: the mask cannot be read"):
         read_id_map(tmp_path / "text.png", (8, 12))
     flat = picture(tmp_path / "a.png", (255, 0, 0))
     with pytest.raises(MatrixError, match="has 8x12 pixels, the first frame 16x12"):
         read_id_map(flat, (16, 12))
     smooth = np.arange(8 * 12 * 3, dtype=np.uint16).reshape(8, 12, 3).astype(np.uint8)
     Image.fromarray(smooth).save(tmp_path / "smooth.png")
-    with pytest.raises(MatrixError, match=r"has 96 colours, room is for 64.*smoothed edges"):
+    with pytest.raises(MatrixError, match=r"no mask: it holds 9\d colours"):
         read_id_map(tmp_path / "smooth.png", (8, 12))
     with pytest.raises(MatrixError, match=r"id_maps: id maps are given, but nothing that takes"):
         GenerateConfig(prompts=tmp_path, out=tmp_path / "o", id_maps=tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["16 bits", "palette", "nothing around"])
+def test_id_maps_are_read_as_masks_are(tmp_path: Path, kind: str) -> None:
+    ids_HW = np.zeros((8, 12), np.uint16)
+    ids_HW[:, :2], ids_HW[:, 6:] = 258, 515
+    if kind == "16 bits":
+        image = Image.fromarray(ids_HW)
+    elif kind == "palette":
+        image = Image.fromarray((ids_HW % 256).astype(np.uint8), mode="P")
+        image.putpalette([0, 0, 0] * 2 + [90, 0, 0] * 2)  # two of one colour are two all the same
+    else:  # white where nobody is, but not seen
+        seen_HW = (255 * (ids_HW > 0)).astype(np.uint8)
+        image = Image.fromarray(np.dstack([255 - ids_HW % 250, *[seen_HW] * 3]).astype(np.uint8))
+    image.save(tmp_path / "a.png")
+    masks = read_id_map(tmp_path / "a.png", (8, 12))
+    assert [int(mask_HW.sum()) for mask_HW in masks] == [48, 16]

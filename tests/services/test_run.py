@@ -66,9 +66,12 @@ def test_what_may_change_is_stored_anew(tmp_path: Path) -> None:
     [
         "a: [",
         "a: &a [x,x]\nb: &b [*a,*a]\nc: [*b,*b]",
-        "[" * 2000,
+        "[" * 1000,
         "n: " + "9" * 5000,
         "t: 2026-13-45",
+        "t: 2026-12-24",
+        "n: 1" + ":30" * 3000,
+        "n: !!set {x}",
         "\xff",
         "# " + "x" * 2**20,
         "- a list",

@@ -56,16 +56,17 @@ def check_stored(value: str) -> str:
 
 def _check_video(value: str) -> str:
     folded = PurePosixPath(check_stored(value).casefold())
-    if folded.name.endswith(_OWN_SUFFIXES) or folded.parts[0] in _OWN_FOLDERS:
+    hidden = any(part[0] == "." for part in folded.parts)  # no run notices when they change
+    if hidden or folded.name.endswith(_OWN_SUFFIXES) or folded.parts[0] in _OWN_FOLDERS:
         raise ValueError(
-            f"{value!r} is the name of a file of the data set's own; expected a video, such as "
-            "'videos/0001.mp4'"
+            f"{value!r} is the name of a file of the data set's own, or hidden; expected a video, "
+            "such as 'videos/0001.mp4'"
         )
     return value
 
 
 VideoPath = Annotated[str, AfterValidator(_check_video)]
-"""A stored path of a video: none of the names that a data set keeps for its own files."""
+"""A stored path of a video: no hidden name, and none that a data set keeps for its own files."""
 
 
 def inside(root: Path, stored: str) -> Path:

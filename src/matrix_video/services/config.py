@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, cast
@@ -48,7 +49,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         stored = {} if stored is None else stored  # an empty file
         if not isinstance(stored, dict):
             raise ValueError("no names with values")
-    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
+        json.dumps(stored)  # neither dates and sets nor numbers without end ("1:30:30:...")
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError, OSError) as error:
         raise MatrixError(
             f"this is not valid YAML of settings ({' '.join(str(error).split())})",
             remedy="restore the file, or choose another output folder",
