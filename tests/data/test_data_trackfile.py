@@ -10,7 +10,6 @@ import pytest
 
 from matrix_video.data.trackfile import (
     TrackFile,
-    check_fits,
     read_tracks,
     scan_tracks,
     track_path,
@@ -58,17 +57,6 @@ def test_old_files_have_no_number_and_newer_ones_are_refused(
         message = rf"format: the file is of format {number!r}; formats 1 to 2 can be read\. Install"
         with pytest.raises(MatrixError, match=message):
             read_tracks(path)
-
-
-def test_tracks_must_fit_the_file_and_the_video(path: Path, tracks: dict[str, MaskTrack]) -> None:
-    for size, count in (((8, 9), 5), ((8, 10), 6)):
-        there = rf"has {count} of 8x{size[1]} \(height x width\)"
-        with pytest.raises(ValueError, match=f"masks of id1 are 5 frames of 8x10, but .*{there}"):
-            TrackFile(size, count, tracks)
-        message = rf"0001\.json: the masks are 5 frames of 8x10, but the video a\.mp4 {there}"
-        with pytest.raises(MatrixError, match=message):
-            check_fits(read_tracks(path), path, Path("a.mp4"), size, count)
-    check_fits(read_tracks(path), path, Path("a.mp4"), (8, 10), 5)
 
 
 def first_rle(value: object) -> Callable[[Json], object]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from matrix_video.data.options import ClipOptions
 from matrix_video.data.tracks import MaskTrack, State, resize_masks
 from matrix_video.data.transform import ClipTransform
 from matrix_video.data.video import probe_video, write_video
@@ -133,6 +134,12 @@ def test_cropped_and_resized_tracks(
     for before, after, mask_HW in zip(track.states, result.states, masks_THW, strict=True):
         gone = before is State.VISIBLE and not mask_HW.any()  # out of frame
         assert after is (State.ABSENT if gone else before)
+
+
+def test_options_of_a_command_become_a_transform() -> None:
+    assert ClipOptions().transform() == ClipTransform()
+    chosen = ClipOptions(fps=4, num_frames=3, height=8, width=6)
+    assert chosen.transform() == ClipTransform(fps=4, num_frames=3, size=(8, 6))
 
 
 def test_nothing_to_do_gives_the_same_track(tracks: dict[str, MaskTrack]) -> None:

@@ -258,19 +258,11 @@ def test_more_pixels_than_the_limit_are_refused_before_decoding(
     assert len(ClipTransform(size=(24, 32)).load(path, info)) == 40
 
 
-@pytest.mark.parametrize("limit", [1 << 10, 1 << 26])
-def test_headers_of_huge_frames_are_refused(
-    tmp_path: Path, smooth: Smooth, limit: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(container, "MOST_FRAME_PIXELS", limit)
-    path = tmp_path / "a.mp4"
-    if limit == 1 << 10:
-        write_video(path, smooth(2), 8.0)
-    else:  # a stream of 43 bytes that claims 9,000 x 9,000 pixels
-        path = tmp_path / "a.y4m"
-        path.write_bytes(b"YUV4MPEG2 W9000 H9000 F8:1 Ip A1:1 C420jpeg\nFRAME\n" + bytes(99))
+def test_headers_of_huge_frames_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.y4m"  # 43 bytes that claim 9,000 x 9,000 pixels
+    path.write_bytes(b"YUV4MPEG2 W9000 H9000 F8:1 Ip A1:1 C420jpeg\nFRAME\n" + bytes(99))
     for read in (probe_video, read_video, first_frame, check_video):
-        with pytest.raises(MatrixError, match=rf"its frames have .* at most {limit:,} pixels"):
+        with pytest.raises(MatrixError, match=r"its frames have .* at most 67,108,864 pixels"):
             read(path)
 
 

@@ -28,6 +28,12 @@ from matrix_video.data.sample import Instance, Span
         ("<id1><id2> people", "people", {"id1": ["people"], "id2": ["people"]}),
         ("a man <id1>, who waits", "a man, who waits", {"id1": ["man"]}),
         ("the old dog <id3>", "the old dog", {"id3": ["old dog"]}),
+        (
+            "man hugs tall young woman<id1>",
+            "man hugs tall young woman",
+            {"id1": ["tall young woman"]},
+        ),
+        ("he gives <id1> Tom a cup", "he gives Tom a cup", {"id1": ["Tom"]}),
         ("one (<id1> cat) is", "one (cat) is", {"id1": ["cat"]}),
         ("一个<id1>女人把杯子递给<id2>男人。", "一个女人把杯子递给男人。", {"id2": ["男人"]}),
         ("a  <id1>  man", "a   man", {"id1": ["man"]}),
