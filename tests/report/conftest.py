@@ -181,7 +181,7 @@ def training_curves(label: str, *, aligned: bool) -> TrainingCurves:
         terms |= {"sga": loss(1.6, 0.7), "spa": loss(1.3, 0.8)}
     ends: tuple[tuple[Kind, int], ...] = (("v2t", 5), ("v2v", 1), ("v2v", 2))
     heldout = {end: ((0.0, 0.3), (300.0, 0.3 + end[1] / 50)) for end in ends}
-    return TrainingCurves(label, terms, heldout)
+    return TrainingCurves(label, terms, heldout, absorbed=aligned)
 
 
 def video_score(id: str, replies: str, **fields: Any) -> VideoScore:
@@ -193,6 +193,7 @@ def video_score(id: str, replies: str, **fields: Any) -> VideoScore:
             answer=REPLIES[letter],
             frame=4 + k,
             evidence={"distance": k / 10},
+            raw="[/b]" if letter == "u" else None,
             reason="no reply" if letter == "u" else None,
         )
         for k, letter in enumerate(replies, start=1)

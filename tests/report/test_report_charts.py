@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 from matrix_video.report.charts import (
     Figure,
     ForestRow,
-    apart,
     contrast_chart,
     forest_chart,
     heldout_chart,
@@ -66,18 +64,6 @@ def test_chosen_layers_stand_on_a_band_and_dominant_ones_have_a_star() -> None:
     assert len(marks(found, "rect", "bar faint")) == 4
     assert "layer 1, nouns: AAS 0.200, dominant" in texts(found)
     assert 'aria-label="V2T: AAS by layer, nouns and verbs"' in found.chart
-
-
-@given(st.integers(1, 60), st.sets(st.integers(0, 59), max_size=12))
-def test_layer_numbers_do_not_overlap(count: int, chosen: set[int]) -> None:
-    found = layer_chart([group([1.0] * count)], "aas", sorted(chosen))
-    numbers = [e for e in marks(found, "text", "") if (e.text or "").isdigit()]
-    foot = max(at(e, "y") for e in numbers)
-    labels = sorted((at(e, "x"), e.text or "") for e in numbers if at(e, "y") == foot)
-    assert labels
-    for (x, left), (next_x, right) in pairwise(labels):
-        assert next_x - x >= 3.25 * (len(left) + len(right)) + 3  # 6.5 wide a digit, and a gap
-        assert int(left) < int(right)
 
 
 def test_a_forest_says_its_numbers_and_whiskers_end_where_they_say() -> None:
@@ -150,10 +136,3 @@ def test_heldout_has_a_tooltip_per_point_and_shares_the_highest_value_of_all_run
 
     foot = 180.0
     assert foot - top(0.8) == pytest.approx((foot - top(0.2)) / 4, abs=0.1)
-
-
-@given(st.lists(st.floats(20, 190), min_size=1, max_size=12))
-def test_tags_move_apart(places: list[float]) -> None:
-    found = apart(sorted(places), 12.0, 20.0, 190.0)
-    assert all(b - a >= 12.0 - 1e-9 for a, b in pairwise(found))
-    assert all(20.0 - 1e-9 <= place <= 190.0 + 1e-9 for place in found)

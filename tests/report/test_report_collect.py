@@ -14,7 +14,6 @@ from matrix_video.analysis.layers import LayerChoice, write_choice
 from matrix_video.data.video import write_video
 from matrix_video.report.collect import collect
 from matrix_video.report.page import build_report
-from matrix_video.report.runs import open_runs
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import write_json
 from matrix_video.services.run import RunFolder
@@ -157,15 +156,3 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     refused(run, match=r"evidence\.groups\.0\.samples: not a choice of .*Field req")
     (run / "config.yaml").write_text("a: [")
     refused(run, match=r"config\.yaml: this is not valid YAML")
-
-
-@pytest.mark.parametrize(
-    ("command", "field"),
-    [("analyze", "data"), ("train", "data"), ("generate", "prompts"), ("evaluate", "videos")],
-)
-def test_what_a_run_worked_on_depends_on_its_kind(tmp_path: Path, command: str, field: str) -> None:
-    settings = Settings(data=Path("of/data"), prompts=Path("of/prompts"), videos=Path("of/videos"))
-    RunFolder.open(tmp_path / "run", settings, command=command).close()
-    RunFolder.open(tmp_path / "bare", Settings(), command=command).close()
-    run, bare = open_runs([("run", tmp_path / "run"), ("bare", tmp_path / "bare")])
-    assert (run.data, bare.data) == (Path("of") / field, None)

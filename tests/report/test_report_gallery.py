@@ -107,19 +107,6 @@ def test_different_prompt_sets_are_refused(tmp_path: Path) -> None:
         page(one, two)
 
 
-def test_one_prompt_set_may_be_spelled_in_two_ways(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    truth = dataset(tmp_path / "val", "a")
-    (tmp_path / "link").symlink_to(truth)
-    (tmp_path / "other").mkdir()
-    monkeypatch.chdir(tmp_path)
-    spelled = (truth, Path("val"), Path("other/../val"), Path("link"))
-    content = page(*[generation(tmp_path / f"r{i}", p, "a") for i, p in enumerate(spelled)])
-    assert clips(content) == ["ground truth", "r0", "r1", "r2", "r3"]
-    assert content.gallery[0].clips[0].video == truth / "videos" / "a.mp4"
-
-
 def test_relative_settings_start_where_the_run_was_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -122,6 +122,7 @@ def test_it_shows_the_numbers_that_were_given(built: Path) -> None:
         "Not shown: map overlays of V2V: the run kept none.",
     ):
         assert given in text, given
+    assert text.count("decoder absorbed") == 1  # of MATRIX, not of LoRA
 
 
 def test_a_reader_meets_clips_then_scores_and_the_table_of_runs_last(built: Path) -> None:
@@ -162,6 +163,7 @@ def test_every_answer_is_there_with_its_evidence(built: Path) -> None:
     for css, count in counts.items():
         assert len(re.findall(rf'<li class="answer {css}(?: apart)?"', source)) == count
     assert "distance 0.3" in text
+    assert "no reply, distance 0.9, “[/b]”" in text
     assert "frame 7" in text
 
 
@@ -200,15 +202,6 @@ def test_what_is_missing_is_named_in_its_place(content: ReportContent, tmp_path:
     page = read(build_report(tmp_path / "broken", ReportContent(title="t", gallery=(item,))))
     assert "gone.mp4: there is no such video file" in page.text
     assert "not scored" in page.text
-
-
-@pytest.mark.parametrize("absorbed", [True, False, None])
-def test_decoder_absorbed_is_flagged(
-    content: ReportContent, tmp_path: Path, absorbed: bool | None
-) -> None:
-    curves = (replace(content.curves[1], absorbed=absorbed),)
-    page = build_report(tmp_path, ReportContent(title="t", curves=curves))
-    assert ("decoder absorbed" in read(page).text) == (absorbed is True)
 
 
 def test_a_second_report_replaces_the_first_and_equal_content_gives_an_equal_page(

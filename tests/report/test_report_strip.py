@@ -11,7 +11,6 @@ from PIL import Image
 
 from matrix_video.data.video import write_video
 from matrix_video.report.strip import encode, make_strip
-from matrix_video.services.errors import MatrixError
 
 
 def noise(*shape: int) -> NDArray[np.uint8]:
@@ -47,9 +46,3 @@ def test_a_tall_clip_becomes_smaller_and_keeps_its_shape(tmp_path: Path) -> None
 def test_encode_never_exceeds_what_browsers_read(shape: tuple[int, int, int]) -> None:
     _, (height, width) = encode(noise(*shape), shape[0], shape[1:])
     assert max(height * shape[0], width) <= 16_000
-
-
-def test_a_missing_video_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MatrixError, match=r"gone\.mp4: there is no such video file"):
-        make_strip(tmp_path / "gone.mp4", tmp_path / "assets")
-    assert not (tmp_path / "assets").exists()
