@@ -30,7 +30,7 @@ def test_table_null_rows_and_differences_of_two_folders_of_one_name(
     (tmp_path / f"copy/videos/{name}.mp4").write_text("torn [/b]")
     second = EvaluateCommand(
         videos=tmp_path / "copy",
-        prompts=data,
+        prompts=tmp_path / "copy",
         out=two,
         nulls=False,
         against=(one, one),
