@@ -139,6 +139,14 @@ def test_every_trainers_names_arrive(
     assert not getattr(pipe.transformer, "peft_config", {})
 
 
+@pytest.mark.parametrize("name", ["transformer.{}", "module.transformer._orig_mod.{}"])
+def test_floats_of_8_bits_and_names_of_wrapped_models_arrive(name: str, tmp_path: Path) -> None:
+    pipe: Any = tiny_pipeline(layers=1)
+    state = {key: value.to(torch.float8_e4m3fn) for key, value in lora_of(pipe).items()}
+    wide = {key: value.float() for key, value in state.items()}
+    same(loaded(pipe, written(tmp_path, renamed(name.format)(state))), products(wide))
+
+
 def test_comfyui_names_arrive(known: tuple[str, Any, State], tmp_path: Path) -> None:
     """diffusion-pipe writes them so too; of Wan the layers have their own names, with or without
     underscores."""
@@ -256,6 +264,18 @@ FAULTS: dict[str, tuple[Callable[[State], State], str]] = {
         r"tensors are of no layer, lora_unet_other_0_to_q",
     ),
     "nothing": (lambda _: {}, "it holds no tensor"),
+    "twice": (
+        lambda state: {**state, **{k.removeprefix("transformer."): v for k, v in state.items()}},
+        r"\d+ of its tensors are of the same layers as others",
+    ),
+    "integers": (
+        lambda state: {key: value.to(torch.int8) for key, value in state.items()},
+        r"holds integers \(torch\.int8\)",
+    ),
+    "old diffusers": (
+        renamed(lambda key: key.replace("lora_A", "lora.down").replace("lora_B", "lora.up")),
+        "this is a file of diffusers before it used peft",
+    ),
 }
 
 

@@ -28,6 +28,8 @@ from matrix_video.services.files import parse_json, read_json
 
 _PART: Final = re.compile(r"(.+)\.(lora_A\.weight|lora_B\.weight|lora_B\.bias)")
 _ADAPTER_NAME: Final = re.compile(r"\.lora_([AB])\.[^.]+\.(weight|bias)$")
+_WRAPPED: Final = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module)\.")
+"""What data parallelism, compilation and FSDP put into names."""
 _FLAT: Final = "lora_unet_"
 _FLAT_WAN: Final = re.compile(r"blocks_(\d+)_(?:(self_attn|cross_attn)_(\w+)|ffn_(\d))")
 _FLAT_HUNYUAN: Final = re.compile(r"(double|single)_blocks_(\d+)_(\w+?)(?:_(fc1|fc2|linear))?")
@@ -40,6 +42,10 @@ _ORIGINS: Final = (
     (".diff", "differences of whole weights, beside LoRA or in its place"),
     ("text_encoder", "LoRA on the text encoder"),
     ("lora_te", "LoRA on the text encoder"),
+    (".lora.", "a file of diffusers before it used peft"),
+    ("lora_linear_layer", "a file of diffusers before it used peft"),
+    (".processor.", "a file of diffusers before it used peft"),
+    ("lycoris_", "a file of LyCORIS"),
     (_FLAT, "a file of kohya's or musubi's trainers"),
     ("diffusion_model.", "a file for ComfyUI, as diffusion-pipe writes them"),
 )
@@ -68,9 +74,11 @@ def read_lora(file: Path, pipe: DiffusionPipeline, names: tuple[str, ...]) -> di
     """LoRA of each of the pipeline's transformers ``names`` that the file has some for.
 
     Raises `MatrixError` naming a tensor for: anything that is no LoRA of these, half a pair, a pair
-    of two ranks, another layer or width than the transformer's, and values that are no numbers.
+    of two ranks, another layer or width than the transformer's, and values that are no numbers,
+    or integers, whose scales are not known here.
     """
-    state, stored = read_tensors(file)
+    tensors, stored = read_tensors(file)
+    state = {key: _computable(value) for key, value in tensors.items()}
     packed = stored.get(LORA_ADAPTER_METADATA_KEY)
     try:
         metadata: dict[str, Any] | None = None if packed is None else parse_json(packed)
@@ -84,6 +92,12 @@ def read_lora(file: Path, pipe: DiffusionPipeline, names: tuple[str, ...]) -> di
     if metadata is None and beside.is_file():  # as peft writes it
         metadata = read_json(beside)
     for key, value in state.items():
+        if not value.is_floating_point() and value.numel() > 1:
+            raise MatrixError(
+                f"{key} holds integers ({value.dtype}), expected floating-point numbers",
+                remedy="save the LoRA without quantising it",
+                file=file,
+            )
         if not bool(value.isfinite().all()):
             raise MatrixError(
                 f"{key} is not a number in {int((~value.isfinite()).sum())} of {value.numel()} "
@@ -119,6 +133,12 @@ def arrived(file: Path, lora: Lora, transformer: nn.Module, adapter_name: str) -
     if wrong:
         count = f"{len(wrong)} of {len(lora.state)} tensors: {min(wrong)}"
         raise _misfit(file, transformer, _Misfit(count))
+
+
+def _computable(value: Tensor) -> Tensor:
+    """Floats of 8 bits, with which torch does not compute, as the same numbers in bfloat16."""
+    small = value.is_floating_point() and value.element_size() == 1
+    return value.to(torch.bfloat16) if small else value
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -158,12 +178,12 @@ def _named(
     origin: dict[str, str] = {}
     plain: dict[str, Tensor] = {}
     for key, value in state.items():
-        name = _ADAPTER_NAME.sub(r".lora_\1.\2", key.removeprefix("base_model.model."))
+        name = _WRAPPED.sub("", key).removeprefix("base_model.model.")
+        name = _ADAPTER_NAME.sub(r".lora_\1.\2", name)
         name = name.replace(".lora_down.", ".lora_A.").replace(".lora_up.", ".lora_B.")
         name = _dotted(name, flat)
         plain[name], origin[name] = value, key
-    if len(plain) < len(state):
-        raise _Misfit(f"{len(state) - len(plain)} of its tensors are of the same layers as others")
+    _check_apart(plain, state)
     found = _folded(plain)
     for name in found:
         if _PART.fullmatch(name) is None:
@@ -176,11 +196,18 @@ def _named(
         layer = name.partition(".lora_")[0]
         ours = name if name.startswith(prefixes) or layer not in modules else f"{first}.{name}"
         named[ours] = value
+    _check_apart(named, found)
     strangers = [name for name in named if not name.startswith(prefixes)]
     if strangers:
         problem = f"{len(strangers)} of its {len(named)} tensors are of no layer, {strangers[0]}"
         raise _Misfit(problem, next(iter(state)))
     return named, len(plain) > len(found)
+
+
+def _check_apart(named: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    """Whether no two of the given tensors came to the same name."""
+    if len(named) < len(given):
+        raise _Misfit(f"{len(given) - len(named)} of its tensors are of the same layers as others")
 
 
 def _folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
