@@ -154,6 +154,10 @@ def test_mistakes_in_a_line_are_what_a_reader_refuses(
             "'ball'. Move the span onto the noun, or correct the noun.",
         ),
         (
+            of_span("noun_spans", start=35, end=38),
+            "instances[0].noun_spans[0]: the span reads 'box', but the noun of 'small",
+        ),
+        (
             of_span("noun_spans", start=19, end=25),
             "instances[0].noun_spans[0]: the span reads 'pushes', but the noun of 'small",
         ),

@@ -99,25 +99,17 @@ def test_shared_scenes_and_videos_are_problems(tmp_path: Path) -> None:
     assert "train and test share 2 videos (of 2 and 2)" in report.summary
 
 
-def test_every_pair_of_three_is_compared(tmp_path: Path) -> None:
-    paths = [
-        write(tmp_path / name, [PUSH], seed=seed, scenes=[scene])
+def test_every_pair_of_three_is_compared_and_one_name_told_apart(tmp_path: Path) -> None:
+    a, b, c = (
+        write(tmp_path / name / "data", [PUSH], seed=seed, scenes=[scene])
         for seed, (name, scene) in enumerate([("a", "s1"), ("b", None), ("c", "s1")])
-    ]
-    report = check_datasets(paths)
+    )
+    report = check_datasets([a, b, c])
     assert len(report.summary) == 3 + 3 * 3
-    assert [problem.field for problem in report.problems] == ["line 1: scene"]
-    text = "a and b share no scenes (of 1 and 0); b has 1 samples without a scene key"
+    (problem,) = report.problems
+    assert f"of {c} has the scene of sample 'c0' of {a}, 's1'" in problem.problem
+    text = f"{a} and {b} share no scenes (of 1 and 0); {b} has 1 samples without a scene key"
     assert text in report.summary
-
-
-def test_sets_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> None:
-    paths = [
-        write(tmp_path / name / "data", [PUSH], seed=seed, scenes=["s1"])
-        for seed, name in enumerate("ab")
-    ]
-    (problem,) = check_datasets(paths).problems
-    assert f"of {paths[1]} has the scene of sample 'c0' of {paths[0]}, 's1'" in problem.problem
 
 
 def test_a_broken_set_does_not_stop_the_comparison(tmp_path: Path) -> None:
@@ -131,19 +123,20 @@ def test_a_broken_set_does_not_stop_the_comparison(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("act", "both", "same"),
+    ("one", "other", "both", "same"),
     [
-        (("Large RED Ball", "Push", "blue box"), False, True),  # size and capitals make no other
-        (("grey ball", "push", "blue box"), False, False),
-        (("redwood ball", "push", "blue box"), False, False),  # no word for a colour
-        (("blue box", "push", "red ball"), False, False),
-        (("blue box", "push", "red ball"), True, True),
-        (("red and blue ball", "push", "blue box"), False, False),
+        (PUSH, ("Large RED Ball", "Push", "blue box"), False, True),  # neither size nor capitals
+        (PUSH, ("grey ball", "push", "blue box"), False, False),
+        (PUSH, ("redwood ball", "push", "blue box"), False, False),  # no word for a colour
+        (PUSH, ("red and blue ball", "push", "blue box"), False, False),
+        (("gray-and-white cat", "hit", "star"), ("white, grey cat", "hit", "star"), False, True),
+        (PUSH, ("blue box", "push", "red ball"), False, False),
+        (PUSH, ("blue box", "push", "red ball"), True, True),
     ],
 )
 def test_a_triple_is_verb_nouns_and_colours_in_order_unless_both_act(
-    tmp_path: Path, act: Act, both: bool, same: bool
+    tmp_path: Path, one: Act, other: Act, both: bool, same: bool
 ) -> None:
-    a = write(tmp_path / "a", [PUSH], seed=1, scenes=["s1"], both=both)
-    b = write(tmp_path / "b", [act], seed=2, scenes=["s2"], both=both)
+    a = write(tmp_path / "a", [one], seed=1, scenes=["s1"], both=both)
+    b = write(tmp_path / "b", [other], seed=2, scenes=["s2"], both=both)
     assert check_datasets([a, b]).summary[-1].startswith(f"{int(same)} of the 1 triples of b")

@@ -131,9 +131,8 @@ def test_content_key_is_of_all_that_a_clip_is_made_of(dataset_path: Path) -> Non
 
 def test_the_first_clips_are_opened(dataset_path: Path, tmp_path: Path) -> None:
     assert len(open_clips(dataset_path, ClipTransform(), None)) == 3
-    few = open_clips(dataset_path, ClipTransform(num_frames=2), 2)
+    few = open_clips(dataset_path, ClipTransform(), 2)
     assert [sample.id for sample in few.samples] == ["0001", "0002"]
-    assert len(few.video(0)) == 2
     with DatasetWriter(tmp_path / "empty"):
         pass
     with pytest.raises(MatrixError, match=r"empty: the data set has no samples.*at least one"):

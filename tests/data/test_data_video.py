@@ -82,14 +82,12 @@ def test_equal_frames_give_equal_files(tmp_path: Path, smooth: Smooth, lossless:
     ("name", "shape", "fps", "lossless", "message"),
     [
         ("a.mp4", (2, 15, 16, 3), 8.0, False, "needs even sizes, got 15x16 .* write losslessly"),
-        ("a.mp4", (2, 16, 15, 3), 8.0, False, "needs even sizes, got 16x15"),
         ("a.mp4", (0, 16, 16, 3), 8.0, True, "cannot write a video of 0 frames of 16x16"),
         ("a.mp4", (2, 16, 16, 3), 0.0, True, "0.0 is not a frame rate"),
         ("a.mp4", (2, 16, 16, 3), float("nan"), True, "nan is not a frame rate"),
         ("a.avi", (2, 16, 16, 3), 8.0, True, r"a\.avi: cannot write the format \.avi"),
         # H.264 ends at 16384 pixels.
         ("a.mp4", (1, 2, 16400, 3), 8.0, True, r"a\.mp4: frames of 2x16400 cannot be encoded"),
-        ("a.mp4", (1, 2, 16400, 3), 8.0, False, r"a\.mp4: frames of 2x16400 cannot be encoded"),
     ],
 )
 def test_a_refused_video_leaves_the_old_file_alone(

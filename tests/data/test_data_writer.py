@@ -14,7 +14,6 @@ import pytest
 
 from matrix_video.data.dataset import Dataset, DatasetWriter
 from matrix_video.data.sample import Sample
-from matrix_video.data.trackfile import read_tracks
 from matrix_video.data.tracks import MaskTrack
 from matrix_video.data.video import read_video
 from matrix_video.services.errors import MatrixError
@@ -193,20 +192,6 @@ def test_a_broken_data_set_is_refused_and_stays(
     with pytest.raises(MatrixError, match=rf"metadata\.jsonl: {message}"):
         DatasetWriter(dataset_path).__enter__()
     assert files(dataset_path) == before
-
-
-def test_files_are_copied_byte_by_byte_and_tracks_may_be_left_out(
-    tmp_path: Path, dataset_path: Path, sample: Sample, tracks: dict[str, MaskTrack]
-) -> None:
-    source = dataset_path / "videos" / "0001.mp4"
-    some = {"id2": tracks["id2"]}
-    with DatasetWriter(tmp_path / "copy") as writer:
-        writer.add_file(sample, source, some)
-    dataset = Dataset(tmp_path / "copy")
-    assert dataset.video_path(0).read_bytes() == source.read_bytes()
-    with pytest.raises(MatrixError, match="instance 'id1' of sample '0001' has no track"):
-        dataset.tracks(0)
-    assert read_tracks(dataset.track_path(0)).tracks == some
 
 
 def test_refused_clips_leave_nothing(

@@ -183,6 +183,7 @@ def test_any_set_of_ours_round_trips(
                 unknown = [t for t in range(T) if rng.random() < 0.3 or seed == 1]
                 tracks[instance.id] = MaskTrack.from_masks(masks, unknown)
             writer.add_file(sample, video, tracks)
+            assert (work / "ours" / sample.file_name).read_bytes() == video.read_bytes()
     _, back = kit.there_and_back(work / "ours", work)
     ours, theirs = kit.contents(work / "ours"), kit.contents(back)
     for name in [name for name in ours if name.startswith("tracks/")]:

@@ -123,22 +123,15 @@ def odd_images(kit: Any) -> dict[str, Callable[[Path], None]]:
     rgba = np.dstack([soft, soft, soft, 255 - soft])
     bright_back = Image.frombytes("P", (W, H), mask.astype(np.uint8).tobytes())
     bright_back.putpalette(bytes([9, 9, 9, 0, 0, 0]))
-    two_blacks = Image.frombytes("P", (W, H), soft.tobytes())
-    two_blacks.putpalette(bytes([0, 0, 0] * 4 + [0, 99, 0] * 20))
     return {
         "soft": lambda p: kit.save(p, Image.fromarray(soft)),
         "rgba": lambda p: kit.save(p, Image.fromarray(rgba)),
         "grey with alpha": lambda p: kit.save(p, Image.fromarray(rgba[..., [0, 3]])),
         "16 bit": lambda p: kit.save(p, Image.fromarray(soft.astype(np.uint16) * 257)),
         "index 1 is black": lambda p: kit.save(p, bright_back),
-        "two blacks": lambda p: kit.save(p, two_blacks),
         "transparent": lambda p: kit.save(p, kit.mask_image(mask, "P", 2), transparency=0),
         "2 bits": lambda p: kit.save(p, kit.mask_image(mask, "P", 2), bits=2),
         "colour": lambda p: kit.save(p, Image.fromarray(rgba[..., :3] * np.uint8([1, 0, 3]))),
-        "full": lambda p: kit.save(p, kit.mask_image(np.ones((H, W), bool), "RGB", 3)),
-        "full palette": lambda p: kit.save(p, kit.mask_image(np.ones((H, W), bool), "P", 3)),
-        "empty palette": lambda p: kit.save(p, kit.mask_image(np.zeros((H, W), bool), "P", 3)),
-        "empty": lambda p: kit.save(p, kit.mask_image(np.zeros((H, W), bool), "1")),
         "note inside": lambda p: kit.save(p, kit.mask_image(mask), dpi=(70, 70)),
     }
 

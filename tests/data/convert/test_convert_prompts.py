@@ -77,16 +77,6 @@ def instance(name: str, mentions: list[tuple[int, int]], nouns: list[tuple[int, 
     )
 
 
-def test_tags_go_before_nouns_and_mentions_without_one() -> None:
-    caption = "a small ball hits a box"
-    one = instance("id1", [(2, 12)], [(8, 12)])
-    two = instance("id2", [(20, 23)], [])
-    both = instance("id10", [(20, 23)], [(20, 23)])
-    prompt = write_prompt(caption, [both, two, one])
-    assert prompt == "a small <id1> ball hits a <id2> <id10> box"
-    assert read_prompt(prompt).tags == (("id1", 8), ("id2", 20), ("id10", 20))
-
-
 @given(data=st.data())
 def test_captions_come_back_exactly(data: st.DataObject) -> None:
     letters = st.sampled_from(" \n.,()'<>1ad-女é") | st.characters(codec="utf-8")
