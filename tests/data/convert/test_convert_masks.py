@@ -128,6 +128,9 @@ def test_folders_without_videos_and_options_without_masks(clips: Path, tmp_path:
         convert(tmp_path / "empty", tmp_path / "own", masks=MaskOptions())
     with pytest.raises(MatrixError, match="masks are made into our layout alone"):
         run(ConvertCommand(clips, tmp_path / "own", layout="masks", to="authors"))
+    for stride in (0, -1):  # masks of later frames would land before the first
+        with pytest.raises(MatrixError, match=rf"stride: expected .* 1 or more, not {stride}"):
+            run(ConvertCommand(clips, tmp_path / "own", layout="masks", stride=stride))
     with pytest.raises(MatrixError, match="Add --from masks"):
         run(ConvertCommand(clips, tmp_path / "own", stride=2))
     assert not (tmp_path / "own").exists()

@@ -56,6 +56,14 @@ class MaskOptions:
     resize_masks: bool = False
     """Stretch masks of another size than the video's, by area."""
 
+    def __post_init__(self) -> None:
+        if self.stride is not None and self.stride < 1:
+            raise MatrixError(
+                f"expected a stride of 1 or more, not {self.stride}",
+                remedy="Give the number of frames from one mask to the next",
+                field="stride",
+            )
+
 
 class FromMasks(Direction):
     """``MatrixError`` where the folder holds no videos."""
