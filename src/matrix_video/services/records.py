@@ -16,12 +16,14 @@ _LONGEST_LINE: Final = 4 * 2**20
 """Bytes; a sample with 64 instances, each mentioned ten times, takes a hundredth of that."""
 
 
-def read_record(path: Path, model: type[_Record], *, what: str, remedy: str) -> _Record:
+def read_record(
+    path: Path, model: type[_Record], *, what: str, remedy: str, strict: bool = False
+) -> _Record:
     """Read and validate; `MatrixError` names the first field that is wrong.
 
-    ``what`` completes "not …": "an adapter description".
+    ``what`` completes "not …": "an adapter description". ``strict``: as `parse_json` has it.
     """
-    content = read_json(path)
+    content = read_json(path, strict=strict)
     try:
         return model.model_validate(content)
     except ValidationError as error:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from matrix_video.data.convert import recognise
-from matrix_video.data.convert.table import Table, find_table, read_table, render_table
+from matrix_video.data.convert.layout import find_table
+from matrix_video.data.convert.table import Table, read_table, render_table
 from matrix_video.services.errors import MatrixError
 
 
@@ -35,7 +36,7 @@ def test_layouts(tmp_path: Path, files: dict[str, str], layout: str) -> None:
 def test_the_first_of_several_tables_is_read(tmp_path: Path) -> None:
     for name in ("metadata.jsonl", "metadata.json"):
         (tmp_path / name).write_text("")
-    assert find_table(tmp_path).name == "metadata.json"
+    assert find_table(tmp_path) == "metadata.json"
 
 
 @pytest.mark.parametrize("kind", ["csv", "json", "jsonl"])

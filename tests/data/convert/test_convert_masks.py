@@ -81,7 +81,7 @@ def test_clips_become_a_data_set(
         (lambda c: (c / "a.json").unlink(), r"a\.json: the video has no texts\. Write its caption"),
         (lambda c: (c / "a.json").write_text("{"), r"a\.json: this is not valid JSON"),
         (lambda c: (c / "a.json").write_text('{"caption": "", "caption": ""}'), "stands twice"),
-        (lambda c: put(c, instances={}), r"a\.json: instances: Dictionary should have at least 1"),
+        (lambda c: put(c, instances={}), r"a\.json: instances: .* should have at least 1"),
         (
             lambda c: put(c, instances={"1": "red ball", "3": "box", "4": "box"}),
             r"says 'box' 1 tim",

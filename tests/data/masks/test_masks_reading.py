@@ -15,7 +15,7 @@ from PIL import Image, ImageFilter
 from pycocotools import mask as coco
 
 from matrix_video.data.masks import read_masks
-from matrix_video.data.tracks import State
+from matrix_video.data.tracks import State, run_lengths
 from matrix_video.services.errors import MatrixError
 
 T, H, W = 6, 40, 60
@@ -107,13 +107,9 @@ def array_files(**by_name: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path
 
 
 def rle(mask_HW: np.ndarray, listed: bool = False) -> dict[str, Any]:
-    if listed:
-        flat = mask_HW.flatten(order="F")
-        changes = np.flatnonzero(np.diff(flat.astype(int))) + 1
-        runs = np.diff(np.array([0, *changes, flat.size])).tolist()
-        return {"size": [H, W], "counts": [0, *runs] if flat[0] else runs}
     found: Any = coco.encode(np.asfortranarray(mask_HW.astype(np.uint8)))
-    return {"size": [H, W], "counts": found["counts"].decode()}
+    counts = found["counts"].decode()
+    return {"size": [H, W], "counts": run_lengths(counts) if listed else counts}
 
 
 def runs_by_object(listed: bool) -> Callable[[Path], None]:
@@ -149,7 +145,6 @@ STORED: dict[str, tuple[str, Callable[[Path], None]]] = {
     "grey, other names": ("masks", frames(grey, "frame_{:05d}.png")),
     "grey, a clip's number in the name": ("masks", frames(grey, "v12_{}.png")),
     "palette": ("masks", frames(palette)),
-    "16 bits": ("masks", frames(lambda ids_HW: ids_HW.astype(np.uint16), "{}.png")),
     "colours": ("masks", frames(colours)),
     "colours and alpha": ("masks", frames(transparent)),
     "a folder an object": ("masks", objects("{object}/{frame:05d}.png")),
@@ -441,7 +436,7 @@ def write_json(value: object) -> Callable[[Path], None]:
         ("m", text("0.png"), "cannot be read as a picture"),
         *(("m", several_in_one(k), "holds 6 pictures") for k in ("gif", "tiff", "png")),
         ("m", lambda folder: folder.mkdir(), "no masks were found"),
-        ("m", lambda folder: None, "there are no masks here"),
+        ("m", lambda folder: None, "no masks were found"),
         ("m.txt", text(), "no masks were found"),
         ("m", lambda f: save(f, "0.png", np.zeros((H, W), np.uint8)), "all masks are empty"),
         ("m", mixed_depths, "more than one folder deep"),

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from matrix_video.data.convert.from_authors import FromAuthors
 from matrix_video.data.convert.from_masks import FromMasks, MaskOptions
-from matrix_video.data.convert.layout import TABLES, Layout, recognise
+from matrix_video.data.convert.layout import Layout, find_table, recognise
 from matrix_video.data.convert.run import LEFT_OUT, STORE, ConvertSummary, run
 from matrix_video.data.convert.to_authors import ToAuthors
 from matrix_video.data.metadata import JOURNAL
@@ -62,7 +62,7 @@ def convert(
         )
     if masks is not None:
         return run(partial(FromMasks, options=masks), source, target)
-    whole = any((source / name).is_file() for name in TABLES)
+    whole = find_table(source) is not None
     left = [n for n in (JOURNAL, STORE) if (source / n).is_file() and (n == JOURNAL or not whole)]
     if left:
         raise MatrixError(

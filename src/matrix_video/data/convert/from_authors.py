@@ -25,8 +25,10 @@ from matrix_video.data.convert.layout import (
     MASKS,
     MATRIX,
     MATRIX_LINES,
+    TABLES,
     VIDEOS,
     Files,
+    find_table,
     mask_name,
     pictures,
     video_field,
@@ -34,7 +36,7 @@ from matrix_video.data.convert.layout import (
 from matrix_video.data.convert.png import check_picture, read_mask
 from matrix_video.data.convert.prompts import derive_instances, read_prompt, write_prompt
 from matrix_video.data.convert.run import OWN, Direction, Made
-from matrix_video.data.convert.table import COLUMNS, Table, find_table, read_table, render_table
+from matrix_video.data.convert.table import COLUMNS, Table, read_table, render_table
 from matrix_video.data.metadata import FILE_NAME, JOURNAL, dump_line
 from matrix_video.data.paths import VideoPath, inside
 from matrix_video.data.probe import VideoInfo, probe_video
@@ -62,7 +64,14 @@ class FromAuthors(Direction):
 
     def __init__(self, source: Path, target: Path) -> None:
         self.source, self.target = source, target
-        self.table_path = inside(source, find_table(source).name)
+        table = find_table(source)
+        if table is None:
+            raise MatrixError(
+                f"the folder has no metadata: looked for {', '.join(TABLES)}",
+                remedy="Add one with the columns 'video' and 'prompt'",
+                file=source,
+            )
+        self.table_path = inside(source, table)
         self.table = read_table(self.table_path)
         lines = read_lines(source)
         self.contents = sha256_text(
@@ -156,11 +165,11 @@ class FromAuthors(Direction):
         tracks, masks = _read_masks(files, self.source / folder, info)
         sample, notes = _sample(clip, row["prompt"], tracks)
         text = write_ours(self.target, sample, video, info, tracks)
-        plain = (
-            clip.line is not None
-            and clip.line.masks == digest(files)
-            and row == {"video": video_field(sample), "prompt": _prompt(sample)}
-        )
+        usual = {
+            "video": video_field(sample),
+            "prompt": write_prompt(sample.caption, sample.instances),
+        }
+        plain = clip.line is not None and clip.line.masks == digest(files) and row == usual
         if plain:
             for file in facts_paths(self.target, sample.id):
                 file.unlink(missing_ok=True)
@@ -194,10 +203,6 @@ class FromAuthors(Direction):
         )
         write_atomic(self.target / FILE_NAME, "".join(one.text for one in clips))
         return extra, self.notes + notes
-
-
-def _prompt(sample: Sample) -> str:
-    return write_prompt(sample.caption, sample.instances)
 
 
 def _sample(clip: _Clip, prompt: str, ids: Collection[str]) -> tuple[Sample, tuple[str, ...]]:

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from matrix_video.data.convert.files import Names, tracks_of, write_ours
 from matrix_video.data.convert.nouns import find_mention
@@ -30,18 +30,18 @@ from matrix_video.data.masks.reading import read_masks
 from matrix_video.data.metadata import FILE_NAME, dump_line
 from matrix_video.data.paths import inside
 from matrix_video.data.probe import find_videos, probe_video
-from matrix_video.data.sample import Instance, Interaction, Sample, Span
+from matrix_video.data.sample import Instance, Interaction, Record, Sample, Span
 from matrix_video.data.spans import find_phrases
 from matrix_video.services.errors import MatrixError
-from matrix_video.services.files import read_json, sha256_text, write_atomic
+from matrix_video.services.files import sha256_text, write_atomic
+from matrix_video.services.records import read_record
 
 _MASKS = ("", ".npz", ".npy", ".masks.json")
 
 
-class Texts(BaseModel):
+class Texts(Record):
     """What ``a.json`` holds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     caption: str
     instances: dict[str, str] = Field(min_length=1, description="phrase by the masks' name")
     interactions: tuple[tuple[str, str, str], ...] = ()
@@ -113,9 +113,20 @@ class FromMasks(Direction):
                 remedy="Put the masks there, or leave the video out",
                 file=video,
             )
-        texts = read_texts(video.with_suffix(".json"))
+        place = video.with_suffix(".json")
+        if not place.is_file():
+            raise MatrixError(
+                "the video has no texts",
+                remedy=f"Write its caption, instances and interactions into {place.name}",
+                file=place,
+            )
+        remedy = (
+            'Give {"caption": "...", "instances": {"1": "red ball"}, "interactions": '
+            '[["1", "pushes", "2"]]}'
+        )
+        texts = read_record(place, Texts, what="texts of a clip", remedy=remedy, strict=True)
         ids = instance_ids(list(texts.instances))
-        sample = make_sample(name, file_name, texts, ids, video.with_suffix(".json"))
+        sample = make_sample(name, file_name, texts, ids, place)
         info = probe_video(video)
         read = read_masks(
             masks[0],
@@ -141,27 +152,6 @@ class FromMasks(Direction):
             return [], []
         shown = ", ".join(self._left[:8])
         return [], [f"{len(self._left)} files belong to no video and are left aside: {shown}"]
-
-
-def read_texts(path: Path) -> Texts:
-    """``MatrixError`` names the field that is missing or wrong."""
-    if not path.is_file():
-        raise MatrixError(
-            "the video has no texts",
-            remedy=f"Write its caption, instances and interactions into {path.name}",
-            file=path,
-        )
-    try:
-        return Texts.model_validate(read_json(path, strict=True))
-    except ValidationError as error:
-        item = error.errors()[0]
-        raise MatrixError(
-            item["msg"],
-            remedy='Give {"caption": "...", "instances": {"1": "red ball"}, "interactions": '
-            '[["1", "pushes", "2"]]}',
-            file=path,
-            field=".".join(map(str, item["loc"])) or None,
-        ) from error
 
 
 def instance_ids(names: Sequence[str]) -> dict[str, str]:

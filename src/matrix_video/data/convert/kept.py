@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 from pydantic import Field, ValidationError
 
@@ -19,9 +19,9 @@ from matrix_video.data.metadata import place
 from matrix_video.data.paths import VideoPath, check_stored, inside
 from matrix_video.data.sample import Record, Sample
 from matrix_video.services.errors import MatrixError
-from matrix_video.services.files import parse_json
+from matrix_video.services.records import json_lines, read_record
 
-_R = TypeVar("_R", bound=Record)
+_REMEDY = "Restore the file, or remove it: what the other layout alone held is lost then"
 
 
 class Facts(Record):
@@ -66,7 +66,9 @@ def write_facts(target: Path, id: str, facts: Facts, files: Files) -> None:
 def read_facts(source: Path, id: str) -> Facts | None:
     """Where a clip came from; None for one that came from nowhere."""
     path, _ = facts_paths(source, id)
-    return _parse(path, path.read_bytes(), Facts) if path.is_file() else None
+    if not path.is_file():
+        return None
+    return read_record(path, Facts, what="a record of a clip", remedy=_REMEDY, strict=True)
 
 
 def read_files(source: Path, id: str) -> Files:
@@ -103,26 +105,18 @@ def digest(files: Files) -> str:
 def read_lines(root: Path) -> list[MatrixLine]:
     """``matrix.jsonl`` of a data set in the authors' layout."""
     path = inside(root, MATRIX_LINES)
-    if not path.is_file():
-        return []
-    return [
-        _parse(path, line, MatrixLine, f"line {number}: ")
-        for number, line in enumerate(path.read_bytes().split(b"\n"), start=1)
-        if line.strip()
-    ]
-
-
-def _parse(path: Path, raw: bytes, model: type[_R], where: str = "") -> _R:
-    try:
-        return model.model_validate(parse_json(raw, strict=True))
-    except ValueError as error:  # pydantic's is one
-        problem = str(error)
-        if isinstance(error, ValidationError):
+    lines: list[MatrixLine] = []
+    for number, fields in json_lines(path) if path.is_file() else ():
+        if isinstance(fields, MatrixError):
+            raise fields
+        try:
+            lines.append(MatrixLine.model_validate(fields))
+        except ValidationError as error:
             item = error.errors()[0]
-            problem, where = item["msg"].removeprefix("Value error, "), where + place(item["loc"])
-        raise MatrixError(
-            f"the record is broken ({problem})",
-            remedy="Restore the file, or remove it: what the other layout alone held is lost then",
-            file=path,
-            field=where.rstrip(": ") or None,
-        ) from error
+            raise MatrixError(
+                f"the record is broken ({item['msg'].removeprefix('Value error, ')})",
+                remedy=_REMEDY,
+                file=path,
+                field=f"line {number}: {place(item['loc'])}",
+            ) from error
+    return lines

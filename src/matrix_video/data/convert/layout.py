@@ -65,6 +65,11 @@ def recognise(source: Path) -> Layout:
     )
 
 
+def find_table(root: Path) -> str | None:
+    """The authors' metadata file in a folder."""
+    return next((name for name in TABLES if (root / name).is_file()), None)
+
+
 def mask_name(path: str) -> str:
     """The mask folder of a video: its path below ``videos`` without the suffix."""
     whole = PurePosixPath(path)

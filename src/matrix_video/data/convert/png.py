@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +26,8 @@ _COLOURS: Final = {"1": 1, "L": 1, "RGB": 3, "I;16": 1, "I": 1, "LA": 1, "RGBA":
 def read_mask(raw: bytes, size: tuple[int, int], place: Path, out: Mask | None = None) -> Mask:
     """Bool [H,W], in ``out`` where that is given, since new memory costs as much as a third of
     decoding. ``MatrixError`` where it is broken, of another size, or of an unknown kind."""
-    with _opened(raw, size, place) as image:
+    with opened(raw, place, ("PNG",)) as image:
+        _check_kind(image, size, place)
         image.load()
         if image.mode == "P":
             colours = np.frombuffer(bytes(image.getpalette("RGB") or []), dtype=np.uint8)
@@ -53,18 +52,16 @@ def _grey(image: Image.Image) -> NDArray[np.uint8]:
 
 def check_picture(raw: bytes, size: tuple[int, int], place: Path) -> None:
     """Errors as ``read_mask``, without decoding: size, checksums, and that the end is there."""
-    with _opened(raw, size, place) as image:
+    with opened(raw, place, ("PNG",)) as image:
+        _check_kind(image, size, place)
         image.verify()
 
 
-@contextmanager
-def _opened(raw: bytes, size: tuple[int, int], place: Path) -> Generator[Image.Image]:
-    with opened(raw, place, ("PNG",)) as image:
-        if (image.height, image.width) != size:
-            raise wrong_size((image.height, image.width), size, place)
-        if image.mode not in (*_COLOURS, "P"):
-            raise unsupported(image.mode, place)
-        yield image
+def _check_kind(image: Image.Image, size: tuple[int, int], place: Path) -> None:
+    if (image.height, image.width) != size:
+        raise wrong_size((image.height, image.width), size, place)
+    if image.mode not in (*_COLOURS, "P"):
+        raise unsupported(image.mode, place)
 
 
 def draw_png(indices_HW: NDArray[Any], palette_NC: NDArray[np.uint8]) -> bytes:

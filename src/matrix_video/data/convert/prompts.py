@@ -106,7 +106,10 @@ def write_prompt(caption: str, instances: Sequence[Instance]) -> str:
         number = id_number(instance.id)
         places.update((noun.start, number) for noun in instance.noun_spans)
         for mention in instance.mentions:
-            if not any(_within(noun, mention) for noun in instance.noun_spans):
+            if not any(
+                mention.start <= noun.start and noun.end <= mention.end
+                for noun in instance.noun_spans
+            ):
                 places.add((mention.start, number))
     prompt = ""
     cursor = 0
@@ -185,7 +188,3 @@ def _premodifiers(caption: str, floor: int, start: int) -> tuple[int | None, str
             break
         begin = match.start(1)
     return None, ""
-
-
-def _within(inner: Span, outer: Span) -> bool:
-    return outer.start <= inner.start and inner.end <= outer.end

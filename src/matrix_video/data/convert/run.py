@@ -67,7 +67,6 @@ class ConvertSummary:
     """``masks`` counts pictures; ``extra`` are files that neither layout knows, carried along;
     ``left_out`` are clips with the reason why."""
 
-    target: Path
     clips: int
     masks: int
     extra: tuple[str, ...]
@@ -135,7 +134,6 @@ def run(plan: Callable[[Path, Path], Direction], source: Path, target: Path) -> 
             for file in target.glob(f"{STORE}*"):
                 file.unlink()
     return ConvertSummary(
-        target,
         len(made),
         sum(one.masks for _, one in made),
         tuple(extra),

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
-from matrix_video.data.convert.layout import TABLES
 from matrix_video.services.errors import MatrixError
 from matrix_video.services.files import parse_json
 
@@ -25,18 +24,6 @@ class Table:
     kind: str
     columns: tuple[str, ...]
     rows: tuple[dict[str, Any], ...]
-
-
-def find_table(root: Path) -> Path:
-    """The metadata file of a folder in the authors' layout."""
-    for name in TABLES:
-        if (root / name).is_file():
-            return root / name
-    raise MatrixError(
-        f"the folder has no metadata: looked for {', '.join(TABLES)}",
-        remedy="Add one with the columns 'video' and 'prompt'",
-        file=root,
-    )
 
 
 def read_table(path: Path) -> Table:

@@ -31,6 +31,7 @@ from matrix_video.data.convert.layout import (
     VIDEOS,
     Files,
     Pictures,
+    find_table,
     id_number,
     mask_name,
     pictures,
@@ -62,9 +63,9 @@ class ToAuthors(Direction):
         self.source, self.target = source, target
         self.samples = Dataset(source).samples
         self.names = [sample.id for sample in self.samples]
-        tables = [name for name in TABLES if (source / AUTHORS / name).is_file()]
-        self.table_path = inside(source, f"{AUTHORS}/{tables[0]}") if tables else None
-        self.table = None if self.table_path is None else read_table(self.table_path)
+        table = find_table(source / AUTHORS)
+        self.table_path = inside(source, f"{AUTHORS}/{table}") if table else None
+        self.table = read_table(self.table_path) if self.table_path else None
         self.notes: list[str] = []
         if (source / "authors.json").is_file():
             self.notes.append(
@@ -73,9 +74,11 @@ class ToAuthors(Direction):
         self.facts = [self._facts(sample) for sample in self.samples]
         self.places = self._place()
         self.folders = {f"{MASKS}/{mask_name(path)}" for _, path in self.places}
-        table = "" if self.table_path is None else sha256_file(self.table_path)
         self.contents = sha256_text(
-            sha256_file(source / FILE_NAME), table, str(source.resolve()), repr(self.places)
+            sha256_file(source / FILE_NAME),
+            sha256_file(self.table_path) if self.table_path else "",
+            str(source.resolve()),
+            repr(self.places),
         )
 
     def _facts(self, sample: Sample) -> Facts | MatrixError | None:

@@ -70,11 +70,13 @@ def read_masks(
         t = placed[part.frame]
         try:
             picture = part.read()
-            masks = _fitted(_owned(picture, part), size, resize, path)
+            masks = _owned(picture, part)
+            if picture.size not in (size, (0, 0)) and not resize:
+                raise wrong_size(picture.size, size, path)
         except MatrixError as error:
             faults[error.problem].append(error)
             continue
-        if picture.masks:
+        if masks:
             sizes.add(picture.size)
         if part.object is None:
             everywhere.add(t)
@@ -83,7 +85,8 @@ def read_masks(
         between += picture.between
         softened += picture.between > 0
         for name, mask_HW in masks.items():
-            found[name].add(t, mask_HW)
+            fits = picture.size == size
+            found[name].add(t, mask_HW if fits else resize_masks(mask_HW[None], size)[0])
     if faults:
         raise _once(faults)
     plain = _plain(list(found))
@@ -151,43 +154,33 @@ def _parts(
     """What holds masks at ``path``, and notes. ``size`` (None: any) and ``num_frames`` of the video
     tell the axes of arrays apart."""
     suffix = path.suffix.lower()
+    parts: list[Part] = []
     notes: list[str] = []
     if path.is_dir():
         parts, notes = _folder(path)
-    elif not path.is_file():
-        raise MatrixError(
-            "there are no masks here",
-            remedy="Give a folder of mask pictures, an .npz or .npy array, or a .json of run "
-            "lengths",
-            file=path,
-        )
     elif suffix == ".json":
         parts = rle_parts(path)
     elif suffix in ARRAYS:
         parts = array_parts(path, size, num_frames)
-    else:
-        parts = [_file(path, 0, None)] if suffix in SUFFIXES else []
     if not parts:
         raise MatrixError(
             "no masks were found",
-            remedy="Give pictures (.png), arrays (.npz, .npy) or run lengths (.json)",
+            remedy="Give a folder of mask pictures (.png), arrays (.npz, .npy) or run lengths "
+            "(.json)",
             file=path,
         )
     return parts, notes
 
 
-def _file(file: Path, frame: int, name: str | None) -> Part:
-    read = array_picture if file.suffix.lower() in ARRAYS else read_picture
-    return Part(frame, name, file, partial(read, file))
-
-
 def _folder(path: Path) -> tuple[list[Part], list[str]]:
     files = [file for file in sorted(path.rglob("*")) if file.is_file()]
-    known = [f for f in files if f.suffix.lower() in SUFFIXES | ARRAYS]
-    if len({f.suffix.lower() in ARRAYS for f in known}) > 1:
+    pictures = [f for f in files if f.suffix.lower() in SUFFIXES]
+    arrays = [f for f in files if f.suffix.lower() in ARRAYS]
+    if pictures and arrays:
         raise MatrixError(
             "the folder holds both pictures and arrays", remedy="Keep one of the two", file=path
         )
+    known, read = (arrays, array_picture) if arrays else (pictures, read_picture)
     root = path  # below folders that hold nothing but the next, such as one of the video's name
     while known and all(len(f.relative_to(root).parts) > 2 for f in known):
         first = {f.relative_to(root).parts[0] for f in known}
@@ -206,15 +199,18 @@ def _folder(path: Path) -> tuple[list[Part], list[str]]:
         raise MatrixError(
             "two masks differ in the kind of file alone", remedy="Keep one of each", file=path
         )
-    parts = [_file(by_name[n], p.frame, p.object) for n, p in places(by_name, path).items()]
+    parts = [
+        Part(p.frame, p.object, by_name[n], partial(read, by_name[n]))
+        for n, p in places(by_name, path).items()
+    ]
     left = len(files) - len(known)
     return parts, [f"{left} files beside the masks are no pictures and left aside"] if left else []
 
 
-def _owned(picture: Picture, part: Part) -> Picture:
-    """The picture of a named object: its one mask, under that name."""
+def _owned(picture: Picture, part: Part) -> Mapping[str, Mask]:
+    """The masks; of a named object the one that there is, under that name."""
     if part.object is None:
-        return picture
+        return picture.masks
     if len(picture.masks) > 1:
         raise MatrixError(
             f"a mask of the one object {part.object!r} holds the values {', '.join(picture.masks)}",
@@ -222,18 +218,7 @@ def _owned(picture: Picture, part: Part) -> Picture:
             "pictures of one folder",
             file=part.file,
         )
-    masks = dict(zip([part.object], picture.masks.values(), strict=False))
-    return Picture(picture.size, masks, picture.between)
-
-
-def _fitted(
-    picture: Picture, size: tuple[int, int], resize: bool, path: Path
-) -> Mapping[str, Mask]:
-    if picture.size in (size, (0, 0)):
-        return picture.masks
-    if not resize:
-        raise wrong_size(picture.size, size, path)
-    return {n: resize_masks(mask_HW[None], size)[0] for n, mask_HW in picture.masks.items()}
+    return dict(zip([part.object], picture.masks.values(), strict=False))
 
 
 def _once(faults: Mapping[str, Sequence[MatrixError]]) -> MatrixError:
