@@ -191,14 +191,6 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.Monk
     assert run.metrics_path.read_text() == '{"step": 0}\n'
 
 
-def test_stages_keep_their_facts(tmp_path: Path) -> None:
-    with RunFolder.open(tmp_path, Config(), command="demo") as run:
-        assert not run.done("render")
-        run.mark_done("render", seconds=1.5)
-        assert run.done("render")
-        assert run.facts("render") == {"seconds": 1.5}
-
-
 def test_one_process_at_a_time_and_a_kill_frees_the_folder(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     child = os.fork()

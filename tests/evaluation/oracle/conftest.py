@@ -6,12 +6,10 @@ stays clear of both, and breaks one thing. The prompt always claims that all wen
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -271,13 +269,3 @@ def degrade(frames_THWC: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
     soft_THWC = ndimage.gaussian_filter(frames_THWC.astype(np.float32), (0, 0.7, 0.7, 0))
     noisy_THWC = soft_THWC + rng.normal(0, 6.5, frames_THWC.shape)
     return np.clip(np.rint(noisy_THWC), 0, 255).astype(np.uint8)
-
-
-@pytest.fixture(name="plant", scope="session")
-def _plant() -> Callable[[int, str, Failure], Case]:
-    return plant
-
-
-@pytest.fixture(name="degrade", scope="session")
-def _degrade() -> Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]:
-    return degrade

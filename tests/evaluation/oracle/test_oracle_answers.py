@@ -11,6 +11,8 @@ from matrix_video.evaluation.scoring import spi
 from matrix_video.world.clips import make_clip
 from matrix_video.world.scene import VERBS
 
+from .conftest import degrade, plant
+
 _ALL = set(range(1, 11))
 _EFFECT = {4, 5, 6, 10}
 
@@ -92,7 +94,7 @@ def test_ground_truth_is_the_best(some_clips):
     assert yes_10.min() >= 0.95
 
 
-def test_a_blurred_and_noisy_video_is_judged_alike(some_clips, degrade):
+def test_a_blurred_and_noisy_video_is_judged_alike(some_clips):
     clean, noisy = some_clips[0][1].frames_THWC, degrade(some_clips[0][1].frames_THWC, 0)
     psnr = 10 * np.log10(255**2 / np.mean((clean.astype(float) - noisy) ** 2))
     assert 28.5 < psnr < 31.5
@@ -103,7 +105,7 @@ def test_a_blurred_and_noisy_video_is_judged_alike(some_clips, degrade):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("split", ["val", "test-composition", "base"])
-def test_two_hundred_clips_of_ground_truth(split, degrade):
+def test_two_hundred_clips_of_ground_truth(split):
     clips = [(index, make_clip(1, split, index)) for index in range(260)]
     clips = [(index, clip) for index, clip in clips if clip.sample.interactions][:180]
     if split == "val":
@@ -118,7 +120,7 @@ def test_two_hundred_clips_of_ground_truth(split, degrade):
 
 @pytest.mark.parametrize("failure", LOWERED)
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_planted_failure_lowers_exactly_the_questions_it_should(plant, verb, failure):
+def test_a_planted_failure_lowers_exactly_the_questions_it_should(verb, failure):
     case = plant(3, verb, failure)
     verdict = judge(case.frames_THWC, case.tracks, case.sample)
     assert _not_yes(verdict) == _lowered(failure, verb)
@@ -132,7 +134,7 @@ def test_a_planted_failure_lowers_exactly_the_questions_it_should(plant, verb, f
     ("failure", "degraded"),
     [*((failure, False) for failure in LOWERED), *((f, True) for f in LOWERED if f != "noise")],
 )
-def test_planted_failures_by_the_hundred(plant, degrade, failure, degraded):
+def test_planted_failures_by_the_hundred(failure, degraded):
     exact = 0
     for verb in VERBS:
         for seed in range(1, 13):
@@ -166,7 +168,7 @@ def test_verbs_share_an_effect_where_the_truth_of_one_reads_as_the_other():
             assert (share >= 1 / 7) == wanted, (verb, other, share)
 
 
-def test_what_happens_through_a_leap_or_a_melting_is_implausible(plant):
+def test_what_happens_through_a_leap_or_a_melting_is_implausible():
     case = plant(0, "hug", "identity swap")  # together to the end, but who is who?
     (answers,) = judge(case.frames_THWC, case.tracks, case.sample).answers
     assert answers[4].reply == "no (visually implausible)"

@@ -9,7 +9,6 @@ from matrix_video.evaluation.oracle.appearance import (
     label_frames,
     learn,
 )
-from matrix_video.world.clips import make_clip
 from matrix_video.world.palette import COLOURS
 
 _RED, _BLUE = COLOURS["red"], COLOURS["blue"]
@@ -47,17 +46,6 @@ def test_colours_are_learned_from_the_masked_pixels_not_from_a_list():
     assert (labels_HW[~np.logical_or.reduce(masks)] == BACKGROUND).all()
 
 
-def test_palette_colours_that_nobody_wears_are_strangers():
-    frame_HW3, masks = _painted((5, 5, 16, 16, _RED), (40, 5, 16, 16, _BLUE))
-    appearance = learn(frame_HW3, masks)
-    strangers = {tuple(map(int, colour)) for colour in appearance.colours_K3[2:]}
-    assert strangers == set(COLOURS.values()) - {_RED, _BLUE}
-    later_HW3, (new_HW,) = _painted((30, 30, 14, 14, COLOURS["green"]))
-    label = set(_labels(later_HW3, appearance)[new_HW].tolist())
-    assert len(label) == 1
-    assert tuple(map(int, appearance.colours_K3[label.pop()])) == COLOURS["green"]
-
-
 @pytest.mark.parametrize(
     ("colour", "label"),
     [
@@ -90,23 +78,6 @@ def test_tint_noise_and_absence_of_the_background_are_told():
     np.testing.assert_allclose(found.shift_T[:2], [0, 22], atol=0.5)
     assert found.rough_T[0] < 1 < 20 < found.rough_T[2] < 40
     assert np.isinf([found.rough_T[3], found.shift_T[3]]).all()
-
-
-@pytest.mark.parametrize("degraded", [False, True])
-def test_labels_match_the_exact_masks(degrade, degraded):
-    overlaps = []
-    for index in range(10):
-        clip = make_clip(3, "val", index)
-        frames_THWC = degrade(clip.frames_THWC, index) if degraded else clip.frames_THWC
-        appearance = learn(frames_THWC[0], list(clip.masks_RTHW[:, 0]))
-        labels_THW = label_frames(frames_THWC, appearance).labels_THW
-        for group in range(appearance.num_own):
-            members = [r for r, g in enumerate(appearance.group_R) if g == group]
-            true_THW = clip.masks_RTHW[members].any(axis=0)
-            found_THW = labels_THW == group
-            overlaps.append((true_THW & found_THW).sum() / (true_THW | found_THW).sum())
-    assert min(overlaps) > (0.85 if degraded else 0.93)
-    assert np.median(overlaps) > (0.94 if degraded else 0.98)
 
 
 def test_a_mask_that_is_empty_or_of_another_size_is_refused():

@@ -2,11 +2,16 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
+from matrix_video.evaluation.oracle.geometry import Pair, meets, settles
+from matrix_video.evaluation.oracle.silhouette import Expectation, Template, claim, has_blob
 from matrix_video.evaluation.oracle.tracker import track
 from matrix_video.evaluation.oracle.tracks import Presence
 from matrix_video.world.clips import make_clip
 from matrix_video.world.palette import COLOURS
+
+from .conftest import degrade
 
 _WHITE = (232, 232, 232)
 
@@ -32,7 +37,7 @@ def _stay(x, y):
 
 
 @pytest.mark.parametrize("degraded", [False, True])
-def test_clips_are_followed_to_within_a_pixel_and_nothing_is_flagged(degrade, degraded):
+def test_clips_are_followed_to_within_a_pixel_and_nothing_is_flagged(degraded):
     errors = []
     for index in range(12):
         clip = make_clip(5, "val", index)
@@ -207,6 +212,56 @@ def test_twins_that_touch_and_part_keep_their_identities():
     np.testing.assert_allclose(two.centre_T2[-1], [34, 39], atol=2.0)
 
 
+def _expect(x, y, radius=8, *, at=None, seen=True):
+    template = Template.cut(_disc(x, y, radius))
+    place = template.start if at is None else np.array(at, dtype=float)
+    return Expectation(template, place, seen)
+
+
+def _cut_in_two():
+    mask_HW = _disc(30, 30, 9)
+    mask_HW[:, 28:32] = False
+    return mask_HW
+
+
+_NOTHING_HW = np.zeros((64, 64), dtype=bool)
+_CLAIMS = {
+    "a blob goes to the instance at whose place it lies": (
+        [_expect(15, 20), _expect(45, 20)],
+        [_NOTHING_HW, _disc(44, 22, 8)],
+    ),
+    "touching twins are parted between their centres": (
+        [_expect(20, 30), _expect(36, 30)],
+        [_disc(20, 30, 8), _disc(36, 30, 8)],
+    ),
+    "twins of two sizes are parted where they meet": (
+        [_expect(22, 30, 12), _expect(40, 30, 6)],
+        [_disc(22, 30, 12), _disc(40, 30, 6)],
+    ),
+    "one that is nowhere near is found where it leapt": ([_expect(12, 12)], [_disc(50, 50, 8)]),
+    "a lost twin takes nothing from one that is there": (
+        [_expect(30, 30), _expect(30, 30, at=(36, 30), seen=False)],
+        [_disc(30, 30, 8), _NOTHING_HW],
+    ),
+    "fragments of one that is cut in two stay together": ([_expect(30, 30, 9)], [_cut_in_two()]),
+}
+
+
+@pytest.mark.parametrize("case", _CLAIMS)
+def test_whose_the_pixels_of_one_appearance_are(case):
+    expected, shares = _CLAIMS[case]
+    claims = claim(expected, np.logical_or.reduce(shares))
+    assert np.sum(claims, axis=0).max() == 1
+    for claimed_HW, share_HW in zip(claims, shares, strict=True):
+        assert (claimed_HW & share_HW).sum() >= 0.9 * share_HW.sum()
+        assert (claimed_HW & ~share_HW).sum() <= 0.1 * claimed_HW.sum()
+
+
+def test_one_that_is_there_does_not_take_a_second_blob_elsewhere():
+    claims = claim([_expect(12, 12)], _disc(12, 12, 8) | _disc(50, 50, 8))
+    np.testing.assert_array_equal(claims[0], _disc(12, 12, 8))
+
+
 def test_the_first_frame_is_never_flagged_but_says_if_it_shows_nothing():
     film = np.full((4, 64, 64, 3), _WHITE, dtype=np.uint8)
     film[:, 40:60, 40:60] = COLOURS["blue"]
@@ -215,3 +270,42 @@ def test_the_first_frame_is_never_flagged_but_says_if_it_shows_nothing():
     assert not tracking.disappearance_T[0]
     assert tracking.tracks[0].presence_T[0] is not Presence.SEEN
     assert tracking.tracks[1].presence_T[0] is Presence.SEEN
+
+
+@pytest.mark.parametrize(
+    ("way", "touches"),
+    [
+        (lambda t: 33.4 + 3 * abs(4 - t), [4]),  # outlines never meet, and yet it turns there
+        (lambda t: 33.4 + 3 * max(4 - t, 0), []),  # comes as near, and stays
+        (lambda t: 39 + 3 * abs(4 - t), []),
+    ],
+)
+def test_a_brush_is_a_near_miss_at_a_turning_point_and_nothing_else(way, touches):
+    film = _film(("red", _stay(14, 32)), ("blue", lambda t: (way(t), 32)), frames=9)
+    pair = Pair(*track(film, [_disc(14, 32), _disc(way(0), 32)]).tracks)
+    assert np.flatnonzero(pair.touch_T).tolist() == touches
+
+
+def test_gaps_are_background_between_outlines_and_two_settle_where_they_come_closest():
+    way = (44, 38, 34, 30, 30.2, 29.9)
+    film = _film(("red", _stay(14, 32)), ("blue", lambda t: (way[t], 32)), frames=6)
+    pair = Pair(*track(film, [_disc(14, 32), _disc(44, 32)]).tracks)
+    for t in (1, 2, 3):
+        # Independent of rims: the distance of every pixel to the other mask.
+        away_HW = ndimage.distance_transform_edt(~pair.a.body_THW[t])
+        assert pair.gap_T[t] == pytest.approx(away_HW[pair.b.body_THW[t]].min() - 1)
+    assert [settles(pair, 1, until) for until in (5, 2)] == [3, 2]
+
+
+def test_meeting_needs_having_been_apart():
+    assert meets(np.array([True, True, True])) is None
+    assert meets(np.array([True, False, False, True])) == 3
+    assert meets(np.array([False, False])) is None
+
+
+def test_a_thin_seam_is_no_blob_whatever_its_length():
+    seam_HW = np.zeros((64, 64), dtype=bool)
+    seam_HW[10:12, 2:62] = True
+    assert not has_blob(seam_HW, 60)
+    assert has_blob(_disc(30, 30, 8), 60)
+    assert not has_blob(_disc(30, 30, 8), 400)
