@@ -1,6 +1,7 @@
 """Pretraining of a tiny Wan: its parts are stock, its optimizer is torch's, its runs resume."""
 
 import importlib
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import WanImageToVideoPipeline
+from diffusers import AutoencoderKLWan, WanImageToVideoPipeline
 from torch import Tensor, nn
 
 from matrix_video.analysis.layers import GroupEvidence, LayerEvidence
 from matrix_video.attention.site import Kind
 from matrix_video.evaluation.estimates import Estimate
+from matrix_video.world.captions import vocabulary
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 WORDS = ("a", "ball", "box", "pushes", "red", "blue")
@@ -181,3 +183,15 @@ def test_the_gate_wants_videos_above_drift_and_room_for_roles(
         references={"straight_drift": drift},
     )
     assert [one.met for one in tiny.gate.videos(scores)][:2] == met
+
+
+def test_what_is_kept_fits_the_parts_as_they_are(tiny: Any, tmp_path: Path) -> None:
+    (tmp_path / "dit").mkdir()
+    kept = EXPERIMENTS / "tiny" / "trained_dit" / "kept.safetensors"
+    shutil.copy(kept, tmp_path / "dit")
+    vae = AutoencoderKLWan.from_pretrained(EXPERIMENTS / "tiny" / "trained_vae")
+    pipe = tiny.model.new_pipeline(vae, vocabulary())
+    trainer = tiny.dit.DitTrainer(pipe, tiny.dit.DitConfig())
+    state = trainer.state(tmp_path / "dit")
+    assert state.step >= 3500
+    assert bool(pipe.transformer.proj_out.weight.any())  # zero in an untrained one
