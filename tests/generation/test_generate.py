@@ -253,7 +253,7 @@ def write_prompt(writer: DatasetWriter, name: str, frames: int, side: int) -> No
         ("length", 7, 32, "a clip of 7 frames"),
         ("size", 9, 30, "frames of 30 x 30 pixels"),
         ("picture", 1, 32, "a picture does not say"),
-        ("id map", 9, 32, "no picture could be read"),
+        ("id map", 9, 32, "there is no such id map"),
     ],
 )
 def test_prompts_that_do_not_fit_are_told_before_the_first_is_sampled(

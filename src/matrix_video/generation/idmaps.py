@@ -24,13 +24,19 @@ def read_id_map(file: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
     is missing or holds no mask (`data.masks.pictures`), another size, and more instances than
     there can be.
     """
+    if not file.is_file():
+        raise MatrixError(
+            "there is no such id map",
+            remedy="give every prompt a picture that is named after its id, or leave out --id-maps",
+            file=file,
+            field="id_maps",
+        )
     try:
         picture = read_picture(file)
     except MatrixError as error:
         raise MatrixError(
             error.problem,
-            remedy=f"{error.remedy}. Every prompt needs an id map named after its id, or leave out "
-            "--id-maps",
+            remedy="make the id map again: one flat colour an instance, unsmoothed, on black",
             file=file,
             field="id_maps",
         ) from error
