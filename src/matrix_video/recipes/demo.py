@@ -26,15 +26,15 @@ class DemoCommand(BaseModel):
     """Folder for everything."""
     model: str = "tiny"
     """Pipeline: tiny, or a folder of the same world."""
-    analysis_clips: int = Field(default=64, ge=2)
+    analysis_clips: int = Field(default=56, ge=2)
     """Clips that the base generates, that are labelled, and whose attention is measured."""
     train_clips: int = Field(default=96, ge=2)
     """Clips to fine-tune on."""
     val_clips: int = Field(default=24, ge=2)
     """Prompts to compare on."""
-    train_steps: int = Field(default=80, ge=1)
+    train_steps: int = Field(default=50, ge=1)
     """Updates of each fine-tuning."""
-    sampling_steps: int = Field(default=12, ge=1)
+    sampling_steps: int = Field(default=8, ge=1)
     """Denoising steps of every clip."""
     gallery: int = Field(default=6, ge=0)
     """Prompts in the gallery of the page."""
