@@ -55,8 +55,9 @@ class Pretrain:
     threads: int = 1
     """CPU threads of torch."""
     stage: Literal["all", "dit", "decoder", "export", "keep"] = "all"
-    """One stage alone, from the newest checkpoints; each ends with the pipeline's folder. ``keep``
-    writes ``kept.safetensors``, from which a training goes on where its checkpoint is lost."""
+    """One stage alone, from the newest checkpoints. ``dit`` and ``export`` end with the pipeline's
+    folder, ``decoder`` with the VAE that it takes, ``keep`` with ``kept.safetensors``, from which a
+    training goes on where its checkpoint is lost."""
 
 
 def frames_of(split: Split, count: int) -> NDArray[np.uint8]:
@@ -123,25 +124,26 @@ def run(config: Pretrain) -> None:
     pipe = new_pipeline(vae, vocabulary(), config.num_layers, config.heads)
     trainer = DitTrainer(pipe, config.dit)
     folder = config.out / config.name
+    tuned = config.out / "vae_tuned"
     if config.stage in ("all", "dit"):
         heldout = encoded(trainer, config.out, "val", config.heldout_clips)
         trainer.train(encoded(trainer, config.out, "base", config.clips), heldout, folder)
-    else:
-        state = trainer.state(folder)
-        state.load_average()
-        if config.stage == "keep":
-            print(state.keep(asdict(config.dit)))
-            return
     if config.stage in ("all", "decoder"):
         latents = encoded(trainer, config.out, "base", config.decoder_clips).latents_NFChw
         frames, heldout = frames_of("base", len(latents)), frames_of("val", config.heldout_clips)
         tune_decoder(vae, latents, frames, heldout, config.out, config.decoder)
         print(f"held-out PSNR over {len(heldout)} clips: {psnr(vae, heldout):.2f} dB")
-        vae.save_pretrained(config.out / "vae_tuned")
-    if (config.out / "vae_tuned").is_dir():
-        pipe.vae = AutoencoderKLWan.from_pretrained(config.out / "vae_tuned")
-    with atomic_dir(folder / "tiny") as target:
-        export(target, pipe)
+        with atomic_dir(tuned) as target:
+            vae.save_pretrained(target)
+    if config.stage in ("export", "keep"):
+        state = trainer.trained(folder)
+        if config.stage == "keep":
+            print(state.keep(asdict(config.dit)))
+    if config.stage in ("all", "dit", "export"):
+        if tuned.is_dir():
+            pipe.vae = AutoencoderKLWan.from_pretrained(tuned)
+        with atomic_dir(folder / "tiny") as target:
+            export(target, pipe)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from diffusers import WanImageToVideoPipeline
 from torch import Tensor
 
 from matrix_video.backbones.wan import WanBackbone
+from matrix_video.services.errors import MatrixError
 from tiny.state import PretrainState
 
 
@@ -132,6 +133,18 @@ class DitTrainer:
             muon_rate=config.muon_rate,
         )
         state.resume(asdict(config), may_change=_MAY_CHANGE)
+        return state
+
+    def trained(self, out: Path) -> PretrainState:
+        """The same with averaged weights in place; `MatrixError` where nothing was trained."""
+        state = self.state(out)
+        if not state.step:
+            raise MatrixError(
+                "no checkpoint and no kept weights are here",
+                remedy="train first (--stage dit), or copy kept weights here",
+                file=out,
+            )
+        state.load_average()
         return state
 
     def train(self, clips: EncodedClips, heldout: EncodedClips, out: Path) -> None:

@@ -107,14 +107,7 @@ def train_vae(
         kl = posterior.kl().mean() / video_BCTHW[0].numel()
         loss = error.abs().mean() + error.pow(2).mean() + config.kl_weight * kl
         state.update(loss, rate(state.step, config))
-        if state.step % config.log_every == 0:
-            mse = float(error.detach().pow(2).mean()) / 4
-            state.log(loss=float(loss.detach()), train_psnr=-10 * math.log10(mse))
-        if state.step % config.checkpoint_every == 0 or state.step == config.steps:
-            state.save(asdict(config))
-            with state.averaged():
-                state.log(heldout_psnr=psnr(vae.eval(), heldout_NTHWC[:16]))
-            vae.train()
+        _record(state, config, vae, loss, error, heldout_NTHWC)
     state.load_average()
     vae.eval().requires_grad_(False)
     mean_C, std_C = _latent_moments(vae, frames_NTHWC[:64])
@@ -174,15 +167,27 @@ def tune_decoder(
         error = vae.decode(latents_BCFhw * std_C + mean_C).sample - to_model(frames_NTHWC[rows])
         loss = error.abs().mean() + error.pow(2).mean()
         state.update(loss, rate(state.step, config))
-        if state.step % config.log_every == 0:
-            mse = float(error.detach().pow(2).mean()) / 4
-            state.log(loss=float(loss.detach()), train_psnr=-10 * math.log10(mse))
-        if state.step % config.checkpoint_every == 0 or state.step == config.steps:
-            state.save(asdict(config))
-            with state.averaged():
-                state.log(heldout_psnr=psnr(vae, heldout_NTHWC[:16]))
+        _record(state, config, vae, loss, error, heldout_NTHWC)
     state.load_average()
     vae.requires_grad_(False)
+
+
+def _record(
+    state: PretrainState,
+    config: VaeConfig | DecoderConfig,
+    vae: Any,
+    loss: Tensor,
+    error: Tensor,
+    heldout_NTHWC: NDArray[np.uint8],
+) -> None:
+    """Log and save after a step, where it is time. The VAE has no dropout to switch off."""
+    if state.step % config.log_every == 0:
+        mse = float(error.detach().pow(2).mean()) / 4
+        state.log(loss=float(loss.detach()), train_psnr=-10 * math.log10(mse))
+    if state.step % config.checkpoint_every == 0 or state.step == config.steps:
+        state.save(asdict(config))
+        with state.averaged():
+            state.log(heldout_psnr=psnr(vae, heldout_NTHWC[:16]))
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from matrix_video.analysis.layers import GroupEvidence, LayerEvidence
 from matrix_video.attention.site import Kind
 from matrix_video.evaluation.estimates import Estimate
+from matrix_video.services.errors import MatrixError
 from matrix_video.world.captions import vocabulary
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -168,10 +169,14 @@ def test_the_gate_asks_for_two_layers_of_each_kind(
 
 @pytest.mark.parametrize(
     ("fidelity", "roles", "met"),
-    [((0.40, 0.45), 0.2, [True, True]), ((0.3, 0.45), 0.4, [False, False])],
+    [
+        ((0.40, 0.45), 0.2, [True, True]),
+        ((0.3, 0.45), 0.4, [False, False]),
+        (None, 0.2, [False, True]),  # too few videos for an interval
+    ],
 )
 def test_the_gate_wants_videos_above_drift_and_room_for_roles(
-    tiny: Any, fidelity: tuple[float, float], roles: float, met: list[bool]
+    tiny: Any, fidelity: tuple[float, float] | None, roles: float, met: list[bool]
 ) -> None:
     def told(low: float, high: float) -> Estimate:
         return Estimate(mean=(low + high) / 2, low=low, high=high, n=9)
@@ -179,10 +184,14 @@ def test_the_gate_wants_videos_above_drift_and_room_for_roles(
     gap = told(roles - 0.1, roles + 0.1)
     drift = SimpleNamespace(summary={"if": told(0.25, 0.37)})
     scores: Any = SimpleNamespace(
-        summary={"if": told(*fidelity), "role_gap": gap, "verb_gap": gap},
+        summary={
+            "if": told(*fidelity) if fidelity else Estimate(mean=0.9, n=3),
+            "role_gap": gap,
+            "verb_gap": gap,
+        },
         references={"straight_drift": drift},
     )
-    assert [one.met for one in tiny.gate.videos(scores)][:2] == met
+    assert [one.met for one in tiny.gate.videos(scores)] == met
 
 
 def test_what_is_kept_fits_the_parts_as_they_are(tiny: Any, tmp_path: Path) -> None:
@@ -192,6 +201,8 @@ def test_what_is_kept_fits_the_parts_as_they_are(tiny: Any, tmp_path: Path) -> N
     vae = AutoencoderKLWan.from_pretrained(EXPERIMENTS / "tiny" / "trained_vae")
     pipe = tiny.model.new_pipeline(vae, vocabulary())
     trainer = tiny.dit.DitTrainer(pipe, tiny.dit.DitConfig())
-    state = trainer.state(tmp_path / "dit")
+    with pytest.raises(MatrixError, match="no checkpoint and no kept weights are here"):
+        trainer.trained(tmp_path / "elsewhere")
+    state = trainer.trained(tmp_path / "dit")
     assert state.step >= 3500
     assert bool(pipe.transformer.proj_out.weight.any())  # zero in an untrained one

@@ -45,6 +45,8 @@ class Dataset(Sequence[Clip]):
         self.path = path
         self.transform = transform
         self.samples: tuple[Sample, ...] = read_samples(metadata_file(path))
+        self._shapes: dict[str, ClipShape] = {}
+        """By id, shared with subsets: several checks ask before the first clip is read."""
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -76,9 +78,11 @@ class Dataset(Sequence[Clip]):
 
     def shape(self, index: int) -> ClipShape:
         """What the transformed clip will be, from the video's header alone."""
-        path = self.video_path(index)
-        with _about(path):
-            return self.transform.shape(probe_video(path))
+        name, path = self.samples[index].id, self.video_path(index)
+        if name not in self._shapes:
+            with _about(path):
+                self._shapes[name] = self.transform.shape(probe_video(path))
+        return self._shapes[name]
 
     def tracks(self, index: int, info: VideoInfo | None = None) -> dict[str, MaskTrack]:
         """The transformed tracks alone, by instance id, of all instances that have one.
